@@ -1,0 +1,19 @@
+"""Initialisation: scikit-learn's four names, start only (max_iter=0)."""
+
+from .common import LIBRARIES, fit_quietly, make_rows
+
+
+class Start:
+    """Seconds to a start."""
+
+    params = (["fastgmm", "scikit-learn"], ["kmeans", "k-means++", "random", "random_from_data"])
+    param_names = ("library", "init_params")
+    number, repeat, warmup_time = 1, (3, 7, 5.0), 0
+
+    def setup(self, library, init_params):
+        self.X = make_rows(100_000, 8, 32)
+        self.estimator = LIBRARIES[library](32, init_params=init_params, max_iter=0, random_state=0)
+        fit_quietly(self.estimator, self.X[:1000])
+
+    def time_start(self, library, init_params):
+        fit_quietly(self.estimator, self.X)

@@ -1,0 +1,62 @@
+"""``python -m fastgmm``: the demonstration, the environment, compilation ahead of time."""
+
+# The standard library's argparse, so that `info` and `warmup` work on an installation without any extra.
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from .demo import run_demo
+
+    run_demo(arguments.image, arguments.components, arguments.max_iter, arguments.output)
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    from .environment import describe_environment
+
+    entries = describe_environment()
+    width = max(map(len, entries)) + 2
+    for name, value in entries.items():
+        print(f"{name:{width}}{value}")
+
+
+def _warmup(arguments: argparse.Namespace) -> None:
+    from .engine import warmup
+
+    begun = time.perf_counter()
+    for name in warmup():
+        print(f"ready: {name}")
+    print(f"All kernels are compiled and cached ({time.perf_counter() - begun:.1f} s).")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m fastgmm", description="Gaussian mixtures on many-core CPUs.")
+    commands = parser.add_subparsers(required=True, metavar="{demo,info,warmup}")
+
+    demo = commands.add_parser("demo", help="segment a photograph, beside scikit-learn, and write a picture")
+    demo.add_argument("--image", choices=("china.jpg", "flower.jpg"), default="china.jpg")
+    demo.add_argument("--components", type=int, default=16, metavar="K")
+    demo.add_argument("--max-iter", type=int, default=30, metavar="N", help="EM iterations at most (default: 30)")
+    demo.add_argument("--output", type=Path, default=Path("fastgmm-demo.png"), metavar="FILE")
+    demo.set_defaults(run=_demo)
+
+    info = commands.add_parser("info", help="versions, CPU, threading layer, cache folder")
+    info.set_defaults(run=_info)
+
+    warmup = commands.add_parser("warmup", help="compile every kernel once, for this CPU and these versions")
+    warmup.set_defaults(run=_warmup)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command."""
+    parsed = build_parser().parse_args(arguments)
+    parsed.run(parsed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""Forms in which covariances are stored, and everything that depends on the form alone.
+
+scikit-learn's four shapes, and for each: how to factor and invert it, what of it the kernels read, its full matrices.
+A *model* (see `models`) says which covariances of a form are allowed; several models share a form.
+
+A precision's Cholesky factor is stored as scikit-learn has it: P upper triangular with ``Sigma^-1 = P P^T``. The
+kernels read ``L = P^T``, lower triangular: ``|L (x - m)|^2`` is the squared Mahalanobis distance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgmm import kernels
+
+Array = NDArray[np.float64]
+
+
+class IllDefinedCovarianceError(ValueError):
+    """Covariances that are not positive definite.
+
+    Attributes
+    ----------
+    components : list of int
+        Whose covariances these are; empty if all components share one.
+    """
+
+    def __init__(self, components: Sequence[int]):
+        self.components = [int(k) for k in components]
+        super().__init__(self.describe())
+
+    def describe(self) -> str:
+        """Which covariances, as a phrase."""
+        if not self.components:
+            return "the covariance that all components share is not positive definite"
+        listed = ", ".join(map(str, self.components[:10])) + (", ..." if len(self.components) > 10 else "")
+        if len(self.components) == 1:
+            return f"the covariance of component {listed} is not positive definite"
+        return f"the covariances of components {listed} are not positive definite"
+
+
+class Form:
+    """One way to store the covariances of K components in D dimensions."""
+
+    name: str
+    layout: str
+    """The kernels' layout that reads this form."""
+
+    def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        """Shape of covariances, precisions and precision factors."""
+        raise NotImplementedError
+
+    def precisions_cholesky(self, covariances: Array) -> Array:
+        """Factors of the inverses; IllDefinedCovarianceError if there are none."""
+        raise NotImplementedError
+
+    def precisions(self, precisions_cholesky: Array) -> Array:
+        """The inverses of the covariances."""
+        raise NotImplementedError
+
+    def covariances(self, precisions_cholesky: Array) -> Array:
+        """The covariances of these precision factors."""
+        raise NotImplementedError
+
+    def factor_precisions(self, precisions: Array) -> Array:
+        """Factors of precisions that are known to be positive definite."""
+        raise NotImplementedError
+
+    def precision_problem(self, precisions: Array) -> str | None:
+        """What, if anything, these precisions should be and are not."""
+        raise NotImplementedError
+
+    def factor(self, precisions_cholesky: Array, n_components: int, n_features: int) -> Array:
+        """The kernels' factor operand, of the shape that `fastgmm.kernels.Operands` gives for the layout."""
+        raise NotImplementedError
+
+    def log_det(self, precisions_cholesky: Array, n_features: int) -> Array:
+        """Logarithm of the determinant of each precision factor; one number if all components share it."""
+        raise NotImplementedError
+
+    def full(self, covariances: Array, n_components: int, n_features: int) -> Array:
+        """The covariances as matrices, (K, D, D)."""
+        raise NotImplementedError
+
+    def sample(self, rng: np.random.RandomState, means: Array, covariances: Array, counts: NDArray) -> Array:
+        """Rows drawn from the components, `counts` of each, component after component: (counts.sum(), D)."""
+        full = self.full(covariances, *means.shape)
+        return np.vstack([rng.multivariate_normal(m, C, int(n)) for m, C, n in zip(means, full, counts, strict=True)])
+
+    def smallest_variance(self, covariances: Array, n_components: int, n_features: int) -> tuple[Array, Array]:
+        """The smallest variance of each component in any direction, (K,), and that direction, (K, D)."""
+        values, vectors = np.linalg.eigh(self.full(covariances, n_components, n_features))
+        return values[:, 0], vectors[:, :, 0]
+
+
+class _Scales(Form):
+    """What the two forms without correlations have in common."""
+
+    layout = "diagonal"
+
+    def precisions_cholesky(self, covariances: Array) -> Array:
+        defined = (covariances > 0) & np.isfinite(covariances)
+        bad = np.flatnonzero(~defined.reshape(len(covariances), -1).all(axis=1))
+        if bad.size:
+            raise IllDefinedCovarianceError(bad.tolist())
+        return 1 / np.sqrt(covariances)
+
+    def precisions(self, precisions_cholesky: Array) -> Array:
+        return precisions_cholesky**2
+
+    def covariances(self, precisions_cholesky: Array) -> Array:
+        return 1 / precisions_cholesky**2
+
+    def factor_precisions(self, precisions: Array) -> Array:
+        return np.sqrt(precisions)
+
+    def precision_problem(self, precisions: Array) -> str | None:
+        return None if np.all(precisions > 0) else "positive"
+
+    def sample(self, rng: np.random.RandomState, means: Array, covariances: Array, counts: NDArray) -> Array:
+        draws = (rng.standard_normal(size=(n, means.shape[1])) for n in counts)
+        return np.vstack([m + z * np.sqrt(c) for m, z, c in zip(means, draws, covariances, strict=True)])
+
+    def smallest_variance(self, covariances: Array, n_components: int, n_features: int) -> tuple[Array, Array]:
+        scales = np.broadcast_to(covariances.reshape(n_components, -1), (n_components, n_features))
+        axis = scales.argmin(axis=1)
+        return scales.min(axis=1), np.eye(n_features)[axis]
+
+
+class Spherical(_Scales):
+    """One variance a component: (K,)."""
+
+    name = "spherical"
+
+    def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        return (n_components,)
+
+    def factor(self, precisions_cholesky: Array, n_components: int, n_features: int) -> Array:
+        return np.repeat(precisions_cholesky[:, np.newaxis, np.newaxis], n_features, axis=2)
+
+    def log_det(self, precisions_cholesky: Array, n_features: int) -> Array:
+        return n_features * np.log(precisions_cholesky)
+
+    def full(self, covariances: Array, n_components: int, n_features: int) -> Array:
+        return covariances[:, np.newaxis, np.newaxis] * np.eye(n_features)
+
+
+class Diagonal(_Scales):
+    """One variance a component and feature: (K, D)."""
+
+    name = "diag"
+
+    def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        return (n_components, n_features)
+
+    def factor(self, precisions_cholesky: Array, n_components: int, n_features: int) -> Array:
+        return precisions_cholesky[:, np.newaxis, :]
+
+    def log_det(self, precisions_cholesky: Array, n_features: int) -> Array:
+        return np.log(precisions_cholesky).sum(axis=1)
+
+    def full(self, covariances: Array, n_components: int, n_features: int) -> Array:
+        return covariances[:, :, np.newaxis] * np.eye(n_features)
+
+
+class _Matrices(Form):
+    """What the two forms with correlations have in common: everything but the number of matrices."""
+
+    def precisions_cholesky(self, covariances: Array) -> Array:
+        stacked = covariances.reshape(-1, *covariances.shape[-2:])
+        factor, well_defined = kernels.factor_covariances(stacked)
+        if not well_defined.all():
+            raise IllDefinedCovarianceError([] if covariances.ndim == 2 else np.flatnonzero(~well_defined).tolist())
+        return np.ascontiguousarray(factor.swapaxes(1, 2)).reshape(covariances.shape)
+
+    def precisions(self, precisions_cholesky: Array) -> Array:
+        return precisions_cholesky @ precisions_cholesky.swapaxes(-1, -2)
+
+    def covariances(self, precisions_cholesky: Array) -> Array:
+        root = np.linalg.inv(precisions_cholesky)
+        return root.swapaxes(-1, -2) @ root
+
+    def factor_precisions(self, precisions: Array) -> Array:
+        # Upper times its transpose: Cholesky's factor of the matrix with rows and columns reversed, reversed back.
+        return np.ascontiguousarray(np.linalg.cholesky(precisions[..., ::-1, ::-1])[..., ::-1, ::-1])
+
+    def precision_problem(self, precisions: Array) -> str | None:
+        symmetric = np.allclose(precisions, precisions.swapaxes(-1, -2))
+        return None if symmetric and np.all(np.linalg.eigvalsh(precisions) > 0) else "symmetric, positive-definite"
+
+    def log_det(self, precisions_cholesky: Array, n_features: int) -> Array:
+        return np.log(np.diagonal(precisions_cholesky, axis1=-2, axis2=-1)).sum(axis=-1)
+
+
+class Full(_Matrices):
+    """One matrix a component: (K, D, D)."""
+
+    name = "full"
+    layout = "full"
+
+    def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        return (n_components, n_features, n_features)
+
+    def factor(self, precisions_cholesky: Array, n_components: int, n_features: int) -> Array:
+        return np.tril(precisions_cholesky.swapaxes(1, 2))
+
+    def full(self, covariances: Array, n_components: int, n_features: int) -> Array:
+        return covariances
+
+
+class Tied(_Matrices):
+    """One matrix for all components: (D, D)."""
+
+    name = "tied"
+    layout = "tied"
+
+    def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        return (n_features, n_features)
+
+    def factor(self, precisions_cholesky: Array, n_components: int, n_features: int) -> Array:
+        return np.tril(precisions_cholesky.T)[np.newaxis]
+
+    def full(self, covariances: Array, n_components: int, n_features: int) -> Array:
+        return np.broadcast_to(covariances, (n_components, n_features, n_features))

@@ -1,0 +1,347 @@
+"""EM without an estimator: passes over blocks of rows, statistics that add, parameters from statistics.
+
+For library authors; nothing here needs scikit-learn. One EM iteration over blocks of rows from anywhere is
+
+>>> import numpy as np
+>>> from fastgmm.engine import MixtureParameters, accumulate, maximise
+>>> rng = np.random.default_rng(0)
+>>> blocks = [rng.normal(size=(1000, 2)) + [6.0 * (i % 2), 0.0] for i in range(4)]
+>>> parameters = MixtureParameters.create([0.5, 0.5], [[0.0, 0.0], [2.0, 0.0]], np.ones((2, 2)), "diag")
+>>> for _ in range(20):
+...     statistics = sum(accumulate(parameters, block) for block in blocks)
+...     parameters = maximise(statistics, "diag")
+>>> parameters.means.round(1) + 0.0
+array([[0., 0.],
+       [6., 0.]])
+
+Rows are float64 or float32 arrays of shape (n, D), C- or F-ordered, read-only or memory-mapped; the arithmetic is done
+in their dtype, sums in float64. Rows are not checked: one NaN makes the log-likelihood NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import kernels
+from .covariance import COVARIANCE_TYPES, CovarianceModel, IllDefinedCovarianceError, get_model
+from .kernels import thread_limit
+from .parameters import MixtureParameters
+from .statistics import SufficientStatistics
+
+__all__ = [
+    "IllDefinedCovarianceError",
+    "MixtureParameters",
+    "SufficientStatistics",
+    "accumulate",
+    "accumulate_labels",
+    "accumulate_resp",
+    "maximise",
+    "predict",
+    "predict_proba",
+    "score_samples",
+    "warmup",
+]
+
+# Components' weights are kept above 0, as scikit-learn keeps them, so that a mean can be divided by one.
+LEAST_WEIGHT = 10 * np.finfo(np.float64).eps
+# When the scatter about the means is this much smaller than the total scatter in some direction, computing it as a
+# difference has lost six digits of float64 (or, for float32 rows, three of the digits of the first moments).
+LOSSY_RATIO = {np.dtype(np.float64): 1e6, np.dtype(np.float32): 1e3}
+
+
+def accumulate(
+    parameters: MixtureParameters,
+    X: NDArray,
+    sample_weight: ArrayLike | None = None,
+    *,
+    known: SufficientStatistics | None = None,
+    n_jobs: int | None = None,
+) -> SufficientStatistics:
+    """E-step: one pass over rows, giving their sufficient statistics and log-likelihood.
+
+    Parameters
+    ----------
+    parameters : MixtureParameters
+    X : (n, D) float64 or float32
+    sample_weight : (n,), optional
+        How often each row counts; ones if not given.
+    known : SufficientStatistics, optional
+        Statistics of the same rows from an earlier pass. The tied layout takes over from them what never changes.
+    n_jobs : int, optional
+        Threads; None is Numba's own setting.
+
+    Returns
+    -------
+    SufficientStatistics
+        About the means of the components (in the tied layout: about one point). The same bits for any `n_jobs`.
+    """
+    X = _rows(X, parameters)
+    layout = parameters.model.layout
+    if layout != "tied" or known is None or known.layout != "tied":
+        known = None
+    elif not (known.reference == known.reference[0]).all():  # this fit has found the short way lossy before
+        return _accumulate_tied_precisely(parameters, X, sample_weight, n_jobs)
+    operands = parameters.operands(X.dtype, None if known is None else known.reference[0])
+    with thread_limit(n_jobs):
+        sums = kernels.accumulate(layout, X, operands, sample_weight=sample_weight, with_scatter=known is None)
+    statistics = _statistics(layout, operands, sums, sample_weight, len(X), known)
+    if layout == "tied" and _is_lossy(statistics, parameters, X.dtype):
+        return _accumulate_tied_precisely(parameters, X, sample_weight, n_jobs)
+    return statistics
+
+
+def accumulate_labels(
+    labels: ArrayLike,
+    reference: ArrayLike,
+    X: NDArray,
+    sample_weight: ArrayLike | None = None,
+    *,
+    covariance_type: str = "full",
+    n_jobs: int | None = None,
+) -> SufficientStatistics:
+    """Statistics of rows whose components are given.
+
+    Parameters
+    ----------
+    labels : (n,) int
+        Component of each row; a negative one belongs to none.
+    reference : (K, D)
+        Reference points near the components.
+    X, sample_weight, n_jobs
+        As for `accumulate`.
+    covariance_type : str
+        For which model.
+    """
+    given = {"labels": np.ascontiguousarray(labels, dtype=np.int32)}
+    return _accumulate_given(given, reference, X, sample_weight, covariance_type, n_jobs)
+
+
+def accumulate_resp(
+    resp: ArrayLike,
+    reference: ArrayLike,
+    X: NDArray,
+    sample_weight: ArrayLike | None = None,
+    *,
+    covariance_type: str = "full",
+    n_jobs: int | None = None,
+) -> SufficientStatistics:
+    """Statistics of rows whose responsibilities, (n, K), are given. See `accumulate_labels`."""
+    return _accumulate_given({"resp": np.asarray(resp)}, reference, X, sample_weight, covariance_type, n_jobs)
+
+
+def maximise(
+    statistics: SufficientStatistics, covariance_type: str = "full", *, reg_covar: float = 1e-6
+) -> MixtureParameters:
+    """M-step: the parameters of highest likelihood given sufficient statistics.
+
+    Parameters
+    ----------
+    statistics : SufficientStatistics
+        Of the layout that the covariance type needs.
+    covariance_type : {"full", "tied", "diag", "spherical"}
+    reg_covar : float
+        Added to every variance.
+
+    Raises
+    ------
+    IllDefinedCovarianceError
+        If a covariance is not positive definite; it names the components.
+    """
+    model = get_model(covariance_type)
+    if statistics.layout != model.layout:
+        raise ValueError(
+            f"covariance_type {covariance_type!r} needs statistics of the {model.layout} layout, "
+            f"but these are of the {statistics.layout} layout"
+        )
+    weights, means = estimate_weights_and_means(statistics)
+    covariances = estimate_covariances(statistics, model, reg_covar)
+    precisions_cholesky = model.form.precisions_cholesky(covariances)
+    return MixtureParameters(weights, means, covariances, precisions_cholesky, covariance_type)
+
+
+def estimate_weights_and_means(statistics: SufficientStatistics) -> tuple[NDArray, NDArray]:
+    """The weights (K,), ``n_k / sum_j n_j``, and means (K, D), ``c_k + f_k / n_k``, of highest likelihood."""
+    weight_sums = statistics.weight_sums + LEAST_WEIGHT
+    means = statistics.reference + statistics.first_moments / weight_sums[:, np.newaxis]
+    return weight_sums / weight_sums.sum(), means
+
+
+def estimate_covariances(statistics: SufficientStatistics, model: CovarianceModel, reg_covar: float) -> NDArray:
+    """The covariances of highest likelihood about those means, with `reg_covar` added to every variance."""
+    weight_sums = statistics.weight_sums + LEAST_WEIGHT
+    scatter = _scatter_about_means(statistics, weight_sums)
+    return model.regularise(model.maximise(scatter, weight_sums), reg_covar)
+
+
+def score_samples(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray:
+    """Log-density of each row in nats, (n,), in the rows' dtype."""
+    X = _rows(X, parameters)
+    log_prob_norm = np.empty(len(X), X.dtype)
+    with thread_limit(n_jobs):
+        kernels.score(parameters.model.layout, X, parameters.operands(X.dtype), log_prob_norm=log_prob_norm)
+    return log_prob_norm
+
+
+def log_highest_resp(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray:
+    """Logarithm of the highest responsibility of each row, (n,), in the rows' dtype."""
+    X = _rows(X, parameters)
+    max_log_resp = np.empty(len(X), X.dtype)
+    with thread_limit(n_jobs):
+        kernels.score(parameters.model.layout, X, parameters.operands(X.dtype), max_log_resp=max_log_resp)
+    return max_log_resp
+
+
+def predict(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray[np.int64]:
+    """The component of highest responsibility of each row, (n,) int64."""
+    X = _rows(X, parameters)
+    labels = np.empty(len(X), np.int64)
+    with thread_limit(n_jobs):
+        kernels.score(parameters.model.layout, X, parameters.operands(X.dtype), labels=labels)
+    return labels
+
+
+def predict_proba(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray:
+    """Responsibilities, (n, K), in the rows' dtype."""
+    X = _rows(X, parameters)
+    resp = np.empty((len(X), parameters.n_components), X.dtype)
+    with thread_limit(n_jobs):
+        kernels.score(parameters.model.layout, X, parameters.operands(X.dtype), resp=resp)
+    return resp
+
+
+def _rows(X: NDArray, parameters: MixtureParameters) -> NDArray:
+    X = np.asarray(X)
+    if X.ndim != 2 or X.shape[1] != parameters.n_features:
+        raise ValueError(f"X has shape {X.shape}, but the parameters are those of {parameters.n_features} features")
+    return X
+
+
+def _accumulate_given(
+    given: dict[str, Any],
+    reference: ArrayLike,
+    X: NDArray,
+    sample_weight: ArrayLike | None,
+    covariance_type: str,
+    n_jobs: int | None,
+) -> SufficientStatistics:
+    """Statistics under labels or responsibilities that are given, about the reference points."""
+    layout = get_model(covariance_type).layout
+    reference = np.asarray(reference, dtype=np.float64)
+    name, values = next(iter(given.items()))
+    shape = (len(X),) if name == "labels" else (len(X), len(reference))
+    if values.shape != shape:
+        raise ValueError(f"{name} should have shape {shape}, but has {values.shape}")
+    if name == "labels" and values.size and values.max() >= len(reference):
+        raise ValueError(f"labels should be below the number of components, {len(reference)}, but reach {values.max()}")
+    origin = reference.mean(axis=0).astype(X.dtype)
+    operands = kernels.Operands(
+        origin,
+        (reference - origin.astype(np.float64)).astype(X.dtype),
+        np.zeros((1, 1, 1), X.dtype),
+        np.zeros(len(reference), X.dtype),
+    )
+    with thread_limit(n_jobs):
+        sums = kernels.accumulate(layout, X, operands, sample_weight=sample_weight, **given)
+        statistics = _statistics(layout, operands, sums, sample_weight, len(X))
+        if layout == "tied":
+            within = _scatter_about_means(statistics, statistics.weight_sums + LEAST_WEIGHT)
+            if (np.diagonal(statistics.scatter) > LOSSY_RATIO[X.dtype] * np.diagonal(within)).any():
+                sums = kernels.accumulate("full", X, operands, sample_weight=sample_weight, **given)
+                return _pooled(_statistics("full", operands, sums, sample_weight, len(X)))
+    return statistics
+
+
+def _statistics(
+    layout: str,
+    operands: kernels.Operands,
+    sums: tuple[NDArray, NDArray, NDArray, float],
+    sample_weight: ArrayLike | None,
+    n_samples: int,
+    known: SufficientStatistics | None = None,
+) -> SufficientStatistics:
+    """The statistics that the kernels' sums are; `known` lends its scatter if they have none."""
+    weight_sums, first_moments, scatter, log_likelihood = sums
+    # The kernels' reference points are rounded to the rows' dtype: what they were exactly is what counts.
+    reference = np.tile(operands.origin.astype(np.float64), (len(weight_sums), 1))
+    if layout == "tied":
+        scatter = scatter[0] if known is None else known.scatter
+    else:
+        reference += operands.means
+        scatter = scatter[:, 0] if layout == "diagonal" else scatter
+    total_weight = n_samples if sample_weight is None else np.sum(sample_weight, dtype=np.float64)
+    return SufficientStatistics(
+        layout, reference, weight_sums, first_moments, scatter, log_likelihood, float(total_weight)
+    )
+
+
+def _is_lossy(statistics: SufficientStatistics, parameters: MixtureParameters, dtype: np.dtype) -> bool:
+    """Whether the components are so far apart that a difference from the total scatter keeps too few digits."""
+    whitened = parameters.precisions_cholesky.T @ statistics.scatter @ parameters.precisions_cholesky
+    return bool(np.diagonal(whitened).max() > LOSSY_RATIO[dtype] * statistics.total_weight)
+
+
+def _accumulate_tied_precisely(
+    parameters: MixtureParameters, X: NDArray, sample_weight: ArrayLike | None, n_jobs: int | None
+) -> SufficientStatistics:
+    """Statistics of the tied layout with every component's scatter about its own mean, by way of the full layout.
+
+    As many times dearer as a full covariance is, and as precise.
+    """
+    origin, _, factor, log_coef = parameters.operands(X.dtype)
+    means = np.ascontiguousarray(parameters.means - origin.astype(np.float64), dtype=X.dtype)
+    operands = kernels.Operands(origin, means, np.tile(factor, (len(means), 1, 1)), log_coef)
+    with thread_limit(n_jobs):
+        sums = kernels.accumulate("full", X, operands, sample_weight=sample_weight)
+    return _pooled(_statistics("full", operands, sums, sample_weight, len(X)))
+
+
+def _pooled(statistics: SufficientStatistics) -> SufficientStatistics:
+    """Statistics of the full layout as those of the tied layout."""
+    return replace(statistics, layout="tied", scatter=statistics.scatter.sum(axis=0))
+
+
+def _scatter_about_means(statistics: SufficientStatistics, weight_sums: NDArray) -> NDArray:
+    """The scatter about the means ``c + f / weight_sums``, in one step and so without losing symmetry or sign."""
+    move = statistics.first_moments / weight_sums[:, np.newaxis]
+    # S - f d^T - d f^T + n d d^T with f = weight_sums d.
+    factor = 2 * weight_sums - statistics.weight_sums
+    if statistics.layout == "diagonal":
+        scatter = statistics.scatter - factor[:, np.newaxis] * move**2
+        # Rows that are equal as far as their digits go are no nearer than their rounding.
+        return np.maximum(scatter, weight_sums[:, np.newaxis] * rounding_variance(statistics.reference + move))
+    if statistics.layout == "tied":
+        return statistics.scatter - (factor[:, np.newaxis] * move).T @ move
+    return statistics.scatter - np.einsum("k,kd,ke->kde", factor, move, move)
+
+
+def rounding_variance(means: NDArray) -> NDArray:
+    """The square of the rounding of float64 numbers of this size: no variance can be told from a smaller one."""
+    return (np.finfo(np.float64).eps * means) ** 2
+
+
+def warmup(*, n_jobs: int | None = None) -> list[str]:
+    """Compile every kernel, or load it from the disk cache, and return the names of what was made ready.
+
+    Worth a line in the recipe of a container image: afterwards no fit on the same machine waits for the compiler.
+    """
+    ready = []
+    for dtype in (np.float64, np.float32):
+        X = np.linspace(0, 1, 256, dtype=dtype).reshape(128, 2)
+        for name in COVARIANCE_TYPES:
+            model = get_model(name)
+            identity = model.form.precisions_cholesky(model.regularise(np.zeros(model.form.shape(2, 2)), 1.0))
+            parameters = MixtureParameters(np.array([0.5, 0.5]), np.eye(2), identity, identity, name)
+            accumulate(parameters, X, n_jobs=n_jobs)
+            predict(parameters, X, n_jobs=n_jobs)
+            ready.append(f"{name} {np.dtype(dtype)}")
+        points = np.ascontiguousarray(X[:2])
+        with thread_limit(n_jobs):
+            kernels.random_resp(X, 2, 0, 0, len(X))
+            kernels.seed_step(X, None, points[0], points, points[:1], np.full(len(X), np.inf, dtype))
+            kernels.lloyd_step(X, None, points[0], points)
+        ready.append(f"k-means and random starts {np.dtype(dtype)}")
+    return ready

@@ -1,0 +1,377 @@
+"""`GaussianMixture`: scikit-learn's estimator on fastgmm's engine."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import validate_data
+
+from . import em, engine
+from .base import (
+    FLOAT32_HINT,
+    ILL_DEFINED,
+    BaseMixture,
+    ConvergenceWarning,
+    DegenerateComponentWarning,
+    Progress,
+)
+from .covariance import COVARIANCE_TYPES, IllDefinedCovarianceError, get_model
+from .initialization import initial_parameters
+from .kernels import resolve_n_jobs, thread_limit
+from .parameters import MixtureParameters
+from .sources import ArraySource
+from .validation import check_matrices, check_resp, check_shape, check_weights
+
+
+class GaussianMixture(BaseMixture):
+    """Gaussian mixture fitted by expectation-maximisation.
+
+    Takes the place of `sklearn.mixture.GaussianMixture`: same parameters, defaults, attributes, methods and errors.
+    What it has beyond that is keyword-only and listed below under "Beyond scikit-learn".
+
+    Parameters
+    ----------
+    n_components : int, default=1
+        Number of components K.
+    covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
+        A covariance matrix for each component, one for all, variances for each component and feature, or one variance
+        for each component.
+    tol : float, default=1e-3
+        EM stops when the mean log-likelihood, in nats per row, rises by less than this. With 0 it runs to `max_iter`.
+    reg_covar : float, default=1e-6
+        Added to every variance.
+    max_iter : int, default=100
+        Most EM iterations, each one pass over the rows. With 0 the fitted model is the start.
+    n_init : int, default=1
+        Number of starts; the fit with the highest likelihood is kept.
+    init_params : {"kmeans", "k-means++", "random", "random_from_data"}, default="kmeans"
+        "kmeans": the clusters of k-means. "k-means++": means drawn as k-means++ draws them, "random_from_data": means
+        drawn from the rows, both with the pooled covariance about the nearest mean. "random": random
+        responsibilities.
+    weights_init : array-like of shape (n_components,), default=None
+    means_init : array-like of shape (n_components, n_features), default=None
+    precisions_init : array-like, default=None
+        Weights, means and precisions (inverse covariances, in the shape of `covariances_`) to start from, in place of
+        those that `init_params` gives.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the start, and `sample`.
+    warm_start : bool, default=False
+        Start where the last fit ended.
+    verbose : int, default=0
+        1 prints starts and iterations, 2 also times and changes of the likelihood.
+    verbose_interval : int, default=10
+        Iterations between two lines.
+    n_jobs : int, default=None
+        Beyond scikit-learn. Threads, for fitting and predicting; the answer is the same to the last bit for any
+        number. None is Numba's own setting (all cores, or `NUMBA_NUM_THREADS`), -1 all of `NUMBA_NUM_THREADS`. These
+        are threads, not joblib's processes.
+    resp_init : array-like of shape (n_samples,) or (n_samples, n_components), default=None
+        Beyond scikit-learn. Labels (integers; negative ones belong to no component) or responsibilities of the rows to
+        start from, in place of `init_params`.
+
+    Attributes
+    ----------
+    weights_ : ndarray of shape (n_components,)
+    means_ : ndarray of shape (n_components, n_features)
+    covariances_ : ndarray
+        Of shape (n_components, n_features, n_features) for "full", (n_features, n_features) for "tied", (n_components,
+        n_features) for "diag", (n_components,) for "spherical".
+    precisions_ : ndarray
+        Inverses of the covariances, in the same shape.
+    precisions_cholesky_ : ndarray
+        Upper triangular P with ``precision = P @ P.T``; inverse standard deviations for "diag" and "spherical".
+    converged_ : bool
+        Whether the last iteration of the best fit raised the likelihood by less than `tol`. A fit whose likelihood
+        fell, or became NaN, has not converged.
+    n_iter_ : int
+        EM iterations of the best fit, which are its passes over the rows.
+    lower_bound_ : float
+        Mean log-likelihood of the rows at the best fit's last E-step, in nats.
+    lower_bounds_ : list of float
+        The same for each of its iterations.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Only if the rows had feature names that are all strings.
+
+    Notes
+    -----
+    Arrays are float32 for float32 rows, else float64; inside, parameters and sums are always float64. Memory beyond the
+    rows is a few megabytes for each thread, whatever their number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastgmm import GaussianMixture
+    >>> X = np.array([[0, 2], [1, 4], [2, 0], [9, 2], [10, 4], [11, 0]])
+    >>> gm = GaussianMixture(n_components=2, random_state=0).fit(X)
+    >>> gm.means_[gm.means_[:, 0].argsort()]
+    array([[ 1.,  2.],
+           [10.,  2.]])
+    >>> labels = gm.predict([[0, 0], [12, 3]])
+    >>> bool(labels[0] != labels[1])
+    True
+
+    A row of weight 3 counts as three rows:
+
+    >>> weighted = GaussianMixture(random_state=0).fit(X, sample_weight=[3, 1, 1, 1, 1, 1])
+    >>> weighted.means_
+    array([[4.125, 2.   ]])
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        **BaseMixture._parameter_constraints,
+        "covariance_type": [StrOptions(set(COVARIANCE_TYPES))],
+        "weights_init": ["array-like", None],
+        "means_init": ["array-like", None],
+        "precisions_init": ["array-like", None],
+        "resp_init": ["array-like", None],
+    }
+
+    def __init__(
+        self,
+        n_components=1,
+        *,
+        covariance_type="full",
+        tol=1e-3,
+        reg_covar=1e-6,
+        max_iter=100,
+        n_init=1,
+        init_params="kmeans",
+        weights_init=None,
+        means_init=None,
+        precisions_init=None,
+        random_state=None,
+        warm_start=False,
+        verbose=0,
+        verbose_interval=10,
+        n_jobs=None,
+        resp_init=None,
+    ):
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.n_jobs = n_jobs
+        self.resp_init = resp_init
+
+    @classmethod
+    def from_parameters(
+        cls,
+        weights: ArrayLike,
+        means: ArrayLike,
+        covariances: ArrayLike,
+        *,
+        covariance_type: str = "full",
+        **options: Any,
+    ) -> GaussianMixture:
+        """A fitted estimator with these parameters, without any rows.
+
+        Parameters
+        ----------
+        weights : array-like of shape (n_components,)
+            Sum to one.
+        means : array-like of shape (n_components, n_features)
+        covariances : array-like
+            In the shape of `covariances_`.
+        covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
+        **options
+            Other parameters of the constructor. With ``warm_start=True``, `fit` starts from here.
+
+        Returns
+        -------
+        GaussianMixture
+
+        Raises
+        ------
+        ValueError
+            If a shape is wrong, the weights are no weights, or a covariance is not positive definite.
+
+        Examples
+        --------
+        >>> from fastgmm import GaussianMixture
+        >>> gm = GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], covariance_type="spherical")
+        >>> gm.predict([[-1.0], [5.0]])
+        array([0, 1])
+        """
+        means = check_array(means, dtype=[np.float64, np.float32], input_name="means")
+        estimator = cls(len(means), covariance_type=covariance_type, **options)
+        estimator._validate_params()
+        parameters = MixtureParameters.create(
+            check_weights(weights, len(means)),
+            means,
+            check_matrices(covariances, "covariance", covariance_type, *means.shape),
+            covariance_type,
+        )
+        estimator._set_fitted(parameters, em.EMResult(parameters), means.dtype)
+        estimator.n_features_in_ = means.shape[1]
+        return estimator
+
+    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> GaussianMixture:
+        """Estimate the parameters with the EM algorithm.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows; data frames are accepted. float32 stays float32, everything else becomes float64.
+        y : ignored
+        sample_weight : array-like of shape (n_samples,), optional
+            How often each row counts: 3 equals three copies, 0 equals absence.
+
+        Returns
+        -------
+        self
+            If the fit fails, the estimator stays as it was.
+        """
+        with self._unchanged_on_error():
+            self._fit(X, sample_weight)
+        return self
+
+    def fit_predict(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int64]:
+        """Fit, and predict the most probable component of each row. Parameters as for `fit`, result as of `predict`."""
+        with self._unchanged_on_error():
+            X = self._fit(X, sample_weight)
+            return engine.predict(self._parameters(), X, n_jobs=self.n_jobs)
+
+    def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> NDArray:
+        """Fit and set the fitted attributes; returns the validated rows."""
+        self._validate_params()
+        resolve_n_jobs(self.n_jobs)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        weights = self._sample_weight(sample_weight, X)
+        source = ArraySource(X, weights)
+        self._check_enough_rows(source)
+        given = self._check_given(X)
+        warm = self._check_warm_start(X)
+        with thread_limit(self.n_jobs):
+            try:
+                result = self._best_run(source, given, warm)
+            except IllDefinedCovarianceError as error:
+                hint = FLOAT32_HINT if X.dtype == np.float32 else ""
+                raise ValueError(f"{ILL_DEFINED}{hint} Here {error.describe()}.") from None
+            collapsed = em.collapsed_components(result.parameters, self.reg_covar)
+        self._set_fitted(result.parameters, result, X.dtype)
+        if not result.converged and self.max_iter > 0:
+            self._warn_not_converged(result.last_change)
+        if len(collapsed):
+            listed = ", ".join(map(str, collapsed[:10])) + (", ..." if len(collapsed) > 10 else "")
+            warnings.warn(
+                f"Component(s) {listed} collapsed: their rows are nearly equal in some direction, and only reg_covar="
+                f"{self.reg_covar:g} (or rounding) keeps their variance positive there. Consider fewer components.",
+                DegenerateComponentWarning,
+                stacklevel=3,
+            )
+        return X
+
+    def _best_run(self, source: ArraySource, given: dict[str, Any], warm: MixtureParameters | None) -> em.EMResult:
+        """Run EM from each start and return the best result."""
+        random_state = check_random_state(self.random_state)
+        progress = Progress(self.verbose, self.verbose_interval)
+        best: em.EMResult | None = None
+        for init in range(1 if warm is not None else self.n_init):
+            progress.start(init)
+            start, lower_bound = warm, -np.inf
+            if start is None:
+                start, n_distinct = initial_parameters(
+                    source,
+                    self.n_components,
+                    covariance_type=self.covariance_type,
+                    init_params=self.init_params,
+                    seed=int(random_state.randint(2**63 - 1, dtype=np.int64)),
+                    reg_covar=self.reg_covar,
+                    **given,
+                )
+                self._warn_duplicates(n_distinct)
+            else:
+                lower_bound = self.lower_bound_
+            result = em.run(
+                source,
+                start,
+                tol=self.tol,
+                max_iter=self.max_iter,
+                reg_covar=self.reg_covar,
+                lower_bound=lower_bound,
+                on_iteration=progress.iteration,
+            )
+            if self.max_iter > 0:
+                progress.end(result.lower_bound, result.converged)
+            if best is None or result.lower_bound > best.lower_bound:
+                best = result
+        assert best is not None
+        return best
+
+    def _set_fitted(self, parameters: MixtureParameters, result: em.EMResult, dtype: np.dtype) -> None:
+        self.weights_ = parameters.weights.astype(dtype)
+        self.means_ = parameters.means.astype(dtype)
+        self.covariances_ = parameters.covariances.astype(dtype)
+        self.precisions_cholesky_ = parameters.precisions_cholesky.astype(dtype)
+        self.precisions_ = parameters.model.form.precisions(parameters.precisions_cholesky).astype(dtype)
+        self.converged_ = result.converged
+        self.n_iter_ = result.n_iter
+        self.lower_bound_ = result.lower_bound
+        self.lower_bounds_ = result.lower_bounds
+
+    def _check_enough_rows(self, source: ArraySource) -> None:
+        """As many rows as components, counting a row of weight 3 as three and one of weight 0 not at all."""
+        n_samples = len(source.X)
+        if source.sample_weight is not None:
+            n_samples = max(np.count_nonzero(source.sample_weight), int(source.sample_weight.sum()))
+        if n_samples < self.n_components:
+            raise ValueError(
+                f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
+                f"n_samples = {n_samples}"
+            )
+
+    def _check_given(self, X: NDArray) -> dict[str, Any]:
+        """What the user gives of the start, validated, in float64."""
+        shape = (self.n_components, X.shape[1])
+        given: dict[str, Any] = {}
+        if self.weights_init is not None:
+            given["weights"] = check_weights(self.weights_init, self.n_components).astype(np.float64)
+        if self.means_init is not None:
+            means = check_array(self.means_init, dtype=[np.float64, np.float32], ensure_2d=False)
+            check_shape(means, shape, "means")
+            given["means"] = means.astype(np.float64)
+        if self.precisions_init is not None:
+            precisions = check_matrices(self.precisions_init, "precision", self.covariance_type, *shape)
+            given["precisions"] = precisions.astype(np.float64)
+        if self.resp_init is not None:
+            given["resp"] = check_resp(self.resp_init, len(X), self.n_components)
+        return given
+
+    def _check_warm_start(self, X: NDArray) -> MixtureParameters | None:
+        """The parameters to start from, if there are any and they fit."""
+        if not (self.warm_start and hasattr(self, "converged_")):
+            return None
+        expected = get_model(self.covariance_type).form.shape(self.n_components, X.shape[1])
+        if self.means_.shape != (self.n_components, X.shape[1]) or self.covariances_.shape != expected:
+            raise ValueError(
+                f"warm_start=True continues the last fit, which has means of shape {self.means_.shape} and covariances "
+                f"of shape {self.covariances_.shape}, but {self.n_components} components of type "
+                f"{self.covariance_type!r} with {X.shape[1]} features are asked for. Set warm_start=False to start "
+                "anew."
+            )
+        return self._parameters()
+
+    def _warn_duplicates(self, n_distinct: int) -> None:
+        if n_distinct < self.n_components:
+            warnings.warn(
+                f"Number of distinct clusters ({n_distinct}) found smaller than n_clusters ({self.n_components}). "
+                "Possibly due to duplicate points in X.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )

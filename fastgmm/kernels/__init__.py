@@ -1,0 +1,415 @@
+"""The compiled core, and the only door into it: plain arrays in, plain arrays out.
+
+One *pass* over the rows is all that EM costs. Its design, from the outside in:
+
+* Rows come as they are. `rows_view` makes a flat read-only view of an array and two strides, so that C-order, F-order
+and
+  memory-mapped input all run the same machine code, one compiled signature a dtype, and nothing is copied.
+* Rows are cut into *chunks* (`tiling`), the unit of work of a thread. Each adds into its own row of the output, and the
+  rows are added in order: the same bits for any number of threads.
+* A chunk is walked in *tiles* of some hundred rows, transposed so that a SIMD lane is a row, and small enough that
+  everything the size of rows x components stays in cache (`tiles`).
+* What happens to a tile is the *layout*'s business: `full`, `diagonal` or `tied`, three modules of the same form, whose
+  arithmetic is bound into the two *operations*, accumulate and score (`passes`).
+* Rows are shifted by an *origin* near the data when they are loaded, and the operands with them, so that float32 keeps
+  its digits however far from zero the data lie.
+
+Beside these: `kmeans` for initialisation, `cholesky` for the factors, `numerics` for exp and log, `simd` for register
+tiles, `runtime`, `cache` and `threads` for everything about Numba. Nothing here knows anything of the rest of the
+package.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import cholesky, kmeans, passes
+from .cache import cache_folder
+from .random_resp import random_resp as _random_resp
+from .simd import COLUMN_MULTIPLE, VECTOR_BITS
+from .threads import resolve_n_jobs, thread_limit, threading_layer
+
+__all__ = [
+    "VECTOR_BITS",
+    "Operands",
+    "accumulate",
+    "cache_folder",
+    "factor_covariances",
+    "lloyd_step",
+    "random_resp",
+    "resolve_n_jobs",
+    "rows_view",
+    "score",
+    "seed_step",
+    "thread_limit",
+    "threading_layer",
+    "tiling",
+]
+
+# A tile's arrays fill at most this much of L2, which is 256 KB on the smallest CPU of interest.
+TILE_BYTES = 192 * 1024
+MAX_TILE_WIDTH = 512
+# Chunks: enough to keep many threads busy, few enough that their sums are cheap to add and to hold.
+MAX_CHUNKS = 256
+MIN_CHUNKS = 16
+MIN_TILES_A_CHUNK = 2
+PARTIAL_BYTES = 64 * 1024 * 1024
+
+
+class Operands(NamedTuple):
+    """What an E-step reads, in the rows' dtype.
+
+    origin : (D,)
+        Subtracted from every row when it is loaded.
+    means : (K, D)
+        Relative to the origin; for the tied layout moreover multiplied by the factor.
+    factor : (K, D, D) lower triangular for "full", (K, 1, D) for "diagonal", (1, D, D) lower triangular for "tied"
+        ``|factor (x - mean)|^2`` is the squared Mahalanobis distance.
+    log_coef : (K,)
+        What is added to minus half the squared distance: ``log weight + log |factor| - D/2 log 2 pi``, in nats.
+    """
+
+    origin: np.ndarray
+    means: np.ndarray
+    factor: np.ndarray
+    log_coef: np.ndarray
+
+
+class RowsView(NamedTuple):
+    """An array of rows as kernels read it: ``X[n, d] = flat[n * row_stride + d * column_stride]``."""
+
+    flat: np.ndarray
+    row_stride: int
+    column_stride: int
+
+
+def rows_view(X: np.ndarray) -> RowsView:
+    """A read-only view of a two-dimensional float array; copies only if X is neither C- nor F-contiguous."""
+    X = np.asarray(X)
+    if X.ndim != 2 or X.dtype.newbyteorder("=") not in (np.float32, np.float64):
+        raise TypeError(
+            f"rows must be a two-dimensional array of float64 or float32, but have shape {X.shape} and dtype {X.dtype}"
+        )
+    if not X.dtype.isnative or not X.flags.aligned:
+        X = X.astype(X.dtype.newbyteorder("="))
+    n_samples, n_features = X.shape
+    if X.flags.f_contiguous and not X.flags.c_contiguous:
+        flat, strides = X.T.reshape(-1), (1, n_samples)
+    else:
+        flat, strides = np.ascontiguousarray(X).reshape(-1), (n_features, 1)
+    flat = flat.view()
+    flat.flags.writeable = False
+    return RowsView(flat, *strides)
+
+
+class Tiling(NamedTuple):
+    """How rows are cut: `n_chunks` chunks of `rows_a_chunk` rows, each in tiles of `width` rows."""
+
+    n_chunks: int
+    rows_a_chunk: int
+    width: int
+
+
+def tiling(n_samples: int, scratch_rows: int, itemsize: int, partial_bytes: int = 0) -> Tiling:
+    """Cut rows into chunks and tiles, by the shape of the problem alone: threads have no say in it.
+
+    Parameters
+    ----------
+    n_samples : int
+    scratch_rows : int
+        Numbers of scratch for each row of a tile.
+    itemsize : int
+        Bytes of one such number.
+    partial_bytes : int
+        Size of the sums of one chunk.
+    """
+    fitting = TILE_BYTES // (scratch_rows * itemsize) // COLUMN_MULTIPLE * COLUMN_MULTIPLE
+    width = max(COLUMN_MULTIPLE, min(fitting, MAX_TILE_WIDTH))
+    affordable = max(MIN_CHUNKS, min(MAX_CHUNKS, PARTIAL_BYTES // max(partial_bytes, 1)))
+    tiles = -(-n_samples // width)
+    tiles_a_chunk = max(MIN_TILES_A_CHUNK, -(-tiles // affordable))
+    return Tiling(max(1, -(-tiles // tiles_a_chunk)), tiles_a_chunk * width, width)
+
+
+def _weights(sample_weight: ArrayLike | None, n_samples: int) -> np.ndarray:
+    if sample_weight is None:
+        return _read_only(np.empty(0))
+    weights = np.ascontiguousarray(sample_weight, dtype=np.float64)
+    if weights.shape != (n_samples,):
+        raise ValueError(f"sample_weight has shape {weights.shape}, but there are {n_samples} rows")
+    return _read_only(weights)
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def accumulate(
+    layout: str,
+    X: np.ndarray,
+    operands: Operands,
+    *,
+    sample_weight: ArrayLike | None = None,
+    labels: np.ndarray | None = None,
+    resp: np.ndarray | None = None,
+    with_scatter: bool = True,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """One pass over the rows: the sums that an M-step needs, and the log-likelihood.
+
+    Parameters
+    ----------
+    layout : {"full", "diagonal", "tied"}
+    X : (N, D) float64 or float32
+    operands : Operands
+        With `labels` or `resp`, only `origin` and `means` are read, as reference points.
+    sample_weight : (N,) or None
+        None is ones.
+    labels : (N,) int, optional
+        Take these components' responsibilities as 1 and do no E-step; a negative label belongs to none.
+    resp : (N, K), optional
+        Take these responsibilities and do no E-step.
+    with_scatter : bool
+        Tied layout only: without it `scatter` comes back empty (it is the same at every pass).
+
+    Returns
+    -------
+    weight_sums : (K,) float64
+        ``n_k = sum_i w_i r_ik``.
+    first : (K, D) float64
+        ``sum_i w_i r_ik (x_i - c_k)``; c_k is the component's mean, or, for the tied layout, the origin.
+    scatter : (K, D, D), (K, 1, D) or (1, D, D) float64
+        ``sum_i w_i r_ik (x_i - c_k)(x_i - c_k)^T``, its diagonal for "diagonal", its sum over k for "tied".
+    log_likelihood : float
+        ``sum_i w_i log p(x_i)`` in nats; 0 if there was no E-step.
+    """
+    rows = rows_view(X)
+    n_samples, (n_components, n_features) = X.shape[0], operands.means.shape
+    n_work = passes.LAYOUTS[layout].work_rows(n_components, n_features)
+    dtype = rows.flat.dtype
+    scatter_shape = {
+        "full": (n_components, n_features, n_features),
+        "diagonal": (n_components, 1, n_features),
+        "tied": (int(with_scatter), n_features, n_features),
+    }[layout]
+    size = n_components * (n_features + 1) + int(np.prod(scatter_shape))
+    cut = tiling(n_samples, 5 + n_features + n_components + n_work, dtype.itemsize, 8 * size)
+    weight_sums, first = np.zeros((cut.n_chunks, n_components)), np.zeros((cut.n_chunks, n_components, n_features))
+    scatter, log_likelihood = np.zeros((cut.n_chunks, *scatter_shape)), np.zeros(cut.n_chunks)
+    passes.kernel("accumulate", layout, dtype)(
+        cut.n_chunks,
+        *rows,
+        n_samples,
+        cut.rows_a_chunk,
+        cut.width,
+        n_work,
+        _weights(sample_weight, n_samples),
+        _read_only(np.empty(0, np.int32) if labels is None else np.ascontiguousarray(labels, np.int32)),
+        _read_only(np.empty((0, 0), dtype) if resp is None else np.ascontiguousarray(resp, dtype)),
+        *operands,
+        weight_sums,
+        first,
+        scatter,
+        log_likelihood,
+    )
+    total = scatter.sum(axis=0)
+    if layout != "diagonal":
+        total = np.tril(total) + np.tril(total, -1).swapaxes(-1, -2)
+    return weight_sums.sum(axis=0), first.sum(axis=0), total, float(log_likelihood.sum(axis=0))
+
+
+def score(
+    layout: str,
+    X: np.ndarray,
+    operands: Operands,
+    *,
+    log_prob_norm: np.ndarray | None = None,
+    max_log_resp: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    resp: np.ndarray | None = None,
+) -> None:
+    """Write what is asked for of each row.
+
+    Parameters
+    ----------
+    layout, X, operands
+        As for `accumulate`.
+    log_prob_norm : (N,) of X's dtype, optional
+        Receives ``log p(x_i)`` in nats.
+    max_log_resp : (N,) of X's dtype, optional
+        Receives the logarithm of the highest responsibility.
+    labels : (N,) int64, optional
+        Receives the component of highest responsibility, the first of equals.
+    resp : (N, K) of X's dtype, C-contiguous, optional
+        Receives the responsibilities.
+    """
+    rows = rows_view(X)
+    n_samples, (n_components, n_features) = X.shape[0], operands.means.shape
+    n_work = passes.LAYOUTS[layout].work_rows(n_components, n_features)
+    dtype = rows.flat.dtype
+    cut = tiling(n_samples, 5 + n_features + n_components + n_work, dtype.itemsize)
+    nothing = np.empty(0, dtype)
+    passes.kernel("score", layout, dtype)(
+        cut.n_chunks,
+        *rows,
+        n_samples,
+        cut.rows_a_chunk,
+        cut.width,
+        n_work,
+        *operands,
+        nothing if log_prob_norm is None else log_prob_norm,
+        nothing if max_log_resp is None else max_log_resp,
+        np.empty(0, np.int64) if labels is None else labels,
+        np.empty((0, 0), dtype) if resp is None else resp,
+    )
+
+
+def factor_covariances(covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Inverse Cholesky factors of covariance matrices.
+
+    Parameters
+    ----------
+    covariances : (K, D, D) float64
+
+    Returns
+    -------
+    factor : (K, D, D) float64
+        Lower triangular, ``factor @ covariance @ factor.T = I``; zeros where there is none.
+    well_defined : (K,) bool
+        Whether the covariance is positive definite beyond rounding.
+    """
+    covariances = np.ascontiguousarray(covariances, dtype=np.float64)
+    factor, well_defined = np.zeros(covariances.shape), np.zeros(len(covariances), dtype=np.bool_)
+    cholesky.factor_covariances(len(covariances), covariances, factor, well_defined)
+    return factor, well_defined
+
+
+def random_resp(X: np.ndarray, n_components: int, seed: int, start: int, stop: int) -> np.ndarray:
+    """Random responsibilities of the rows from `start` to `stop`, uniform numbers divided by their sum.
+
+    They depend on a row's contents and on the seed alone: equal rows get equal ones, wherever they stand.
+
+    Returns
+    -------
+    resp : (stop - start, K) of X's dtype
+    """
+    rows = rows_view(X)
+    resp = np.empty((stop - start, n_components), rows.flat.dtype)
+    rows_a_chunk = 256
+    _random_resp(
+        -(-(stop - start) // rows_a_chunk),
+        *rows,
+        start,
+        stop - start,
+        rows_a_chunk,
+        X.shape[1],
+        np.array([seed], np.uint64),
+        resp,
+    )
+    return resp
+
+
+def seed_step(
+    X: np.ndarray,
+    sample_weight: ArrayLike | None,
+    origin: np.ndarray,
+    candidates: np.ndarray,
+    latest: np.ndarray,
+    closest: np.ndarray,
+) -> tuple[np.ndarray, int]:
+    """One step of k-means++: what each candidate would leave of the sum of squared distances.
+
+    Parameters
+    ----------
+    X : (N, D) float64 or float32
+    sample_weight : (N,) or None
+    origin : (D,) of X's dtype
+        Subtracted from every row.
+    candidates : (L, D) of X's dtype
+        Relative to the origin.
+    latest : (0 or 1, D) of X's dtype
+        The centre that was chosen last, relative to the origin.
+    closest : (N,) of X's dtype
+        Squared distance of every row to the nearest centre so far; brought up to date with `latest`.
+
+    Returns
+    -------
+    potential : (n_chunks, 1 + L) float64
+        Weighted sums of squared distances, chunk by chunk: to the centres so far, and to those and each candidate.
+    rows_a_chunk : int
+    """
+    rows = rows_view(X)
+    cut = tiling(len(X), 5 + X.shape[1], rows.flat.dtype.itemsize)
+    potential = np.zeros((cut.n_chunks, 1 + len(candidates)))
+    kmeans.seed(
+        cut.n_chunks,
+        *rows,
+        len(X),
+        cut.rows_a_chunk,
+        cut.width,
+        _weights(sample_weight, len(X)),
+        origin,
+        candidates,
+        latest,
+        closest,
+        potential,
+    )
+    return potential, cut.rows_a_chunk
+
+
+def lloyd_step(
+    X: np.ndarray,
+    sample_weight: ArrayLike | None,
+    origin: np.ndarray,
+    centres: np.ndarray,
+    *,
+    labels: np.ndarray | None = None,
+    distances: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Give every row to its nearest centre, and sum.
+
+    Parameters
+    ----------
+    X, sample_weight, origin
+        As for `seed_step`.
+    centres : (K, D) of X's dtype
+        Relative to the origin.
+    labels : (N,) int32, optional
+        Receives the number of the nearest centre, the first of equals.
+    distances : (N,) of X's dtype, optional
+        Receives the squared distance to it.
+
+    Returns
+    -------
+    weight_sums : (K,) float64
+    first : (K, D) float64
+        Weighted sums of the rows' differences from their centres.
+    inertia : float
+        Weighted sum of squared distances.
+    """
+    rows = rows_view(X)
+    n_components, n_features = centres.shape
+    partial_bytes = 8 * n_components * (n_features + 1)
+    cut = tiling(len(X), 5 + n_features, rows.flat.dtype.itemsize, partial_bytes)
+    weight_sums, first = np.zeros((cut.n_chunks, n_components)), np.zeros((cut.n_chunks, n_components, n_features))
+    inertia = np.zeros(cut.n_chunks)
+    kmeans.lloyd(
+        cut.n_chunks,
+        *rows,
+        len(X),
+        cut.rows_a_chunk,
+        cut.width,
+        _weights(sample_weight, len(X)),
+        origin,
+        centres,
+        np.empty(0, np.int32) if labels is None else labels,
+        np.empty(0, rows.flat.dtype) if distances is None else distances,
+        weight_sums,
+        first,
+        inertia,
+    )
+    return weight_sums.sum(axis=0), first.sum(axis=0), float(inertia.sum())

@@ -1,0 +1,131 @@
+"""Every decision about Numba, in one place: options, composition, the parallel loop, the disk cache.
+
+*Options.* Compilation is lazy, so that importing costs nothing. Leaves (functions called inside a kernel) come in two
+kinds: `exact_leaf` may only fuse multiply-adds; `reducing_leaf` may also reorder sums, which a sum over the rows of a
+tile needs in order to be vectorised. No leaf may assume that NaN and infinity do not occur.
+
+*Composition.* A template is a plain function whose global names are filled in by `bind`: the two passes over the rows
+are written once and bound to the arithmetic of a layout and a dtype. Numba caches such copies on disk; it never finds a
+kernel again that takes a jitted function as an argument or closes over one.
+
+*Kernel.* An entry point of the package is a function of one chunk, and there is one parallel loop for all of them
+(`run_chunks`), which calls it by its address. A `prange` around the chunk's own code would make LLVM optimise that code
+three times more: the first fit with the full layout took 10.5 s that way and 5 s this way. The serial loop calls the
+same machine code, so it gives the same bits.
+"""
+
+from __future__ import annotations
+
+import types as python_types
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from numba import prange, types
+from numba.core import cgutils, config
+from numba.extending import intrinsic
+
+from .cache import KernelCache
+from .threads import may_run_parallel
+
+EXACT = {"contract"}
+REDUCING = {"contract", "reassoc", "nsz"}
+
+
+def exact_leaf(function: Callable) -> Callable:
+    """Compile a function for use inside kernels; multiply-adds may be fused, nothing else may change."""
+    return numba.njit(error_model="numpy", nogil=True, fastmath=EXACT)(function)
+
+
+def reducing_leaf(function: Callable) -> Callable:
+    """Compile a function for use inside kernels; sums may be reordered (never where a difference is compensated)."""
+    return numba.njit(error_model="numpy", nogil=True, fastmath=REDUCING)(function)
+
+
+def bind(template: Callable, name: str, **names: Any) -> Callable:
+    """Return a copy of a function, called ``name``, in which the given global names have the given values."""
+    bound = python_types.FunctionType(
+        template.__code__, {**template.__globals__, **names}, name, template.__defaults__, template.__closure__
+    )
+    bound.__qualname__ = name  # the disk cache's file name
+    bound.__doc__ = template.__doc__
+    bound.__module__ = template.__module__
+    return bound
+
+
+@intrinsic
+def call_at(typing_context, address, c, arguments):
+    """Call the machine code at an address, compiled by Numba for ``(intp, *arguments)``."""
+    kinds = (types.intp, *arguments.types)
+
+    def code_generator(context, builder, signature, values):
+        address, c, packed = values
+        convention = context.call_conv
+        function = builder.inttoptr(address, convention.get_function_type(types.void, kinds).as_pointer())
+        unpacked = cgutils.unpack_tuple(builder, packed)
+        status, _ = convention.call_function(builder, function, types.void, kinds, [c, *unpacked])
+        with cgutils.if_unlikely(builder, status.is_error):
+            convention.return_status_propagate(builder, status)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, arguments), code_generator
+
+
+def run_chunks(address, n_chunks, *arguments):
+    for c in prange(n_chunks):
+        call_at(address, np.intp(c), arguments)
+
+
+def run_chunks_serially(address, n_chunks, *arguments):
+    for c in range(n_chunks):
+        call_at(address, np.intp(c), arguments)
+
+
+def compiled_entry(function: Callable, **options: Any) -> Any:
+    """Compile a function that Python calls: cached on disk, without the interpreter's lock."""
+    dispatcher = numba.njit(error_model="numpy", nogil=True, fastmath=EXACT, **options)(function)
+    if not config.DISABLE_JIT:
+        dispatcher._cache = KernelCache(function, dispatcher.targetoptions)
+    return dispatcher
+
+
+parallel_loop = compiled_entry(run_chunks, parallel=True)
+serial_loop = compiled_entry(run_chunks_serially)
+
+
+class Kernel:
+    """An entry point: a function ``chunk(c, *arguments)`` to be run for every chunk c.
+
+    The arguments are C-contiguous arrays and integers, the same dtypes and numbers of dimensions at every call; then
+    there is one compiled signature. `fastgmm.kernels` sees to that.
+    """
+
+    def __init__(self, chunk: Callable):
+        self.chunk = compiled_entry(chunk)
+        self._addresses: dict[tuple, int] = {}
+
+    def __call__(self, n_chunks: int, *arguments) -> None:
+        if config.DISABLE_JIT:
+            for c in range(n_chunks):
+                self.chunk(c, *arguments)
+            return
+        loop = parallel_loop if n_chunks > 1 and may_run_parallel() else serial_loop
+        loop(self._address(arguments), n_chunks, *arguments)
+
+    @property
+    def signatures(self) -> list:
+        """The signatures that have been compiled."""
+        return [] if config.DISABLE_JIT else self.chunk.signatures
+
+    def _address(self, arguments: tuple) -> int:
+        """Address of the machine code for these arguments, compiled if need be."""
+        key = tuple((a.dtype.num, a.ndim, a.flags.writeable) if isinstance(a, np.ndarray) else int for a in arguments)
+        address = self._addresses.get(key)
+        if address is None:
+            signature = (types.intp, *map(numba.typeof, arguments))
+            self.chunk.compile(signature)
+            compiled = self.chunk.overloads[signature]
+            address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+            self._addresses[key] = address
+        return address

@@ -1,0 +1,91 @@
+"""How many threads a kernel uses, and when it must not use any.
+
+Numba runs parallel kernels on the first of these that it finds: ``tbb``, ``omp`` (OpenMP), ``workqueue``.
+
+* ``omp`` kills a process that was forked after its parent ran a parallel kernel, at its first parallel kernel.
+* ``workqueue`` kills a process in which two threads run parallel kernels at the same time.
+
+In these two situations kernels run their serial twin: same bits, one thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+
+import numba
+
+_forked_from_openmp = False
+_warned = False
+
+
+def threading_layer() -> str | None:
+    """The name of Numba's threading layer in this process, or None as long as it has not been started."""
+    try:
+        return numba.threading_layer()
+    except ValueError:
+        return None
+
+
+def _after_fork_in_child() -> None:
+    global _forked_from_openmp
+    _forked_from_openmp = _forked_from_openmp or threading_layer() == "omp"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def may_run_parallel() -> bool:
+    """Whether this thread of this process can start a parallel kernel without being killed."""
+    if _forked_from_openmp:
+        return False
+    if threading.current_thread() is threading.main_thread():
+        return True
+    numba.get_num_threads()  # starts the layer, so that it has a name
+    if threading_layer() != "workqueue":
+        return True
+    _warn_once(
+        "Numba's threading layer here is 'workqueue', which cannot be used from several threads at once, so fastgmm "
+        "runs on one thread in threads other than the main one. Installing libgomp (Debian: libgomp1) or TBB helps."
+    )
+    return False
+
+
+def _warn_once(message: str) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+def resolve_n_jobs(n_jobs: int | None) -> int:
+    """Translate scikit-learn's ``n_jobs`` into a number of threads.
+
+    None is Numba's own mask (`numba.set_num_threads`, by default `NUMBA_NUM_THREADS`); -1 is all of
+    `NUMBA_NUM_THREADS`, -2 all but one, and so on; more than there are is all there are.
+    """
+    if n_jobs is None:
+        return numba.get_num_threads()
+    if n_jobs == 0:
+        raise ValueError("n_jobs == 0 has no meaning: give a number of threads, -1 for all, or None for Numba's own")
+    available = numba.config.NUMBA_NUM_THREADS
+    wanted = n_jobs if n_jobs > 0 else available + 1 + n_jobs
+    return max(1, min(wanted, available))
+
+
+@contextlib.contextmanager
+def thread_limit(n_jobs: int | None) -> Iterator[int]:
+    """Run the kernels of the block on ``n_jobs`` threads, and restore this thread's setting afterwards."""
+    if n_jobs is None:
+        yield numba.get_num_threads()
+        return
+    before = numba.get_num_threads()
+    numba.set_num_threads(resolve_n_jobs(n_jobs))
+    try:
+        yield numba.get_num_threads()
+    finally:
+        numba.set_num_threads(before)

@@ -1,0 +1,220 @@
+"""What every layout does with a tile: a few hundred rows, transposed, so that a SIMD lane is a row.
+
+A tile's arrays are ``(something, T)`` with T the tile's width; its first ``n`` columns hold rows. Everything runs over
+the first ``m``, which is n rounded up to whole vectors: the columns between hold zeros, with weight 0. With T chosen by
+`fastgmm.kernels.tiling` all of a tile's arrays together stay in the L2 cache, so nothing of the order of rows x
+components ever reaches main memory.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .numerics import exp_float64, log_float64, mix64, uniform
+from .runtime import exact_leaf, reducing_leaf
+from .simd import COLUMN_MULTIPLE
+
+# The dtype's own functions are bound in their place by `passes`.
+exp, log = exp_float64, log_float64
+
+CACHE_LINE = 64
+RESCALE = np.float32(2.0**-32)
+
+
+@exact_leaf
+def aligned_scratch(n_rows, width, like):
+    """An uninitialised ``(n_rows, width)`` array of `like`'s dtype that starts on a cache line."""
+    slack = CACHE_LINE // like.itemsize
+    memory = np.empty(n_rows * width + slack, like.dtype)
+    offset = (-memory.ctypes.data % CACHE_LINE) // like.itemsize
+    return memory[offset : offset + n_rows * width].reshape(n_rows, width)
+
+
+@exact_leaf
+def tile_arrays(shape, n_work, width, like):
+    """The arrays of a tile: five rows of numbers for each column, the rows' features, responsibilities, and work."""
+    n_components, n_features = shape
+    # A cache line more than the width: rows of a power of two would compete for the same lines of L1.
+    memory = aligned_scratch(5 + n_features + n_components + n_work, width + CACHE_LINE // like.itemsize, like)
+    x, rest = memory[5 : 5 + n_features], memory[5 + n_features :]
+    return memory[0], memory[1], memory[2], memory[3], memory[4], x, rest[:n_components], rest[n_components:]
+
+
+@exact_leaf
+def whole_vectors(n):
+    """Round n up to whole vectors of either dtype."""
+    return (n + COLUMN_MULTIPLE - 1) // COLUMN_MULTIPLE * COLUMN_MULTIPLE
+
+
+@exact_leaf
+def load_tile(flat, row_stride, column_stride, start, n, m, origin, x_out):
+    """``x_out[d, i] = X[start + i, d] - origin[d]`` for i < n, 0 up to m; strides count elements of `flat`."""
+    for d in range(origin.shape[0]):
+        shift = origin[d]
+        first = start * row_stride + d * column_stride
+        for i in range(n):
+            x_out[d, i] = flat[first + i * row_stride] - shift
+        for i in range(n, m):
+            x_out[d, i] = 0
+
+
+@exact_leaf
+def reload_columns(flat, row_stride, column_stride, start, n, penalty, origin, x_out):
+    """Load the columns that have a penalty again."""
+    for i in range(n):
+        if penalty[i] != 0:
+            for d in range(origin.shape[0]):
+                x_out[d, i] = flat[(start + i) * row_stride + d * column_stride] - origin[d]
+
+
+@exact_leaf
+def load_weights(sample_weight, start, n, m, weight_out):
+    """The rows' weights (an empty `sample_weight` stands for ones), 0 from n up to m."""
+    for i in range(n):
+        weight_out[i] = sample_weight[start + i] if sample_weight.shape[0] > 0 else 1
+    for i in range(n, m):
+        weight_out[i] = 0
+
+
+@exact_leaf
+def weigh_labels(labels, start, n, m, weight, resp_out):
+    """Responsibilities from labels: the row's weight at its label, 0 elsewhere; a negative label belongs nowhere."""
+    for k in range(resp_out.shape[0]):
+        for i in range(m):
+            resp_out[k, i] = 0
+    for i in range(n):
+        if labels[start + i] >= 0:
+            resp_out[labels[start + i], i] = weight[i]
+
+
+@exact_leaf
+def weigh_resp(resp, start, n, m, weight, resp_out):
+    """Responsibilities as given, times the rows' weights."""
+    for k in range(resp_out.shape[0]):
+        for i in range(n):
+            resp_out[k, i] = resp[start + i, k] * weight[i]
+        for i in range(n, m):
+            resp_out[k, i] = 0
+
+
+@exact_leaf
+def highest(log_prob, n, top_out):
+    """``top_out[i] = max_k log_prob[k, i]``; returns how many columns have nothing above -inf."""
+    n_components = log_prob.shape[0]
+    for i in range(n):
+        top_out[i] = log_prob[0, i]
+    for k in range(1, n_components):
+        for i in range(n):
+            top_out[i] = log_prob[k, i] if log_prob[k, i] > top_out[i] else top_out[i]
+    lost = 0
+    for i in range(n):
+        lost += top_out[i] == -np.inf
+    return lost
+
+
+def exponentiate(log_prob, n, top, total_out):
+    """Replace log-probabilities by ``exp(log_prob - top)`` and sum them over the components: one exp an entry.
+
+    A template: `exp` is bound to that of the tile's dtype.
+    """
+    for i in range(n):
+        total_out[i] = 0
+    for k in range(log_prob.shape[0]):
+        for i in range(n):
+            e = exp(log_prob[k, i] - top[i])
+            log_prob[k, i] = e
+            total_out[i] += e
+
+
+def log_total(n, top, total, penalty, log_prob_norm_out):
+    """Write the rows' log-densities, ``top[i] + log(total[i]) + penalty[i]``. A template over `log`."""
+    for i in range(n):
+        log_prob_norm_out[i] = top[i] + log(total[i]) + penalty[i]
+
+
+@reducing_leaf
+def weighted_sum(values, weight, n):
+    """``sum_i weight[i] values[i]`` in float64; a row of weight 0 adds 0 whatever its value."""
+    result = 0.0
+    for i in range(n):
+        result += np.float64(weight[i]) * np.float64(values[i]) if weight[i] != 0 else 0.0
+    return result
+
+
+@exact_leaf
+def normalise(resp, n, weight, total):
+    """Turn exponentials into responsibilities times the rows' weights."""
+    for i in range(n):
+        total[i] = weight[i] / total[i]
+    for k in range(resp.shape[0]):
+        for i in range(n):
+            resp[k, i] *= total[i]
+
+
+@reducing_leaf
+def add_weight_sums(resp, n, weight_sums_out):
+    """``weight_sums_out[k] += sum_i resp[k, i]``."""
+    for k in range(resp.shape[0]):
+        total = resp.dtype.type(0)
+        for i in range(n):
+            total += resp[k, i]
+        weight_sums_out[k] += total
+
+
+@exact_leaf
+def draw_lost_nearer(x, n, top, penalty_out):
+    """Where nothing is above -inf, multiply the row by 2^-32; its log-density is -inf in this dtype: its penalty."""
+    for i in range(n):
+        if top[i] == -np.inf:
+            penalty_out[i] = -np.inf
+            for d in range(x.shape[0]):
+                x[d, i] *= RESCALE
+
+
+@exact_leaf
+def settle_lost(log_prob, n, penalty, top):
+    """Give a row with a penalty to its nearest component alone: log-probability 0 there, -inf elsewhere, 0 on top."""
+    for i in range(n):
+        if penalty[i] != 0:
+            nearest = 0
+            for k in range(log_prob.shape[0]):
+                if log_prob[k, i] > log_prob[nearest, i]:
+                    nearest = k
+            for k in range(log_prob.shape[0]):
+                log_prob[k, i] = -np.inf
+            log_prob[nearest, i] = 0
+            top[i] = 0
+
+
+@exact_leaf
+def label_tile(log_prob, n, top, labels_out):
+    """``labels_out[i] = argmax_k log_prob[k, i]``, the first of equals; 0 for a row of NaN."""
+    for i in range(n):
+        labels_out[i] = 0
+    for k in range(log_prob.shape[0] - 1, -1, -1):
+        for i in range(n):
+            labels_out[i] = k if log_prob[k, i] == top[i] else labels_out[i]
+
+
+@exact_leaf
+def store_transposed(tile, n, rows_out):
+    """``rows_out[i, k] = tile[k, i]``."""
+    for i in range(n):
+        for k in range(tile.shape[0]):
+            rows_out[i, k] = tile[k, i]
+
+
+@exact_leaf
+def hash_row(flat, row_stride, column_stride, row, n_features, seed):
+    """A 64-bit word made of a row's contents and a seed: equal rows have equal words, in either dtype and any order."""
+    word = seed
+    for d in range(n_features):
+        value = np.float64(flat[row * row_stride + d * column_stride]) + 0.0  # -0.0 becomes 0.0
+        word = mix64(word ^ np.float64(value).view(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+    return word
+
+
+@exact_leaf
+def uniform_of(word, counter):
+    """The random number number `counter` of the stream that a 64-bit word starts."""
+    return uniform(mix64(word + np.uint64(counter + 1) * np.uint64(0x9E3779B97F4A7C15)))

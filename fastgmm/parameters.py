@@ -1,0 +1,92 @@
+"""The parameters of a Gaussian mixture, and what the kernels read of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from .covariance import CovarianceModel, get_model
+from .kernels import Operands
+
+LOG_2_PI = float(np.log(2 * np.pi))
+
+
+@dataclass(frozen=True)
+class MixtureParameters:
+    """Weights, means and covariances of K Gaussian components in D dimensions; float64 throughout.
+
+    Attributes
+    ----------
+    weights : (K,)
+        Sum to one.
+    means : (K, D)
+    covariances : (K, D, D) for "full", (D, D) for "tied", (K, D) for "diag", (K,) for "spherical"
+    precisions_cholesky : as `covariances`
+        Upper triangular P with ``Sigma^-1 = P P^T``; inverse standard deviations for "diag" and "spherical".
+    covariance_type : str
+    """
+
+    weights: NDArray[np.float64]
+    means: NDArray[np.float64]
+    covariances: NDArray[np.float64]
+    precisions_cholesky: NDArray[np.float64]
+    covariance_type: str
+
+    @classmethod
+    def create(
+        cls, weights: ArrayLike, means: ArrayLike, covariances: ArrayLike, covariance_type: str = "full"
+    ) -> MixtureParameters:
+        """Parameters from weights, means and covariances.
+
+        Raises
+        ------
+        ValueError
+            If a shape is wrong.
+        IllDefinedCovarianceError
+            If a covariance is not positive definite; a ValueError that names the components.
+        """
+        model = get_model(covariance_type)
+        weights, means, covariances = (np.array(a, dtype=np.float64) for a in (weights, means, covariances))
+        if means.ndim != 2:
+            raise ValueError(f"means should have shape (n_components, n_features), but have {means.shape}")
+        shapes = {"weights": (weights, means.shape[:1]), "covariances": (covariances, model.form.shape(*means.shape))}
+        for name, (array, shape) in shapes.items():
+            if array.shape != shape:
+                raise ValueError(f"{name} should have shape {shape} for {covariance_type!r}, but have {array.shape}")
+        return cls(weights, means, covariances, model.form.precisions_cholesky(covariances), covariance_type)
+
+    @property
+    def model(self) -> CovarianceModel:
+        """The covariance model."""
+        return get_model(self.covariance_type)
+
+    @property
+    def n_components(self) -> int:
+        return self.means.shape[0]
+
+    @property
+    def n_features(self) -> int:
+        return self.means.shape[1]
+
+    def operands(self, dtype: DTypeLike, origin: NDArray | None = None) -> Operands:
+        """What an E-step over rows of a dtype reads.
+
+        Parameters
+        ----------
+        dtype : float64 or float32
+        origin : (D,), optional
+            The point that is subtracted from rows and means; by default the mean of the mixture.
+        """
+        form = self.model.form
+        origin = self.weights @ self.means if origin is None else origin
+        origin = np.asarray(origin).astype(dtype)
+        means = self.means - origin.astype(np.float64)
+        factor = form.factor(self.precisions_cholesky, self.n_components, self.n_features)
+        with np.errstate(divide="ignore"):  # a weight of 0 is a log_coef of -inf
+            log_coef = np.log(self.weights) + form.log_det(self.precisions_cholesky, self.n_features)
+        log_coef = log_coef - self.n_features / 2 * LOG_2_PI
+        if form.layout == "tied":
+            means = means @ factor[0].T
+        return Operands(*(np.ascontiguousarray(a, dtype=dtype) for a in (origin, means, factor, log_coef)))

@@ -1,0 +1,69 @@
+"""Checks of what users give of a mixture, with scikit-learn's texts where it has them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_array
+
+from .covariance import get_model
+
+
+def check_shape(array: NDArray, shape: tuple[int, ...], name: str) -> None:
+    if array.shape != shape:
+        raise ValueError(f"The parameter '{name}' should have the shape of {shape}, but got {array.shape}")
+
+
+def check_weights(weights: ArrayLike, n_components: int) -> NDArray:
+    weights = check_array(weights, dtype=[np.float64, np.float32], ensure_2d=False)
+    check_shape(weights, (n_components,), "weights")
+    if (weights < 0).any() or (weights > 1).any():
+        raise ValueError(
+            "The parameter 'weights' should be in the range [0, 1], but got max value "
+            # scikit-learn names them the other way round, and its tests ask for that.
+            f"{weights.min():.5f}, min value {weights.max():.5f}"
+        )
+    tolerance = 1e-6 if weights.dtype == np.float32 else 1e-8
+    if not abs(1 - float(weights.sum())) <= tolerance:
+        raise ValueError(f"The parameter 'weights' should be normalized, but got sum(weights) = {weights.sum():.5f}")
+    return weights
+
+
+def check_matrices(matrices: ArrayLike, what: str, covariance_type: str, n_components: int, n_features: int) -> NDArray:
+    """Covariances or precisions: right shape, positive (definite)."""
+    form, name = get_model(covariance_type).form, f"{covariance_type} {what}"
+    shape = form.shape(n_components, n_features)
+    matrices = check_array(matrices, dtype=[np.float64, np.float32], ensure_2d=False, allow_nd=len(shape) > 2)
+    check_shape(matrices, shape, name)
+    problem = form.precision_problem(matrices)
+    if problem is not None:
+        raise ValueError(f"'{name}' should be {problem}")
+    return matrices
+
+
+def check_resp(resp: ArrayLike, n_samples: int, n_components: int) -> NDArray:
+    """Labels, as int32, or responsibilities."""
+    if np.ndim(resp) == 1:
+        labels = check_array(resp, ensure_2d=False, dtype=None, input_name="resp_init")
+        check_shape(labels, (n_samples,), "resp_init")
+        if not (np.issubdtype(labels.dtype, np.number) and (labels == np.floor(labels)).all()):
+            raise ValueError("The parameter 'resp_init' should hold integer labels, but some are no integers")
+        if labels.max() >= n_components:
+            raise ValueError(
+                f"The parameter 'resp_init' should hold labels below n_components = {n_components}, "
+                f"but got {labels.max()}"
+            )
+        if labels.max() < 0:
+            raise ValueError("The parameter 'resp_init' gives no row to any component: all labels are negative")
+        return labels.astype(np.int32)
+    resp = check_array(resp, dtype=[np.float64, np.float32], input_name="resp_init")
+    check_shape(resp, (n_samples, n_components), "resp_init")
+    if (resp < 0).any():
+        raise ValueError("The parameter 'resp_init' should not be negative")
+    sums = resp.sum(axis=1)
+    if not np.allclose(sums, 1, atol=1e-3):
+        worst = int(abs(sums - 1).argmax())
+        raise ValueError(
+            f"The rows of the parameter 'resp_init' should sum to 1, but row {worst} sums to {sums[worst]:.5f}"
+        )
+    return resp

@@ -1,0 +1,48 @@
+"""Problems to test on: parameters and rows of any shape."""
+
+import numpy as np
+
+from fastgmm.covariance import get_model
+from fastgmm.engine import MixtureParameters
+
+COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+
+
+def covariances_in_form(covariance_type, n_components, n_features, rng):
+    """Random positive definite covariances in the form of a model."""
+    root = np.eye(n_features) + 0.3 * rng.normal(size=(n_components, n_features, n_features)) / np.sqrt(n_features)
+    full = root @ root.swapaxes(1, 2)
+    variances = rng.uniform(0.5, 2, size=(n_components, n_features))
+    return {"full": full, "tied": full[0], "diag": variances, "spherical": variances[:, 0]}[covariance_type]
+
+
+def random_parameters(covariance_type, n_components, n_features, seed=0, spread=2.0):
+    """Random mixture parameters."""
+    rng = np.random.default_rng(seed)
+    weights = rng.dirichlet(np.full(n_components, 5.0))
+    means = spread * rng.normal(size=(n_components, n_features))
+    covariances = covariances_in_form(covariance_type, n_components, n_features, rng)
+    return MixtureParameters.create(weights, means, covariances, covariance_type)
+
+
+def full_covariances(parameters):
+    """The covariances of parameters as (K, D, D)."""
+    return get_model(parameters.covariance_type).form.full(parameters.covariances, *parameters.means.shape)
+
+
+def random_rows(parameters, n_samples, seed=0):
+    """Rows drawn from a mixture, in random order."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(parameters.n_components, size=n_samples, p=parameters.weights)
+    roots = np.linalg.cholesky(full_covariances(parameters))
+    noise = rng.normal(size=(n_samples, parameters.n_features))
+    return parameters.means[labels] + np.einsum("nde,ne->nd", roots[labels], noise)
+
+
+def blobs(seed=0, n_samples=600, n_features=3, n_components=3, separation=4.0):
+    """Rows of a mixture of unequal components, and their component."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, n_components, size=n_samples)
+    means = separation * rng.normal(size=(n_components, n_features))
+    roots = np.eye(n_features) + 0.4 * rng.normal(size=(n_components, n_features, n_features))
+    return means[labels] + np.einsum("nde,ne->nd", roots[labels], rng.normal(size=(n_samples, n_features))), labels

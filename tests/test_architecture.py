@@ -1,0 +1,140 @@
+"""The layers: imports go downwards only, there is one door into the kernels, one place for every decision."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastgmm
+
+PACKAGE = Path(fastgmm.__file__).parent
+
+# What each module or folder of the package may import from it. Whoever is not listed here has no place yet.
+ALLOWED = {
+    "kernels": set(),
+    "covariance": {"kernels"},
+    "statistics": set(),
+    "sources": set(),
+    "parameters": {"covariance", "kernels"},
+    "engine": {"covariance", "kernels", "parameters", "statistics"},
+    "initialization": {"covariance", "engine", "kernels", "parameters", "sources", "statistics"},
+    "em": {"engine", "parameters", "sources", "statistics"},
+    "validation": {"covariance"},
+    "base": {"engine", "parameters"},
+    "gaussian_mixture": {
+        "base", "covariance", "em", "engine", "initialization", "kernels", "parameters", "sources", "validation",
+    },
+    "__init__": {"base", "engine", "gaussian_mixture"},
+    "demo": {"__init__", "engine", "gaussian_mixture", "parameters"},
+    "environment": {"__init__", "kernels"},
+    "__main__": {"demo", "engine", "environment"},
+}  # fmt: skip
+LEAVES = {"demo", "environment", "__main__"}
+KNOW_SCIKIT_LEARN = {"base", "gaussian_mixture", "validation", "demo", "environment"}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
+
+
+def place(path):
+    """The module or folder that a file belongs to."""
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def imports(path):
+    """Absolute names of everything a file imports, wherever in it."""
+    package = ("fastgmm", *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join((*base, *([node.module] if node.module else [])))
+            yield from ([f"{module}.{alias.name}" for alias in node.names] if module == "fastgmm" else [module])
+
+
+def own_imports(path):
+    """Modules and folders of the package that a file imports."""
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "fastgmm":
+            known = len(parts) > 1 and parts[1] in ALLOWED
+            yield parts[1] if known else "__init__"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_downwards(path):
+    upward = set(own_imports(path)) - ALLOWED[place(path)] - {place(path)}
+    assert not upward, f"{place(path)} must not import {upward}"
+
+
+def test_the_order_has_no_cycle():
+    remaining = {name: set(allowed) for name, allowed in ALLOWED.items()}
+    while remaining:
+        bottom = [name for name, below in remaining.items() if not below & set(remaining)]
+        assert bottom, f"a cycle among {sorted(remaining)}"
+        for name in bottom:
+            del remaining[name]
+
+
+def test_an_upward_import_would_be_found(tmp_path, monkeypatch):
+    (tmp_path / "kernels").mkdir()
+    bad = tmp_path / "kernels" / "bad.py"
+    bad.write_text("def f():\n    from ..engine import accumulate\n    from fastgmm import statistics\n")
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    assert set(own_imports(bad)) == {"engine", "statistics"}
+
+
+def test_nobody_imports_the_leaves():
+    for path in MODULES:
+        if place(path) not in LEAVES:
+            assert not set(own_imports(path)) & LEAVES
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_scikit_learn_and_numba_stay_in_their_layers(path):
+    roots = {name.split(".")[0] for name in imports(path)}
+    if place(path) not in KNOW_SCIKIT_LEARN:
+        assert "sklearn" not in roots
+    if place(path) not in {"kernels", "environment"}:
+        assert not roots & {"numba", "llvmlite"}
+
+
+def test_kernels_are_entered_by_their_door():
+    for path in MODULES:
+        if place(path) != "kernels":
+            for name in imports(path):
+                assert not name.startswith("fastgmm.kernels."), f"{path.name} reaches behind the door for {name}"
+
+
+def test_no_branches_on_the_covariance_type():
+    for path in MODULES:
+        assert not re.search(r"covariance_type *(==|!=|in )", path.read_text()), path
+
+
+def test_modules_fit_a_head():
+    for path in MODULES:
+        assert len(path.read_text().splitlines()) <= 420, path
+
+
+def test_the_engine_comes_without_scikit_learn():
+    code = """
+import sys
+sys.modules["sklearn"] = None
+import numpy as np
+from fastgmm.engine import MixtureParameters, accumulate, maximise
+from fastgmm import SufficientStatistics, warmup
+import fastgmm.em, fastgmm.initialization
+p = MixtureParameters.create([1.0], [[0.0]], [1.0], "spherical")
+print(maximise(accumulate(p, np.arange(4.0)[:, None]), "spherical").means[0, 0])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) == pytest.approx(1.5)
+
+
+def test_importing_compiles_and_loads_little():
+    code = "import sys, fastgmm; print([m for m in ('numba', 'sklearn', 'scipy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

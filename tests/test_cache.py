@@ -1,0 +1,129 @@
+"""The disk cache: found again by the next process, never stale, never in the way."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import fastgmm
+from fastgmm.kernels import cache
+
+FIT = """
+    import json, time
+    import numpy as np
+    import fastgmm.kernels as kernels
+    from fastgmm.kernels import passes
+    operands = kernels.Operands(np.zeros(1), np.zeros((1, 1)), np.ones((1, 1, 1)), np.zeros(1))
+    out = np.empty(3)
+    kernels.score("diagonal", np.arange(3.0)[:, None], operands, log_prob_norm=out)
+    stats = passes.kernel("score", "diagonal", np.dtype(float)).chunk.stats
+    print(json.dumps([out.tolist(), sum(stats.cache_hits.values()), sum(stats.cache_misses.values())]))
+"""
+
+
+def run(package, **environment):
+    """Score three rows in a new process with the package in this folder; values, cache hits, cache misses."""
+    import json
+
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(FIT)],
+        env={**os.environ, "PYTHONPATH": str(package), **environment},
+        cwd=package,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the package, so that its sources can be edited."""
+    source = Path(fastgmm.__file__).parent
+    shutil.copytree(source, tmp_path / "fastgmm", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def test_second_process_finds_the_first_ones_code_and_an_edited_leaf_is_compiled_again(package):
+    environment = {"NUMBA_CACHE_DIR": str(package / "cache")}
+    values, hits, misses = run(package, **environment)
+    assert (values, hits, misses) == ([0.0, -0.5, -2.0], 0, 1)
+    assert run(package, **environment) == [values, 1, 0]
+    leaf = package / "fastgmm" / "kernels" / "diagonal.py"  # not the file of the kernel that is cached
+    text = leaf.read_text()
+    assert "half = x.dtype.type(0.5)" in text
+    leaf.write_text(text.replace("half = x.dtype.type(0.5)", "half = x.dtype.type(1.5)"))
+    assert run(package, **environment) == [[0.0, -1.5, -6.0], 0, 1]
+    assert run(package, **environment) == [[0.0, -1.5, -6.0], 1, 0]
+
+
+def test_other_compiler_options_are_other_code(package):
+    environment = {"NUMBA_CACHE_DIR": str(package / "cache")}
+    run(package, **environment)
+    assert run(package, NUMBA_BOUNDSCHECK="1", **environment)[1:] == [0, 1]
+    assert run(package, **environment)[1:] == [1, 0]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage"])
+def test_damaged_files_are_replaced(package, damage):
+    environment = {"NUMBA_CACHE_DIR": str(package / "cache")}
+    values, _, _ = run(package, **environment)
+    files = list((package / "cache").rglob("score_diagonal_float64-*.bin"))
+    assert len(files) == 1
+    content = files[0].read_bytes()
+    files[0].write_bytes(content[:1000] if damage == "truncated" else b"garbage")
+    assert run(package, **environment) == [values, 0, 1]
+    assert run(package, **environment) == [values, 1, 0]
+
+
+def test_without_a_writable_folder_it_still_works(package):
+    """A file where the folder should be cannot be written to by root either."""
+    blocked = package / "blocked"
+    blocked.write_text("")
+    values, hits, misses = run(package, NUMBA_CACHE_DIR=str(blocked))
+    assert (values, hits, misses) == ([0.0, -0.5, -2.0], 0, 1)
+    assert run(package, FASTGMM_CACHE="0", NUMBA_CACHE_DIR=str(package / "unused"))[1:] == [0, 1]
+    assert not (package / "unused").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions")
+def test_read_only_installation(package):
+    """Neither the home directory nor the package can be written (by anyone but root)."""
+    home = package / "home"
+    home.write_text("")  # not a folder
+    kernels_folder = package / "fastgmm" / "kernels"
+    (kernels_folder / "__pycache__").mkdir()
+    mode = kernels_folder.stat().st_mode
+    os.chmod(kernels_folder, stat.S_IREAD | stat.S_IEXEC)
+    try:
+        environment = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+        assert run(package, **environment)[0] == [0.0, -0.5, -2.0]
+    finally:
+        os.chmod(kernels_folder, mode)
+
+
+def test_old_versions_are_forgotten(tmp_path):
+    for i in range(12):
+        folder = tmp_path / f"kernels-{i:02}"
+        folder.mkdir()
+        os.utime(folder, (i, i))
+    cache._forget_old_versions(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"kernels-{i:02}" for i in range(4, 12)]
+
+
+def test_two_processes_that_compile_at_once(package):
+    environment = {"NUMBA_CACHE_DIR": str(package / "cache"), "PYTHONPATH": str(package)}
+    command = [sys.executable, "-c", textwrap.dedent(FIT)]
+    both = [
+        subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, cwd=package)
+        for _ in range(2)
+    ]
+    assert all("[0.0, -0.5, -2.0]" in process.communicate(timeout=300)[0] for process in both)
+    assert run(package, NUMBA_CACHE_DIR=environment["NUMBA_CACHE_DIR"])[1:] == [1, 0]
+    assert not list((package / "cache").rglob("*.new"))

@@ -1,0 +1,155 @@
+"""The EM loop: against the naive twin, monotone, honest about convergence; the tied layout's short way."""
+
+import numpy as np
+import pytest
+
+import reference
+from fastgmm import em, engine
+from fastgmm.engine import MixtureParameters, accumulate, maximise
+from fastgmm.initialization import initial_parameters
+from fastgmm.sources import ArraySource
+from helpers import COVARIANCE_TYPES, blobs, full_covariances, random_parameters, random_rows
+
+
+def run(X, parameters, sample_weight=None, **options):
+    options = {"tol": 0.0, "max_iter": 20, "reg_covar": 1e-6, **options}
+    return em.run(ArraySource(X, sample_weight), parameters, **options)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_against_the_naive_twin(covariance_type, weighted):
+    X, _ = blobs(n_features=3)
+    weights = np.random.default_rng(0).integers(0, 4, size=len(X)).astype(float) if weighted else None
+    parameters = random_parameters(covariance_type, 3, 3)
+    result = run(X, parameters, weights, max_iter=8)
+    start = (parameters.weights, parameters.means, full_covariances(parameters))
+    *expected, lower_bounds = reference.em(X, *start, covariance_type, 8, 1e-6, weights)
+    np.testing.assert_allclose(result.parameters.weights, expected[0], atol=1e-10)
+    np.testing.assert_allclose(result.parameters.means, expected[1], atol=1e-8)
+    np.testing.assert_allclose(full_covariances(result.parameters), expected[2], atol=1e-8)
+    np.testing.assert_allclose(result.lower_bounds, lower_bounds, atol=1e-10)
+    assert result.n_iter == 8
+    assert not result.converged
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_likelihood_never_falls_without_regularisation(covariance_type):
+    for seed in range(5):
+        X, _ = blobs(seed, n_features=4, separation=1.0)
+        parameters, _ = initial_parameters(ArraySource(X), 4, covariance_type=covariance_type, seed=seed)
+        bounds = run(X, parameters, reg_covar=0.0, max_iter=60).lower_bounds
+        assert np.diff(bounds).min() > -1e-12
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_float32_rows_give_the_float64_answer_to_float32_digits(covariance_type):
+    X, _ = blobs(n_samples=5000)
+    parameters = random_parameters(covariance_type, 3, 3)
+    single, double = run(X.astype(np.float32), parameters), run(X, parameters)
+    np.testing.assert_allclose(single.parameters.means, double.parameters.means, atol=2e-4)
+    np.testing.assert_allclose(single.lower_bound, double.lower_bound, atol=1e-5)
+    assert single.parameters.means.dtype == np.float64
+
+
+def test_convergence_needs_a_small_rise():
+    X, _ = blobs()
+    result = run(X, random_parameters("full", 3, 3), tol=1e-3, max_iter=200)
+    assert result.converged
+    assert 0 <= result.last_change < 1e-3
+    assert result.n_iter < 200
+    again = run(X, result.parameters, tol=1e-3, max_iter=200, lower_bound=result.lower_bound)
+    assert again.n_iter == 1  # the first change is counted from where the last run ended
+
+
+def test_a_fall_is_not_convergence():
+    """With a large reg_covar the likelihood falls a little at every iteration."""
+    X, _ = blobs()
+    X = X * 0.1
+    start = maximise(accumulate(random_parameters("full", 1, 3), X), "full", reg_covar=0.0)
+    result = run(X, start, reg_covar=1.0, tol=10.0, max_iter=2)
+    assert result.lower_bounds[1] < result.lower_bounds[0]
+    assert result.last_change < 0
+    assert not result.converged
+
+
+def test_an_exact_fixed_point_has_converged():
+    X, _ = blobs(n_components=1)
+    result = run(X, random_parameters("full", 1, 3), tol=1e-12, reg_covar=0.0)
+    assert result.converged
+    assert result.n_iter <= 4
+
+
+def test_nan_is_not_convergence():
+    X, _ = blobs()
+    X[3, 1] = np.nan
+    with pytest.raises(engine.IllDefinedCovarianceError, match="components 0, 1, 2"):
+        run(X, random_parameters("full", 3, 3), tol=1e30)
+
+
+def test_tied_scatter_is_summed_once_and_stays_right():
+    X, _ = blobs()
+    parameters = random_parameters("tied", 3, 3)
+    first = accumulate(parameters, X)
+    parameters = maximise(first, "tied")
+    fresh, reusing = accumulate(parameters, X), accumulate(parameters, X, known=first)
+    assert reusing.scatter is first.scatter
+    moved = reusing.recentred(fresh.reference)
+    np.testing.assert_allclose(moved.scatter, fresh.scatter, rtol=1e-10)
+    np.testing.assert_allclose(moved.first_moments, fresh.first_moments, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "digits", "distance"),
+    # float32 rows keep seven digits of the distance from the middle of the data.
+    [(np.float64, 1e-8, 1e2), (np.float64, 1e-8, 1e5), (np.float64, 1e-8, 1e8), (np.float32, 1e-3, 1e2),
+     (np.float32, 1e-3, 1e4)],
+)  # fmt: skip
+def test_tied_components_far_apart_keep_their_digits(dtype, digits, distance):
+    """The scatter within, as a difference from the total, would lose the square of the distance in digits."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(2000, 2)).round(2)
+    X = noise + np.repeat([[0.0, 0.0], [distance, distance]], 1000, axis=0)
+    if dtype is np.float32:
+        X = X.astype(dtype)
+        noise = X.astype(float) - np.repeat([[0.0, 0.0], [distance, distance]], 1000, axis=0)
+    within = noise - np.repeat([noise[:1000].mean(axis=0), noise[1000:].mean(axis=0)], 1000, axis=0)
+    start = MixtureParameters.create([0.5, 0.5], [[0.0, 0.0], [distance, distance]], np.eye(2), "tied")
+    parameters = run(X, start, reg_covar=0.0, max_iter=3).parameters
+    np.testing.assert_allclose(parameters.covariances, within.T @ within / 2000, rtol=digits, atol=digits)
+
+
+def test_on_iteration_is_told_of_every_iteration():
+    X, _ = blobs()
+    seen = []
+    result = run(
+        X, random_parameters("diag", 3, 3), max_iter=5, on_iteration=lambda n, change: seen.append((n, change))
+    )
+    assert [n for n, _ in seen] == [1, 2, 3, 4, 5]
+    assert seen[0][1] == np.inf
+    np.testing.assert_allclose([change for _, change in seen[1:]], np.diff(result.lower_bounds))
+
+
+def test_collapsed_components_are_found():
+    good = random_parameters("full", 3, 2)
+    assert em.collapsed_components(good, 1e-6).size == 0
+    covariances = good.covariances.copy()
+    covariances[1] = [[1.0, 1.0], [1.0, 1.0 + 1e-6]]  # flat along the diagonal
+    flat = MixtureParameters.create(good.weights, good.means, covariances)
+    assert em.collapsed_components(flat, 1e-6).tolist() == [1]
+    # A constant feature is flat for the whole mixture: no component is to blame.
+    constant = covariances * np.array([[1.0, 0], [0, 0]]) + np.array([[0, 0], [0, 1e-6]])
+    means = good.means * [1.0, 0.0]
+    assert em.collapsed_components(MixtureParameters.create(good.weights, means, constant), 1e-6).size == 0
+
+
+def test_engine_predictions_agree_with_the_naive_twin():
+    parameters = random_parameters("full", 3, 4)
+    X = random_rows(parameters, 300)
+    resp, log_prob_norm = reference.responsibilities(
+        X, parameters.weights, parameters.means, full_covariances(parameters)
+    )
+    np.testing.assert_allclose(engine.score_samples(parameters, X), log_prob_norm, rtol=1e-12)
+    np.testing.assert_allclose(engine.predict_proba(parameters, X), resp, atol=1e-13)
+    np.testing.assert_array_equal(engine.predict(parameters, X), resp.argmax(axis=1))
+    np.testing.assert_allclose(engine.log_highest_resp(parameters, X), np.log(resp.max(axis=1)), atol=1e-12)

@@ -1,0 +1,210 @@
+"""Starts: k-means and k-means++ against naive twins and scikit-learn, weights as repetitions, frozen random streams."""
+
+import numpy as np
+import pytest
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+
+import reference
+from fastgmm import initialization
+from fastgmm.engine import IllDefinedCovarianceError
+from fastgmm.initialization import Stream, initial_parameters, kmeans, kmeans_plusplus, random_rows
+from fastgmm.sources import ArraySource
+from helpers import COVARIANCE_TYPES, blobs
+
+INIT_PARAMS = ("kmeans", "k-means++", "random", "random_from_data")
+DTYPES = (np.float64, np.float32)
+
+
+def test_random_stream_is_frozen():
+    """Written down so that it never changes: seeded fits of today are seeded fits of tomorrow."""
+    stream = Stream(42)
+    assert [stream.word() for _ in range(3)] == [13679457532755275413, 2949826092126892291, 5139283748462763858]
+    assert Stream(0).uniform() == 0.8833108082136426
+    draws = [stream.uniform() for _ in range(10_000)]
+    assert 0 <= min(draws) < max(draws) < 1
+    assert abs(np.mean(draws) - 0.5) < 0.01
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_kmeans_is_a_fixed_point_of_lloyd(dtype):
+    X, _ = blobs(n_components=4)
+    X = X.astype(dtype)
+    centres, labels = kmeans(ArraySource(X), 4, Stream(0))
+    distances = reference.squared_distances(X, centres)
+    assert (distances.argmin(axis=1) == labels).mean() > 0.999
+    means = np.array([X[labels == k].astype(float).mean(axis=0) for k in range(4)])
+    np.testing.assert_allclose(means, centres, atol=0.05)
+
+
+def test_kmeans_is_as_good_as_scikit_learns():
+    for seed in range(5):
+        X, _ = blobs(seed, n_components=5, n_samples=1000)
+        centres, labels = kmeans(ArraySource(X), 5, Stream(seed))
+        ours = ((X - centres[labels]) ** 2).sum()
+        theirs = min(KMeans(5, n_init=1, random_state=s).fit(X).inertia_ for s in range(5))
+        assert ours < 1.3 * theirs
+
+
+def test_kmeans_finds_well_separated_clusters():
+    X, truth = blobs(n_components=6, separation=30)
+    _, labels = kmeans(ArraySource(X), 6, Stream(1))
+    assert adjusted_rand_score(truth, labels) == 1
+
+
+def test_kmeans_with_fewer_distinct_rows_than_clusters():
+    X = np.repeat([[0.0, 0.0], [1.0, 1.0]], 10, axis=0)
+    centres, labels = kmeans(ArraySource(X), 4, Stream(0))
+    assert np.isfinite(centres).all()
+    assert len(np.unique(labels)) == 2
+    np.testing.assert_array_equal(centres[labels], X)
+    _, n_distinct = initial_parameters(ArraySource(X), 4)
+    assert n_distinct == 2
+
+
+def test_kmeans_moves_empty_clusters_to_the_farthest_rows():
+    """Two identical centres in a heavy clump: the second one has nothing, and a far row is left to it."""
+    X = np.vstack([np.zeros((50, 1)), [[100.0]]])
+    moved = initialization._farthest_rows(ArraySource(X), np.zeros(1), np.zeros((2, 1)), 1, np.zeros((1, 1)))
+    np.testing.assert_array_equal(moved, [[100.0]])
+    weights = np.append(np.ones(50), 0.0)
+    moved = initialization._farthest_rows(
+        ArraySource(X, weights), np.zeros(1), np.zeros((2, 1)), 1, np.full((1, 1), 7.0)
+    )
+    np.testing.assert_array_equal(moved, [[7.0]])  # a row of weight 0 is not there
+
+
+def test_kmeans_plusplus_spreads():
+    X, _ = blobs(n_components=8, separation=50, n_samples=2000)
+    points = kmeans_plusplus(ArraySource(X), 8, Stream(3))
+    nearest = reference.squared_distances(X, points).min(axis=1)
+    assert np.sqrt(nearest.max()) < 25  # one point in every cluster
+    assert all((X == point).all(axis=1).any() for point in points)
+
+
+def test_kmeans_plusplus_draws_by_squared_distance():
+    """From 0, rows at 1 and 3 are drawn in proportion 1 : 9 (one draw each: greedy choice would prefer the better)."""
+    X = np.array([[0.0], [1.0], [3.0]])
+    closest, potential = np.array([0.0, 1.0, 9.0]), np.array([10.0])
+    source = ArraySource(X)
+    draw = [initialization._draw_by_distance(source, closest, potential, 3, u) for u in (0.0, 0.09, 0.11, 0.999999)]
+    assert draw == [1, 1, 2, 2]
+    weighted = ArraySource(X, np.array([1.0, 9.0, 1.0]))
+    potential = np.array([18.0])
+    draw = [initialization._draw_by_distance(weighted, closest, potential, 3, u) for u in (0.0, 0.49, 0.51)]
+    assert draw == [1, 1, 2]
+
+
+def test_random_rows_are_rows_and_differ():
+    X = np.repeat(np.arange(5.0)[:, np.newaxis], 100, axis=0)
+    for seed in range(20):
+        rows = random_rows(ArraySource(X), 5, Stream(seed))
+        assert sorted(rows[:, 0]) == [0, 1, 2, 3, 4]
+    assert random_rows(ArraySource(X[:100]), 3, Stream(0)).tolist() == [[0.0]] * 3  # there is only one
+    weights = np.zeros(500)
+    weights[[7, 399]] = 1e-3
+    assert sorted(random_rows(ArraySource(X, weights), 2, Stream(0))[:, 0]) == [0, 3]
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize("init_params", INIT_PARAMS)
+def test_weight_is_repetition_and_zero_is_absence(init_params, covariance_type):
+    X, _ = blobs(n_samples=200)
+    weights = np.random.default_rng(0).integers(0, 4, size=len(X)).astype(float)
+    options = {"covariance_type": covariance_type, "init_params": init_params, "seed": 5}
+    weighted, _ = initial_parameters(ArraySource(X, weights), 3, **options)
+    repeated, _ = initial_parameters(ArraySource(np.repeat(X, weights.astype(int), axis=0)), 3, **options)
+    for name in ("weights", "means", "covariances"):
+        np.testing.assert_allclose(getattr(weighted, name), getattr(repeated, name), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("init_params", INIT_PARAMS)
+def test_same_seed_same_start_and_other_seed_other_start(init_params):
+    X, _ = blobs(n_samples=300, separation=0.5)
+    a, b, c = (initial_parameters(ArraySource(X), 3, init_params=init_params, seed=seed)[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(a.means, b.means)
+    np.testing.assert_array_equal(a.covariances, b.covariances)
+    assert not np.allclose(a.means, c.means)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_start_from_clusters_is_their_m_step(covariance_type):
+    X, _ = blobs()
+    source = ArraySource(X)
+    parameters, _ = initial_parameters(source, 3, covariance_type=covariance_type, seed=7, reg_covar=1e-3)
+    _, labels = kmeans(source, 3, Stream(7))
+    expected = reference.m_step(X, np.eye(3)[labels], covariance_type, 1e-3)
+    np.testing.assert_allclose(parameters.weights, expected[0], rtol=1e-12)
+    np.testing.assert_allclose(parameters.means, expected[1], atol=1e-11)
+    full = parameters.model.form.full(parameters.covariances, 3, 3)
+    np.testing.assert_allclose(full, expected[2], atol=1e-10)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize("init_params", ["k-means++", "random_from_data"])
+def test_start_from_points_has_the_pooled_covariance_about_them(init_params, covariance_type):
+    X, _ = blobs()
+    options = {"covariance_type": covariance_type, "init_params": init_params, "seed": 3, "reg_covar": 0.0}
+    parameters, _ = initial_parameters(ArraySource(X), 3, **options)
+    assert all((X == mean).all(axis=1).any() for mean in parameters.means)
+    np.testing.assert_allclose(parameters.weights, 1 / 3)
+    nearest = reference.squared_distances(X, parameters.means).argmin(axis=1)
+    pooled = (X - parameters.means[nearest]).T @ (X - parameters.means[nearest]) / len(X)
+    pooled = pooled if covariance_type in ("full", "tied") else pooled * np.eye(3)
+    pooled = np.trace(pooled) / 3 * np.eye(3) if covariance_type == "spherical" else pooled
+    full = parameters.model.form.full(parameters.covariances, 3, 3)
+    np.testing.assert_allclose(full, np.broadcast_to(pooled, (3, 3, 3)), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_start_from_labels_and_responsibilities(covariance_type, dtype):
+    X, labels = blobs(separation=1e3)
+    X = X.astype(dtype)
+    labels[::50] = -1
+    expected = reference.m_step(X.astype(float), np.eye(4)[labels][:, :3], covariance_type)
+    resp = np.random.default_rng(0).dirichlet(np.ones(3), size=len(X)).astype(dtype)
+    for given, truth in ((labels, expected), (resp, reference.m_step(X.astype(float), resp, covariance_type))):
+        parameters, _ = initial_parameters(ArraySource(X), 3, covariance_type=covariance_type, resp=given)
+        np.testing.assert_allclose(parameters.weights, truth[0], rtol=1e-5)
+        np.testing.assert_allclose(parameters.means, truth[1], rtol=1e-5, atol=1e-2 if dtype is np.float32 else 1e-9)
+        full = parameters.model.form.full(parameters.covariances, 3, 3)
+        scale = np.abs(truth[2]).max()
+        digits = 1e-4 if dtype is np.float32 else 1e-8
+        np.testing.assert_allclose(full, truth[2], rtol=0, atol=digits * max(scale, 1e3 if digits > 1e-5 else 0))
+
+
+def test_given_parts_take_the_place_of_those_found():
+    X, _ = blobs()
+    means = X[:3].copy()
+    parameters, _ = initial_parameters(ArraySource(X), 3, means=means, seed=1)
+    found, _ = initial_parameters(ArraySource(X), 3, seed=1)
+    np.testing.assert_array_equal(parameters.means, means)
+    np.testing.assert_array_equal(parameters.weights, found.weights)
+    np.testing.assert_array_equal(parameters.covariances, found.covariances)
+    precisions = np.tile(np.eye(3) * 4, (3, 1, 1))
+    parameters, _ = initial_parameters(ArraySource(X), 3, precisions=precisions)
+    np.testing.assert_allclose(parameters.covariances, np.tile(np.eye(3) / 4, (3, 1, 1)))
+
+
+def test_precisions_given_spare_an_ill_defined_covariance():
+    X = np.repeat([[0.0, 0.0], [1.0, 1.0]], 10, axis=0)
+    with pytest.raises(IllDefinedCovarianceError):
+        initial_parameters(ArraySource(X), 2, reg_covar=0.0)
+    precisions = np.tile(np.eye(2), (2, 1, 1))
+    parameters, _ = initial_parameters(ArraySource(X), 2, reg_covar=0.0, precisions=precisions)
+    np.testing.assert_allclose(np.sort(parameters.means[:, 0]), [0, 1])
+
+
+def test_starts_far_from_zero():
+    X, _ = blobs()
+    for dtype, shift, digits in ((np.float64, 1e8, 1e-6), (np.float32, 1e4, 1e-2)):
+        rows = (X + shift).astype(dtype)
+        for init_params in INIT_PARAMS:
+            near, _ = initial_parameters(
+                ArraySource((rows.astype(float) - shift).astype(dtype)), 3, init_params="kmeans"
+            )
+            far, _ = initial_parameters(ArraySource(rows), 3, init_params="kmeans")
+            np.testing.assert_allclose(far.means - shift, near.means, atol=digits)
+            np.testing.assert_allclose(far.covariances, near.covariances, atol=digits)
+            assert np.isfinite(initial_parameters(ArraySource(rows), 3, init_params=init_params)[0].means).all()

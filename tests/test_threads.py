@@ -1,0 +1,236 @@
+"""Threads: the same bits for any number, and calls from wherever Python programs call: threads, forks, joblib workers.
+
+Each of the dangerous situations is a process of its own, since what is tested for is that it survives.
+"""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import warnings
+
+import joblib
+import numba
+import numpy as np
+import pytest
+
+from fastgmm import GaussianMixture
+from fastgmm.engine import accumulate
+from fastgmm.kernels import passes, resolve_n_jobs, runtime, thread_limit, threads
+from helpers import COVARIANCE_TYPES, blobs, random_parameters
+
+FITTED = ("weights_", "means_", "covariances_", "precisions_cholesky_", "lower_bounds_")
+SEVERAL = min(4, numba.config.NUMBA_NUM_THREADS)
+needs_threads = pytest.mark.skipif(SEVERAL < 2, reason="one core")
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+
+
+def assert_same_bits(a, b):
+    for name in FITTED:
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+
+
+def run_python(code, **environment):
+    """Run code in a new process and return its output; fails if it dies."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@needs_threads
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize("init_params", ["kmeans", "random"])
+def test_same_bits_for_any_number_of_threads(init_params, covariance_type, dtype):
+    X, _ = blobs(n_samples=30_001, separation=1.5)
+    X = X.astype(dtype)
+    weights = np.random.default_rng(0).uniform(0, 2, size=len(X))
+    models = [
+        GaussianMixture(
+            3, covariance_type=covariance_type, init_params=init_params, random_state=0, tol=1e-9, max_iter=20, n_jobs=n
+        )
+        for n in (1, SEVERAL, None)
+    ]
+    for sample_weight in (None, weights):
+        fits = [_quiet_fit(model, X, sample_weight) for model in models]
+        for other in fits[1:]:
+            assert_same_bits(fits[0], other)
+            np.testing.assert_array_equal(fits[0].predict_proba(X), other.predict_proba(X))
+            np.testing.assert_array_equal(fits[0].score_samples(X), other.score_samples(X))
+            np.testing.assert_array_equal(fits[0].predict(X), other.predict(X))
+
+
+def _quiet_fit(model, X, sample_weight=None):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return model.fit(X, sample_weight=sample_weight)
+
+
+def test_serial_loop_has_the_bits_of_the_parallel_one(monkeypatch):
+    X, _ = blobs(n_samples=20_000)
+    parameters = random_parameters("full", 3, 3)
+    parallel = accumulate(parameters, X)
+    monkeypatch.setattr(runtime, "may_run_parallel", lambda: False)
+    serial = accumulate(parameters, X)
+    np.testing.assert_array_equal(parallel.scatter, serial.scatter)
+    assert parallel.log_likelihood == serial.log_likelihood
+
+
+def test_n_jobs_is_set_inside_and_restored():
+    before = numba.get_num_threads()
+    with thread_limit(1) as n:
+        assert n == numba.get_num_threads() == 1
+        with thread_limit(None) as inner:  # Numba's own mask
+            assert inner == 1
+    assert numba.get_num_threads() == before
+    with pytest.raises(RuntimeError, match="boom"), thread_limit(1):
+        raise RuntimeError("boom")
+    assert numba.get_num_threads() == before
+
+
+def test_n_jobs_means_what_joblib_means():
+    available = numba.config.NUMBA_NUM_THREADS
+    assert resolve_n_jobs(None) == numba.get_num_threads()
+    assert resolve_n_jobs(-1) == resolve_n_jobs(10_000) == available
+    assert resolve_n_jobs(-available) == resolve_n_jobs(-10_000) == resolve_n_jobs(1) == 1
+    X, _ = blobs(n_samples=50)
+    with pytest.raises(ValueError, match="n_jobs == 0 has no meaning"):
+        GaussianMixture(n_jobs=0).fit(X)
+    with pytest.raises(ValueError, match="The 'n_jobs' parameter of GaussianMixture must be an instance of"):
+        GaussianMixture(n_jobs=1.5).fit(X)
+
+
+def test_one_signature_a_dtype(tmp_path):
+    """Whatever kind of array comes: lists, frames, memory maps, strided, read-only, other byte order."""
+    X, _ = blobs(n_samples=200)
+    np.save(tmp_path / "rows.npy", X)
+    frozen = X.copy()
+    frozen.flags.writeable = False
+    kinds = [X, X.tolist(), np.asfortranarray(X), X[::2], np.repeat(X, 2, axis=1)[:, ::2], frozen, X.astype(">f8"),
+             np.load(tmp_path / "rows.npy", mmap_mode="r")]  # fmt: skip
+    for rows in kinds:
+        for sample_weight in (None, np.ones(len(rows)), [1] * len(rows)):
+            model = GaussianMixture(2, random_state=0).fit(rows, sample_weight=sample_weight)
+        model.predict(rows)
+        GaussianMixture(2, resp_init=np.arange(len(rows)) % 2).fit(rows)
+        single = np.asarray(rows, dtype=np.float32)
+        GaussianMixture(2, random_state=0).fit_predict(single)
+    for operation in ("accumulate", "score"):
+        for dtype in (np.float64, np.float32):
+            assert len(passes.kernel(operation, "full", np.dtype(dtype)).signatures) == 1
+
+
+def test_calls_from_several_threads():
+    X, _ = blobs(n_samples=20_000)
+    expected = GaussianMixture(3, random_state=0).fit(X)
+    results, errors = {}, []
+
+    def work(i):
+        try:
+            results[i] = GaussianMixture(3, random_state=0, n_jobs=1 + i % 2).fit(X)
+        except BaseException as error:
+            errors.append(error)
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not errors
+    for model in results.values():
+        assert_same_bits(model, expected)
+
+
+@pytest.mark.parametrize("backend", ["threading", "loky", "multiprocessing"])
+def test_calls_from_joblib_workers(backend):
+    X, _ = blobs(n_samples=5000)
+    expected = GaussianMixture(3, random_state=0).fit(X)
+    calls = [joblib.delayed(GaussianMixture(3, random_state=0).fit)(X) for _ in range(4)]
+    for model in joblib.Parallel(n_jobs=2, backend=backend)(calls):
+        assert_same_bits(model, expected)
+
+
+def _fit_in_child(X, queue):
+    queue.put(GaussianMixture(3, random_state=0).fit(X))
+
+
+@needs_fork
+def test_child_forked_after_a_fit():
+    X, _ = blobs(n_samples=20_000)
+    expected = GaussianMixture(3, random_state=0).fit(X)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_fit_in_child, args=(X, queue))
+    child.start()
+    model = queue.get(timeout=120)
+    child.join(timeout=60)
+    assert child.exitcode == 0
+    assert_same_bits(model, expected)
+
+
+FORK_AND_THREADS = """
+    import os, threading, warnings
+    import numpy as np
+    import numba
+    from fastgmm import GaussianMixture
+    X = np.random.default_rng(0).normal(size=(20_000, 3))
+    fit = lambda: GaussianMixture(2, random_state=0, max_iter=3, tol=1e3).fit(X).means_
+    expected = fit()
+    if hasattr(os, "fork"):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if np.array_equal(fit(), expected) else 3)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, "the child died"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        results = []
+        workers = [threading.Thread(target=lambda: results.append(fit())) for _ in range(3)]
+        for worker in workers: worker.start()
+        main = fit()
+        for worker in workers: worker.join()
+    assert all(np.array_equal(r, expected) for r in [main, *results]) and len(results) == 3
+    print(numba.threading_layer(), sum("workqueue" in str(w.message) for w in caught))
+"""
+
+
+@pytest.mark.parametrize("layer", ["default", "workqueue"])
+def test_forks_and_threads_with_every_threading_layer(layer):
+    environment = {} if layer == "default" else {"NUMBA_THREADING_LAYER": layer}
+    name, warnings = run_python(FORK_AND_THREADS, **environment).split()
+    assert name == layer or layer == "default"
+    assert int(warnings) == (name == "workqueue")  # said once, not three times
+
+
+@needs_fork
+def test_child_forked_before_any_fit_still_uses_threads():
+    code = """
+        import os, sys
+        import fastgmm, numpy as np
+        from fastgmm.kernels import threads
+        pid = os.fork()
+        if pid == 0:
+            fastgmm.GaussianMixture(2).fit(np.random.default_rng(0).normal(size=(20_000, 3)))
+            os._exit(0 if threads.may_run_parallel() else 3)
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    """
+    run_python(code)
+
+
+def test_the_guard_knows_the_dangers(monkeypatch):
+    assert threads.may_run_parallel()
+    monkeypatch.setattr(threads, "threading_layer", lambda: "omp")
+    threads._after_fork_in_child()
+    assert not threads.may_run_parallel()
+    monkeypatch.setattr(threads, "_forked_from_openmp", False)
+    monkeypatch.setattr(threads, "threading_layer", lambda: "tbb")
+    threads._after_fork_in_child()
+    assert threads.may_run_parallel()
