@@ -237,7 +237,7 @@ def _accumulate_given(
         raise ValueError(f"{name} should have shape {shape}, but has {values.shape}")
     if name == "labels" and values.size and values.max() >= len(reference):
         raise ValueError(f"labels should be below the number of components, {len(reference)}, but reach {values.max()}")
-    origin = reference.mean(axis=0).astype(X.dtype)
+    origin = kernels.shift_origin(reference, X.dtype)
     operands = kernels.Operands(
         origin,
         (reference - origin.astype(np.float64)).astype(X.dtype),

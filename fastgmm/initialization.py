@@ -80,7 +80,7 @@ def from_given(
 ) -> Start:
     """Start from labels (N,) or responsibilities (N, K) that the caller has."""
     accumulate_given = accumulate_labels if given.ndim == 1 else accumulate_resp
-    reference = np.tile(data_mean(source), (n_components, 1))
+    reference = np.tile(point_near(source), (n_components, 1))
     # The first pass finds the means; moments about these have no digits to lose.
     for _ in range(2):
         parts = []
@@ -96,7 +96,7 @@ def from_random_resp(
     source: ArraySource, n_components: int, stream: Stream, model: CovarianceModel, reg_covar: float
 ) -> Start:
     """Start from random responsibilities: every component like the whole, nearly."""
-    seed, reference = stream.word(), np.tile(data_mean(source), (n_components, 1))
+    seed, reference = stream.word(), np.tile(point_near(source), (n_components, 1))
     parts = []
     for part in source.slices(_rows_a_block(n_components)):
         resp = kernels.random_resp(source.X, n_components, seed, part.start, part.stop)
@@ -111,9 +111,9 @@ def from_points(points: Array, source: ArraySource, model: CovarianceModel, reg_
     scikit-learn gives these components the covariance ``reg_covar I``, which makes the first iteration a step of
     k-means, depends on the unit of the data, and does not exist for ``reg_covar=0``.
     """
-    origin, centres = _shifted(points, source)
+    origin = kernels.shift_origin(points, source.X.dtype)
     labels = np.empty(len(source.X), np.int32)
-    kernels.lloyd_step(source.X, source.sample_weight, origin, centres, labels=labels)
+    kernels.lloyd_step(source.X, source.sample_weight, origin, _shifted(points, origin), labels=labels)
 
     def covariances() -> Array:
         statistics = accumulate_labels(
@@ -144,10 +144,11 @@ def kmeans(source: ArraySource, n_clusters: int, stream: Stream) -> tuple[Array,
     centres : (n_clusters, D)
     labels : (N,) int32
     """
-    mean, variance = _mean_and_variance(source)
+    origin = point_near(source).astype(source.X.dtype)
+    tolerance = LLOYD_TOLERANCE * _variance(source, origin)
     centres = kmeans_plusplus(source, n_clusters, stream)
     for _ in range(MAX_LLOYD_STEPS):
-        origin, shifted = _shifted(centres, source, mean)
+        shifted = _shifted(centres, origin)
         weight_sums, first, _ = kernels.lloyd_step(source.X, source.sample_weight, origin, shifted)
         filled = weight_sums > 0
         moved = origin.astype(np.float64) + shifted
@@ -156,11 +157,10 @@ def kmeans(source: ArraySource, n_clusters: int, stream: Stream) -> tuple[Array,
             moved[~filled] = _farthest_rows(source, origin, shifted, int((~filled).sum()), moved[~filled])
         shift = float(((moved - centres) ** 2).sum())
         centres = moved
-        if shift <= LLOYD_TOLERANCE * variance:
+        if shift <= tolerance:
             break
-    origin, shifted = _shifted(centres, source, mean)
     labels = np.empty(len(source.X), np.int32)
-    kernels.lloyd_step(source.X, source.sample_weight, origin, shifted, labels=labels)
+    kernels.lloyd_step(source.X, source.sample_weight, origin, _shifted(centres, origin), labels=labels)
     return centres, labels
 
 
@@ -175,7 +175,7 @@ def kmeans_plusplus(source: ArraySource, n_clusters: int, stream: Stream) -> Arr
     points : (n_clusters, D)
     """
     X, sample_weight = source.X, source.sample_weight
-    origin = data_mean(source).astype(X.dtype)
+    origin = point_near(source).astype(X.dtype)
     n_trials = 2 + int(math.log(n_clusters))
     nothing = np.empty((0, X.shape[1]), X.dtype)
     closest = np.full(len(X), np.inf, X.dtype)
@@ -209,25 +209,23 @@ def random_rows(source: ArraySource, n_rows: int, stream: Stream) -> Array:
     return np.array([*drawn.values(), *repeated][:n_rows], dtype=np.float64)
 
 
-def data_mean(source: ArraySource) -> Array:
-    """The weighted mean of the rows, (D,)."""
-    return _mean_and_variance(source)[0]
+def point_near(source: ArraySource) -> Array:
+    """A point near the rows, (D,), to subtract from them; see `kernels.shift_origin`."""
+    some = source.X[:: max(1, len(source.X) // 256)]
+    return kernels.shift_origin(some, source.X.dtype).astype(np.float64)
 
 
-def _mean_and_variance(source: ArraySource) -> tuple[Array, float]:
-    """The weighted mean of the rows, (D,), and their variance about it, averaged over features."""
-    point = np.ascontiguousarray(source.X[0]).astype(np.float64)
-    for _ in range(2):  # the second time about the first mean: nothing cancels
-        origin, centre = _shifted(point[np.newaxis], source)
-        weight_sums, first, inertia = kernels.lloyd_step(source.X, source.sample_weight, origin, centre)
-        point = origin + centre[0].astype(np.float64) + first[0] / weight_sums[0]
-    return point, inertia / weight_sums[0] / source.X.shape[1]
+def _variance(source: ArraySource, origin: NDArray) -> float:
+    """About the variance of the rows, averaged over features; 0 if it cannot be represented."""
+    centre = np.zeros((1, source.X.shape[1]), source.X.dtype)
+    weight_sums, first, inertia = kernels.lloyd_step(source.X, source.sample_weight, origin, centre)
+    variance = inertia / weight_sums[0] - float(((first[0] / weight_sums[0]) ** 2).sum())
+    return max(0.0, variance) / source.X.shape[1] if np.isfinite(variance) else 0.0
 
 
-def _shifted(points: Array, source: ArraySource, origin: Array | None = None) -> tuple[NDArray, NDArray]:
-    """Points as kernels take them: an origin (their mean by default) and differences from it, in the rows' dtype."""
-    origin = (points.mean(axis=0) if origin is None else origin).astype(source.X.dtype)
-    return origin, np.ascontiguousarray(points - origin.astype(np.float64), dtype=source.X.dtype)
+def _shifted(points: Array, origin: NDArray) -> NDArray:
+    """Points as kernels take them: relative to an origin, in its dtype."""
+    return np.ascontiguousarray(points - origin.astype(np.float64), dtype=origin.dtype)
 
 
 def _rows_a_block(n_components: int) -> int:

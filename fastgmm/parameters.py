@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .covariance import CovarianceModel, get_model
-from .kernels import Operands
+from .kernels import Operands, shift_origin
 
 LOG_2_PI = float(np.log(2 * np.pi))
 
@@ -77,11 +77,10 @@ class MixtureParameters:
         ----------
         dtype : float64 or float32
         origin : (D,), optional
-            The point that is subtracted from rows and means; by default the mean of the mixture.
+            The point that is subtracted from rows and means; by default `kernels.shift_origin` of the means.
         """
         form = self.model.form
-        origin = self.weights @ self.means if origin is None else origin
-        origin = np.asarray(origin).astype(dtype)
+        origin = shift_origin(self.means, dtype) if origin is None else origin.astype(dtype)
         means = self.means - origin.astype(np.float64)
         factor = form.factor(self.precisions_cholesky, self.n_components, self.n_features)
         with np.errstate(divide="ignore"):  # a weight of 0 is a log_coef of -inf

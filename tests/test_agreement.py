@@ -137,3 +137,22 @@ def test_densities_computed_by_hand():
     points = [[0, 0], [1, 1], [2, 2], [3, 3], [-1, 5.3], [1.4, 0]]
     densities = [0.05094887202, 0.03451996667, 0.04696302254, 0.06432759685, 2.503171278804e-6, 0.024676682176]
     np.testing.assert_allclose(np.exp(model.score_samples(points)), densities, rtol=1e-9)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize(("dtype", "far"), [(np.float64, 1e12), (np.float32, 1e12)])
+def test_one_row_of_rubbish_does_not_cost_the_others_their_digits(covariance_type, dtype, far):
+    """A fill value among the rows becomes a component of its own; the rest are fitted as if it were not there."""
+    X = np.random.default_rng(0).normal(size=(1000, 2)).astype(dtype)
+    alone = GaussianMixture(1, covariance_type=covariance_type).fit(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model = GaussianMixture(2, covariance_type=covariance_type, random_state=0).fit(
+            np.vstack([X, [[far, far]]]).astype(dtype)
+        )
+    rest = int(model.weights_.argmax())
+    np.testing.assert_allclose(model.means_[rest], alone.means_[0], atol=1e-6)
+    ours = model.covariances_ if covariance_type == "tied" else model.covariances_[rest]
+    theirs = alone.covariances_ if covariance_type == "tied" else alone.covariances_[0]
+    np.testing.assert_allclose(ours, theirs, rtol=2e-3 if covariance_type == "tied" else 1e-5, atol=1e-6)
+    np.testing.assert_array_equal(model.predict(X), rest)

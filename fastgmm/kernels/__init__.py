@@ -2,17 +2,16 @@
 
 One *pass* over the rows is all that EM costs. Its design, from the outside in:
 
-* Rows come as they are. `rows_view` makes a flat read-only view of an array and two strides, so that C-order, F-order
-and
-  memory-mapped input all run the same machine code, one compiled signature a dtype, and nothing is copied.
-* Rows are cut into *chunks* (`tiling`), the unit of work of a thread. Each adds into its own row of the output, and the
-  rows are added in order: the same bits for any number of threads.
+* Rows come as they are. `rows.rows_view` makes a flat read-only view of an array and two strides, so that C-order,
+  F-order and memory-mapped input all run the same machine code, one compiled signature a dtype, and nothing is copied.
+* Rows are cut into *chunks* (`rows.tiling`), the unit of work of a thread. Each adds into its own row of the output,
+  and these are added in order: the same bits for any number of threads.
 * A chunk is walked in *tiles* of some hundred rows, transposed so that a SIMD lane is a row, and small enough that
   everything the size of rows x components stays in cache (`tiles`).
 * What happens to a tile is the *layout*'s business: `full`, `diagonal` or `tied`, three modules of the same form, whose
   arithmetic is bound into the two *operations*, accumulate and score (`passes`).
 * Rows are shifted by an *origin* near the data when they are loaded, and the operands with them, so that float32 keeps
-  its digits however far from zero the data lie.
+  its digits however far from zero the data lie (`rows.shift_origin`).
 
 Beside these: `kmeans` for initialisation, `cholesky` for the factors, `numerics` for exp and log, `simd` for register
 tiles, `runtime`, `cache` and `threads` for everything about Numba. Nothing here knows anything of the rest of the
@@ -29,7 +28,8 @@ from numpy.typing import ArrayLike
 from . import cholesky, kmeans, passes
 from .cache import cache_folder
 from .random_resp import random_resp as _random_resp
-from .simd import COLUMN_MULTIPLE, VECTOR_BITS
+from .rows import read_only, rows_view, shift_origin, tiling, weights_view
+from .simd import VECTOR_BITS
 from .threads import resolve_n_jobs, thread_limit, threading_layer
 
 __all__ = [
@@ -41,22 +41,12 @@ __all__ = [
     "lloyd_step",
     "random_resp",
     "resolve_n_jobs",
-    "rows_view",
     "score",
     "seed_step",
+    "shift_origin",
     "thread_limit",
     "threading_layer",
-    "tiling",
 ]
-
-# A tile's arrays fill at most this much of L2, which is 256 KB on the smallest CPU of interest.
-TILE_BYTES = 192 * 1024
-MAX_TILE_WIDTH = 512
-# Chunks: enough to keep many threads busy, few enough that their sums are cheap to add and to hold.
-MAX_CHUNKS = 256
-MIN_CHUNKS = 16
-MIN_TILES_A_CHUNK = 2
-PARTIAL_BYTES = 64 * 1024 * 1024
 
 
 class Operands(NamedTuple):
@@ -78,75 +68,10 @@ class Operands(NamedTuple):
     log_coef: np.ndarray
 
 
-class RowsView(NamedTuple):
-    """An array of rows as kernels read it: ``X[n, d] = flat[n * row_stride + d * column_stride]``."""
-
-    flat: np.ndarray
-    row_stride: int
-    column_stride: int
-
-
-def rows_view(X: np.ndarray) -> RowsView:
-    """A read-only view of a two-dimensional float array; copies only if X is neither C- nor F-contiguous."""
-    X = np.asarray(X)
-    if X.ndim != 2 or X.dtype.newbyteorder("=") not in (np.float32, np.float64):
-        raise TypeError(
-            f"rows must be a two-dimensional array of float64 or float32, but have shape {X.shape} and dtype {X.dtype}"
-        )
-    if not X.dtype.isnative or not X.flags.aligned:
-        X = X.astype(X.dtype.newbyteorder("="))
-    n_samples, n_features = X.shape
-    if X.flags.f_contiguous and not X.flags.c_contiguous:
-        flat, strides = X.T.reshape(-1), (1, n_samples)
-    else:
-        flat, strides = np.ascontiguousarray(X).reshape(-1), (n_features, 1)
-    flat = flat.view()
-    flat.flags.writeable = False
-    return RowsView(flat, *strides)
-
-
-class Tiling(NamedTuple):
-    """How rows are cut: `n_chunks` chunks of `rows_a_chunk` rows, each in tiles of `width` rows."""
-
-    n_chunks: int
-    rows_a_chunk: int
-    width: int
-
-
-def tiling(n_samples: int, scratch_rows: int, itemsize: int, partial_bytes: int = 0) -> Tiling:
-    """Cut rows into chunks and tiles, by the shape of the problem alone: threads have no say in it.
-
-    Parameters
-    ----------
-    n_samples : int
-    scratch_rows : int
-        Numbers of scratch for each row of a tile.
-    itemsize : int
-        Bytes of one such number.
-    partial_bytes : int
-        Size of the sums of one chunk.
-    """
-    fitting = TILE_BYTES // (scratch_rows * itemsize) // COLUMN_MULTIPLE * COLUMN_MULTIPLE
-    width = max(COLUMN_MULTIPLE, min(fitting, MAX_TILE_WIDTH))
-    affordable = max(MIN_CHUNKS, min(MAX_CHUNKS, PARTIAL_BYTES // max(partial_bytes, 1)))
-    tiles = -(-n_samples // width)
-    tiles_a_chunk = max(MIN_TILES_A_CHUNK, -(-tiles // affordable))
-    return Tiling(max(1, -(-tiles // tiles_a_chunk)), tiles_a_chunk * width, width)
-
-
-def _weights(sample_weight: ArrayLike | None, n_samples: int) -> np.ndarray:
-    if sample_weight is None:
-        return _read_only(np.empty(0))
-    weights = np.ascontiguousarray(sample_weight, dtype=np.float64)
-    if weights.shape != (n_samples,):
-        raise ValueError(f"sample_weight has shape {weights.shape}, but there are {n_samples} rows")
-    return _read_only(weights)
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    view = array.view()
-    view.flags.writeable = False
-    return view
+def _operations_a_row(layout: str, n_components: int, n_features: int) -> float:
+    """Multiply-adds of an E-step and an M-step for one row; an exponential counts as 20."""
+    an_entry = {"full": n_features**2 + 3 * n_features, "diagonal": 5 * n_features, "tied": 4 * n_features}
+    return n_components * (an_entry[layout] + 20)
 
 
 def accumulate(
@@ -207,14 +132,15 @@ def accumulate(
         cut.rows_a_chunk,
         cut.width,
         n_work,
-        _weights(sample_weight, n_samples),
-        _read_only(np.empty(0, np.int32) if labels is None else np.ascontiguousarray(labels, np.int32)),
-        _read_only(np.empty((0, 0), dtype) if resp is None else np.ascontiguousarray(resp, dtype)),
+        weights_view(sample_weight, n_samples),
+        read_only(np.empty(0, np.int32) if labels is None else np.ascontiguousarray(labels, np.int32)),
+        read_only(np.empty((0, 0), dtype) if resp is None else np.ascontiguousarray(resp, dtype)),
         *operands,
         weight_sums,
         first,
         scatter,
         log_likelihood,
+        operations=n_samples * _operations_a_row(layout, n_components, n_features),
     )
     total = scatter.sum(axis=0)
     if layout != "diagonal":
@@ -265,6 +191,7 @@ def score(
         nothing if max_log_resp is None else max_log_resp,
         np.empty(0, np.int64) if labels is None else labels,
         np.empty((0, 0), dtype) if resp is None else resp,
+        operations=n_samples * _operations_a_row(layout, n_components, n_features) / 2,
     )
 
 
@@ -284,7 +211,8 @@ def factor_covariances(covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     """
     covariances = np.ascontiguousarray(covariances, dtype=np.float64)
     factor, well_defined = np.zeros(covariances.shape), np.zeros(len(covariances), dtype=np.bool_)
-    cholesky.factor_covariances(len(covariances), covariances, factor, well_defined)
+    operations = covariances.size * covariances.shape[-1] / 3
+    cholesky.factor_covariances(len(covariances), covariances, factor, well_defined, operations=operations)
     return factor, well_defined
 
 
@@ -351,12 +279,13 @@ def seed_step(
         len(X),
         cut.rows_a_chunk,
         cut.width,
-        _weights(sample_weight, len(X)),
+        weights_view(sample_weight, len(X)),
         origin,
         candidates,
         latest,
         closest,
         potential,
+        operations=2 * X.size * (len(latest) + len(candidates)),
     )
     return potential, cut.rows_a_chunk
 
@@ -403,7 +332,7 @@ def lloyd_step(
         len(X),
         cut.rows_a_chunk,
         cut.width,
-        _weights(sample_weight, len(X)),
+        weights_view(sample_weight, len(X)),
         origin,
         centres,
         np.empty(0, np.int32) if labels is None else labels,
@@ -411,5 +340,6 @@ def lloyd_step(
         weight_sums,
         first,
         inertia,
+        operations=2 * X.size * n_components,
     )
     return weight_sums.sum(axis=0), first.sum(axis=0), float(inertia.sum())

@@ -1,8 +1,9 @@
 """The diagonal layout: every component has one scale a feature. Spherical models use it with equal scales.
 
-E-step:  ``log_prob[k, i] = log_coef[k] - sum_d (s_kd (x_id - m_kd))^2 / 2``  with s the square root of the precision;
-two multiply-adds an entry, as ``s x - s m`` is one of them: the rounding of ``s m`` is that of x itself, and nothing is
-squared before it is centred. M-step:  ``scatter[k, d] += sum_i r[k, i] (x_id - m_kd)^2``  about the current mean, with
+E-step:  ``log_prob[k, i] = log_coef[k] - sum_d (s_kd (x_id - m_kd))^2 / 2``  with s the square root of the precision: a
+difference, a product and a multiply-add an entry. (``s x - s m`` would save one of the three, but rounds ``s m``: with
+float32 rows and components 1e5 standard deviations apart, distances would be wrong in the third digit.)
+M-step:  ``scatter[k, d] += sum_i r[k, i] (x_id - m_kd)^2``  about the current mean, with
 the first moment beside it.
 
 Features go in blocks of four, so that q is loaded and stored once for eight multiply-adds. Cache: the tile (D T
@@ -37,19 +38,17 @@ def log_prob_tile(x, n, means, factor, log_coef, work, log_prob_out):
             q[i] = 0
         for d in range(0, whole, 4):
             s0, s1, s2, s3 = s[d], s[d + 1], s[d + 2], s[d + 3]
-            t0, t1, t2, t3 = s0 * m[d], s1 * m[d + 1], s2 * m[d + 2], s3 * m[d + 3]
+            m0, m1, m2, m3 = m[d], m[d + 1], m[d + 2], m[d + 3]
             x0, x1, x2, x3 = x[d], x[d + 1], x[d + 2], x[d + 3]
             for i in range(n):
-                y0 = s0 * x0[i] - t0
-                y1 = s1 * x1[i] - t1
-                y2 = s2 * x2[i] - t2
-                y3 = s3 * x3[i] - t3
+                y0 = s0 * (x0[i] - m0)
+                y1 = s1 * (x1[i] - m1)
+                y2 = s2 * (x2[i] - m2)
+                y3 = s3 * (x3[i] - m3)
                 q[i] = q[i] + y0 * y0 + y1 * y1 + y2 * y2 + y3 * y3
         for d in range(whole, n_features):
-            s0 = s[d]
-            t0 = s0 * m[d]
             for i in range(n):
-                y0 = s0 * x[d, i] - t0
+                y0 = s[d] * (x[d, i] - m[d])
                 q[i] += y0 * y0
         for i in range(n):
             log_prob_out[k, i] = log_coef[k] - half * q[i]

@@ -16,6 +16,7 @@ same machine code, so it gives the same bits.
 
 from __future__ import annotations
 
+import math
 import types as python_types
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,8 @@ from .threads import may_run_parallel
 
 EXACT = {"contract"}
 REDUCING = {"contract", "reassoc", "nsz"}
+# Multiply-adds below which one thread is done before a sleeping second one has woken up, which takes up to 0.3 ms.
+WORTH_THREADS = 1e6
 
 
 def exact_leaf(function: Callable) -> Callable:
@@ -105,12 +108,14 @@ class Kernel:
         self.chunk = compiled_entry(chunk)
         self._addresses: dict[tuple, int] = {}
 
-    def __call__(self, n_chunks: int, *arguments) -> None:
+    def __call__(self, n_chunks: int, *arguments, operations: float = math.inf) -> None:
+        """Run all chunks; `operations` is about how many multiply-adds that takes."""
         if config.DISABLE_JIT:
             for c in range(n_chunks):
                 self.chunk(c, *arguments)
             return
-        loop = parallel_loop if n_chunks > 1 and may_run_parallel() else serial_loop
+        worth_it = n_chunks > 1 and operations > WORTH_THREADS
+        loop = parallel_loop if worth_it and may_run_parallel() else serial_loop
         loop(self._address(arguments), n_chunks, *arguments)
 
     @property

@@ -2,7 +2,7 @@
 
 A tile's arrays are ``(something, T)`` with T the tile's width; its first ``n`` columns hold rows. Everything runs over
 the first ``m``, which is n rounded up to whole vectors: the columns between hold zeros, with weight 0. With T chosen by
-`fastgmm.kernels.tiling` all of a tile's arrays together stay in the L2 cache, so nothing of the order of rows x
+`rows.tiling` all of a tile's arrays together stay in the L2 cache, so nothing of the order of rows x
 components ever reaches main memory.
 """
 
