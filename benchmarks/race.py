@@ -77,8 +77,8 @@ def main() -> None:
             cells.append((1e3 * times["fastgmm"], 1e3 * times["scikit-learn"], ratio))
         (ours, theirs, ratio), (single, _, single_ratio) = cells
         print(
-            f"| {covariance_type} | {n_samples:,} | {n_features} | {n_components} | {digits(ours)} | {digits(theirs)} | "
-            f"{ratio:.1f} | {digits(single)} | {single_ratio:.1f} |",
+            f"| {covariance_type} | {n_samples:,} | {n_features} | {n_components} | {digits(ours)} | "
+            f"{digits(theirs)} | {ratio:.1f} | {digits(single)} | {single_ratio:.1f} |",
             flush=True,
         )
     print(f"\nGeometric mean, float64: {math.exp(np.mean(np.log(ratios))):.1f} times faster.")
