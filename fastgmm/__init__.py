@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from . import fork_guard as fork_guard
+
 if TYPE_CHECKING:
+    from . import engine
     from .base import DegenerateComponentWarning
     from .engine import IllDefinedCovarianceError, MixtureParameters, SufficientStatistics, warmup
     from .gaussian_mixture import GaussianMixture
@@ -22,6 +25,7 @@ __all__ = [
     "MixtureParameters",
     "SufficientStatistics",
     "__version__",
+    "engine",
     "warmup",
 ]
 
@@ -32,6 +36,7 @@ _HOMES = {
     "IllDefinedCovarianceError": "engine",
     "MixtureParameters": "engine",
     "SufficientStatistics": "engine",
+    "engine": "",
     "warmup": "engine",
 }
 
@@ -41,7 +46,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    home = _HOMES[name]
+    value = getattr(import_module(f".{home}", __name__), name) if home else import_module(f".{name}", __name__)
     globals()[name] = value
     return value
 

@@ -77,7 +77,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
         Returns
         -------
         log_prob : ndarray of shape (n_samples,)
-            In nats, in the dtype of `X`.
+            In nats; float32 if rows and model are.
         """
         return engine.score_samples(self._parameters(), self._rows(X), n_jobs=self.n_jobs)
 
@@ -126,7 +126,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
         Returns
         -------
         resp : ndarray of shape (n_samples, n_components)
-            In the dtype of `X`.
+            float32 if rows and model are.
         """
         return engine.predict_proba(self._parameters(), self._rows(X), n_jobs=self.n_jobs)
 
@@ -164,8 +164,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
         """
         X = self._rows(X)
         weights = self._sample_weight(sample_weight, X)
-        n = len(X) if weights is None else weights.sum()
-        return -2 * self._log_likelihood(X, weights) + self._n_parameters() * math.log(n)
+        return self._bic(X, weights)
 
     def aic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Akaike information criterion, ``-2 log L + 2 p``; the lower the better. Parameters as for `bic`."""
@@ -181,7 +180,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
         X = self._rows(X)
         weights = self._sample_weight(sample_weight, X)
         log_resp = engine.log_highest_resp(self._parameters(), X, n_jobs=self.n_jobs)
-        return self.bic(X, weights) - 2 * _weighted_sum(log_resp, weights)
+        return self._bic(X, weights) - 2 * _weighted_sum(log_resp, weights)
 
     def _parameters(self) -> MixtureParameters:
         """The fitted parameters, as the engine takes them."""
@@ -194,6 +193,10 @@ class BaseMixture(DensityMixin, BaseEstimator):
             self.covariance_type,
         )
 
+    def _bic(self, X: NDArray, weights: NDArray[np.float64] | None) -> float:
+        n = len(X) if weights is None else weights.sum()
+        return -2 * self._log_likelihood(X, weights) + self._n_parameters() * math.log(n)
+
     def _log_likelihood(self, X: NDArray, weights: NDArray[np.float64] | None) -> float:
         """The sum of the rows' log-likelihoods, in float64 whatever their dtype."""
         return _weighted_sum(engine.score_samples(self._parameters(), X, n_jobs=self.n_jobs), weights)
@@ -204,9 +207,11 @@ class BaseMixture(DensityMixin, BaseEstimator):
         return parameters.model.n_parameters(parameters.n_components, parameters.n_features)
 
     def _rows(self, X: ArrayLike) -> NDArray:
-        """Rows to predict, validated."""
+        """Rows to predict, validated, in the dtype that a product with the parameters would have."""
         check_is_fitted(self)
-        return validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = validate_data(self, X, reset=False)
+        single = np.result_type(X.dtype, self.means_.dtype) == np.float32
+        return X.astype(np.float32 if single else np.float64, copy=False)
 
     def _sample_weight(self, sample_weight: ArrayLike | None, X: NDArray) -> NDArray[np.float64] | None:
         """Weights, validated; None for none."""

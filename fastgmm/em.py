@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
@@ -110,10 +110,8 @@ def run(
     return result
 
 
-def collapsed_components(parameters: MixtureParameters, reg_covar: float) -> NDArray[np.intp]:
-    """Components that are flat in a direction in which the mixture as a whole is not.
-
-    Flat: only `reg_covar`, or with 0 the rounding of the rows, keeps their variance positive there.
+def degenerate_components(parameters: MixtureParameters, reg_covar: float) -> Iterator[tuple[NDArray[np.intp], str]]:
+    """Components that are hardly components any more, and in words what they are.
 
     Parameters
     ----------
@@ -121,19 +119,41 @@ def collapsed_components(parameters: MixtureParameters, reg_covar: float) -> NDA
     reg_covar : float
         What has been added to every variance.
 
-    Returns
-    -------
-    components : (n_collapsed,) int
+    Yields
+    ------
+    components : (n,) int
+        At least one.
+    what : str
+    """
+    empty = np.flatnonzero(parameters.weights < 1e-12)
+    flat = np.setdiff1d(flat_components(parameters, reg_covar), empty)
+    if flat.size:
+        yield (
+            flat,
+            (
+                "collapsed: their rows are nearly equal in some direction, and only "
+                f"{f'reg_covar={reg_covar:g}' if reg_covar else 'rounding'} keeps their variance positive there"
+            ),
+        )
+    if empty.size:
+        yield empty, "are empty: no row belongs to them"
+
+
+def flat_components(parameters: MixtureParameters, reg_covar: float) -> NDArray[np.intp]:
+    """Components that are flat in a direction in which the mixture as a whole is not.
+
+    Flat: only `reg_covar`, or with 0 the rounding of the rows, keeps their variance positive there.
     """
     form, (n_components, n_features) = parameters.model.form, parameters.means.shape
-    floor = reg_covar + 10 * rounding_variance(parameters.means).max(axis=1)
-    # A covariance's smallest eigenvalue is at least 1 / trace(precision): this spares most fits the eigenvectors.
-    factor = form.factor(parameters.precisions_cholesky, n_components, n_features)
-    if ((factor**2).sum(axis=(1, 2)) * 1.5 * floor < 1).all():
-        return np.empty(0, np.intp)
-    variance, direction = form.smallest_variance(parameters.covariances, n_components, n_features)
-    centred = parameters.means - parameters.weights @ parameters.means
-    full = form.full(parameters.covariances, n_components, n_features)
-    total = np.einsum("k,kde->de", parameters.weights, full) + (parameters.weights[:, None] * centred).T @ centred
-    overall = np.einsum("kd,de,ke->k", direction, total, direction)
-    return np.flatnonzero((variance < 1.5 * floor) & (overall > 1000 * floor))
+    with np.errstate(over="ignore", invalid="ignore"):
+        floor = reg_covar + 10 * rounding_variance(parameters.means).max(axis=1)
+        # A covariance's smallest eigenvalue is at least 1 / trace(precision): this spares most fits the eigenvectors.
+        factor = form.factor(parameters.precisions_cholesky, n_components, n_features)
+        if ((factor**2).sum(axis=(1, 2)) * 1.5 * floor < 1).all():
+            return np.empty(0, np.intp)
+        variance, direction = form.smallest_variance(parameters.covariances, n_components, n_features)
+        centred = parameters.means - parameters.weights @ parameters.means
+        full = form.full(parameters.covariances, n_components, n_features)
+        total = np.einsum("k,kde->de", parameters.weights, full) + (parameters.weights[:, None] * centred).T @ centred
+        overall = np.einsum("kd,de,ke->k", direction, total, direction)
+        return np.flatnonzero((variance < 1.5 * floor) & (overall > 1000 * floor))

@@ -24,7 +24,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import kernels
 from .covariance import COVARIANCE_TYPES, CovarianceModel, IllDefinedCovarianceError, get_model
@@ -46,7 +46,8 @@ __all__ = [
     "warmup",
 ]
 
-# Components' weights are kept above 0, as scikit-learn keeps them, so that a mean can be divided by one.
+# Components' weight sums are kept above 0, as scikit-learn keeps them, so that a mean can be divided by one; of rows
+# with tiny weights by as much less.
 LEAST_WEIGHT = 10 * np.finfo(np.float64).eps
 # When the scatter about the means is this much smaller than the total scatter in some direction, computing it as a
 # difference has lost six digits of float64 (or, for float32 rows, three of the digits of the first moments).
@@ -79,11 +80,11 @@ def accumulate(
     SufficientStatistics
         About the means of the components (in the tied layout: about one point). The same bits for any `n_jobs`.
     """
-    X = _rows(X, parameters)
+    X = _rows(X, parameters.n_features)
     layout = parameters.model.layout
     if layout != "tied" or known is None or known.layout != "tied":
         known = None
-    elif not (known.reference == known.reference[0]).all():  # this fit has found the short way lossy before
+    elif not _has_common_reference(known, X.dtype):  # this fit has found the short way lossy before
         return _accumulate_tied_precisely(parameters, X, sample_weight, n_jobs)
     operands = parameters.operands(X.dtype, None if known is None else known.reference[0])
     with thread_limit(n_jobs):
@@ -116,8 +117,7 @@ def accumulate_labels(
     covariance_type : str
         For which model.
     """
-    given = {"labels": np.ascontiguousarray(labels, dtype=np.int32)}
-    return _accumulate_given(given, reference, X, sample_weight, covariance_type, n_jobs)
+    return _accumulate_given({"labels": np.asarray(labels)}, reference, X, sample_weight, covariance_type, n_jobs)
 
 
 def accumulate_resp(
@@ -152,6 +152,14 @@ def maximise(
         If a covariance is not positive definite; it names the components.
     """
     model = get_model(covariance_type)
+    if not isinstance(statistics, SufficientStatistics):
+        raise TypeError(
+            f"statistics should be SufficientStatistics, but are {statistics!r} (the sum of no blocks is 0)"
+        )
+    if not statistics.total_weight > 0:
+        raise ValueError(f"the statistics are those of no rows: their total weight is {statistics.total_weight}")
+    if np.isnan(statistics.weight_sums).any():
+        raise ValueError("the statistics contain NaN, so the rows they are of did, or the parameters")
     if statistics.layout != model.layout:
         raise ValueError(
             f"covariance_type {covariance_type!r} needs statistics of the {model.layout} layout, "
@@ -165,21 +173,21 @@ def maximise(
 
 def estimate_weights_and_means(statistics: SufficientStatistics) -> tuple[NDArray, NDArray]:
     """The weights (K,), ``n_k / sum_j n_j``, and means (K, D), ``c_k + f_k / n_k``, of highest likelihood."""
-    weight_sums = statistics.weight_sums + LEAST_WEIGHT
+    weight_sums = _positive(statistics)
     means = statistics.reference + statistics.first_moments / weight_sums[:, np.newaxis]
     return weight_sums / weight_sums.sum(), means
 
 
 def estimate_covariances(statistics: SufficientStatistics, model: CovarianceModel, reg_covar: float) -> NDArray:
     """The covariances of highest likelihood about those means, with `reg_covar` added to every variance."""
-    weight_sums = statistics.weight_sums + LEAST_WEIGHT
+    weight_sums = _positive(statistics)
     scatter = _scatter_about_means(statistics, weight_sums)
     return model.regularise(model.maximise(scatter, weight_sums), reg_covar)
 
 
 def score_samples(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray:
     """Log-density of each row in nats, (n,), in the rows' dtype."""
-    X = _rows(X, parameters)
+    X = _rows(X, parameters.n_features)
     log_prob_norm = np.empty(len(X), X.dtype)
     with thread_limit(n_jobs):
         kernels.score(parameters.model.layout, X, parameters.operands(X.dtype), log_prob_norm=log_prob_norm)
@@ -188,7 +196,7 @@ def score_samples(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | No
 
 def log_highest_resp(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray:
     """Logarithm of the highest responsibility of each row, (n,), in the rows' dtype."""
-    X = _rows(X, parameters)
+    X = _rows(X, parameters.n_features)
     max_log_resp = np.empty(len(X), X.dtype)
     with thread_limit(n_jobs):
         kernels.score(parameters.model.layout, X, parameters.operands(X.dtype), max_log_resp=max_log_resp)
@@ -197,7 +205,7 @@ def log_highest_resp(parameters: MixtureParameters, X: NDArray, *, n_jobs: int |
 
 def predict(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray[np.int64]:
     """The component of highest responsibility of each row, (n,) int64."""
-    X = _rows(X, parameters)
+    X = _rows(X, parameters.n_features)
     labels = np.empty(len(X), np.int64)
     with thread_limit(n_jobs):
         kernels.score(parameters.model.layout, X, parameters.operands(X.dtype), labels=labels)
@@ -206,18 +214,21 @@ def predict(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = N
 
 def predict_proba(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray:
     """Responsibilities, (n, K), in the rows' dtype."""
-    X = _rows(X, parameters)
+    X = _rows(X, parameters.n_features)
     resp = np.empty((len(X), parameters.n_components), X.dtype)
     with thread_limit(n_jobs):
         kernels.score(parameters.model.layout, X, parameters.operands(X.dtype), resp=resp)
     return resp
 
 
-def _rows(X: NDArray, parameters: MixtureParameters) -> NDArray:
+def _rows(X: NDArray, n_features: int) -> NDArray:
+    """Rows as an array of native byte order with the right number of features; whole numbers become float64."""
     X = np.asarray(X)
-    if X.ndim != 2 or X.shape[1] != parameters.n_features:
-        raise ValueError(f"X has shape {X.shape}, but the parameters are those of {parameters.n_features} features")
-    return X
+    if X.dtype.kind in "iub":
+        X = X.astype(np.float64)
+    if X.ndim != 2 or X.shape[1] != n_features:
+        raise ValueError(f"X has shape {X.shape}, but the parameters are those of {n_features} features")
+    return X if X.dtype.isnative else X.astype(X.dtype.newbyteorder("="))
 
 
 def _accumulate_given(
@@ -231,12 +242,20 @@ def _accumulate_given(
     """Statistics under labels or responsibilities that are given, about the reference points."""
     layout = get_model(covariance_type).layout
     reference = np.asarray(reference, dtype=np.float64)
+    if reference.ndim != 2:
+        raise ValueError(f"reference should have shape (n_components, n_features), but has {reference.shape}")
+    X = _rows(X, reference.shape[1])
     name, values = next(iter(given.items()))
     shape = (len(X),) if name == "labels" else (len(X), len(reference))
     if values.shape != shape:
         raise ValueError(f"{name} should have shape {shape}, but has {values.shape}")
-    if name == "labels" and values.size and values.max() >= len(reference):
-        raise ValueError(f"labels should be below the number of components, {len(reference)}, but reach {values.max()}")
+    if name == "labels":
+        if not np.issubdtype(values.dtype, np.integer):
+            raise ValueError(f"labels should be integers, but are {values.dtype}")
+        if values.size and values.max() >= len(reference):
+            raise ValueError(
+                f"labels should be below the number of components, {len(reference)}, but reach {values.max()}"
+            )
     origin = kernels.shift_origin(reference, X.dtype)
     operands = kernels.Operands(
         origin,
@@ -248,7 +267,7 @@ def _accumulate_given(
         sums = kernels.accumulate(layout, X, operands, sample_weight=sample_weight, **given)
         statistics = _statistics(layout, operands, sums, sample_weight, len(X))
         if layout == "tied":
-            within = _scatter_about_means(statistics, statistics.weight_sums + LEAST_WEIGHT)
+            within = _scatter_about_means(statistics, _positive(statistics))
             if (np.diagonal(statistics.scatter) > LOSSY_RATIO[X.dtype] * np.diagonal(within)).any():
                 sums = kernels.accumulate("full", X, operands, sample_weight=sample_weight, **given)
                 return _pooled(_statistics("full", operands, sums, sample_weight, len(X)))
@@ -276,6 +295,17 @@ def _statistics(
     return SufficientStatistics(
         layout, reference, weight_sums, first_moments, scatter, log_likelihood, float(total_weight)
     )
+
+
+def _positive(statistics: SufficientStatistics) -> NDArray:
+    """The weight sums, above 0."""
+    return statistics.weight_sums + LEAST_WEIGHT * min(1.0, statistics.total_weight)
+
+
+def _has_common_reference(statistics: SufficientStatistics, dtype: np.dtype) -> bool:
+    """Whether all reference points are one point, and one that rows of this dtype can be shifted by exactly."""
+    point = statistics.reference[0]
+    return bool((statistics.reference == point).all() and (point.astype(dtype).astype(np.float64) == point).all())
 
 
 def _is_lossy(statistics: SufficientStatistics, parameters: MixtureParameters, dtype: np.dtype) -> bool:
@@ -320,7 +350,8 @@ def _scatter_about_means(statistics: SufficientStatistics, weight_sums: NDArray)
 
 def rounding_variance(means: NDArray) -> NDArray:
     """The square of the rounding of float64 numbers of this size: no variance can be told from a smaller one."""
-    return (np.finfo(np.float64).eps * means) ** 2
+    with np.errstate(over="ignore"):
+        return (np.finfo(np.float64).eps * means) ** 2
 
 
 def warmup(*, n_jobs: int | None = None) -> list[str]:
@@ -330,18 +361,34 @@ def warmup(*, n_jobs: int | None = None) -> list[str]:
     """
     ready = []
     for dtype in (np.float64, np.float32):
-        X = np.linspace(0, 1, 256, dtype=dtype).reshape(128, 2)
-        for name in COVARIANCE_TYPES:
-            model = get_model(name)
-            identity = model.form.precisions_cholesky(model.regularise(np.zeros(model.form.shape(2, 2)), 1.0))
-            parameters = MixtureParameters(np.array([0.5, 0.5]), np.eye(2), identity, identity, name)
-            accumulate(parameters, X, n_jobs=n_jobs)
-            predict(parameters, X, n_jobs=n_jobs)
-            ready.append(f"{name} {np.dtype(dtype)}")
-        points = np.ascontiguousarray(X[:2])
-        with thread_limit(n_jobs):
-            kernels.random_resp(X, 2, 0, 0, len(X))
-            kernels.seed_step(X, None, points[0], points, points[:1], np.full(len(X), np.inf, dtype))
-            kernels.lloyd_step(X, None, points[0], points)
-        ready.append(f"k-means and random starts {np.dtype(dtype)}")
+        # A few rows run on one thread, many on several: those are two loops to compile.
+        for n_samples in (128, 65_536):
+            for n_features in (*range(1, kernels.UNROLLED_FEATURES + 2),):
+                for name in COVARIANCE_TYPES if n_features in (2, kernels.UNROLLED_FEATURES + 1) else ("full",):
+                    _run_every_pass(name, n_samples, n_features, dtype, n_jobs)
+            _run_initialization(n_samples, dtype, n_jobs)
+        ready += [f"{name} {np.dtype(dtype)}" for name in (*COVARIANCE_TYPES, "k-means and random starts")]
+    covariances = np.tile(np.eye(64), (64, 1, 1))
+    for some in (covariances[:1], covariances):
+        kernels.factor_covariances(some)
     return ready
+
+
+def _run_every_pass(name: str, n_samples: int, n_features: int, dtype: DTypeLike, n_jobs: int | None) -> None:
+    form = get_model(name).form
+    X = np.linspace(0, 1, n_samples * n_features, dtype=dtype).reshape(n_samples, n_features)
+    means = np.stack([X[0], X[-1]]).astype(np.float64)
+    ones = np.ones(form.shape(2, n_features))
+    identity = ones * np.eye(n_features) if form.layout != "diagonal" else ones
+    parameters = MixtureParameters(np.array([0.5, 0.5]), means, identity, identity, name)
+    accumulate(parameters, X, n_jobs=n_jobs)
+    predict(parameters, X, n_jobs=n_jobs)
+
+
+def _run_initialization(n_samples: int, dtype: DTypeLike, n_jobs: int | None) -> None:
+    X = np.linspace(0, 1, n_samples * 2, dtype=dtype).reshape(n_samples, 2)
+    points = np.repeat(X[:2], 8, axis=0)
+    with thread_limit(n_jobs):
+        kernels.random_resp(X, 8, 0, 0, n_samples)
+        kernels.seed_step(X, None, points[0], points, points[:1], np.ones(n_samples, dtype))
+        kernels.lloyd_step(X, None, points[0], points)

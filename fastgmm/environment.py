@@ -9,7 +9,7 @@ from pathlib import Path
 import llvmlite.binding
 import numba
 
-from . import kernels
+from . import fork_guard, kernels
 
 PACKAGES = ("numba", "llvmlite", "numpy", "scipy", "scikit-learn")
 
@@ -17,7 +17,7 @@ PACKAGES = ("numba", "llvmlite", "numpy", "scipy", "scikit-learn")
 def describe_environment() -> dict[str, str]:
     """Versions, CPU, threads and cache folder, by name, as text."""
     with kernels.thread_limit(None) as n_threads:  # starts the threading layer, so that it has a name
-        layer = kernels.threading_layer()
+        layer = fork_guard.running_layer()
     cache = kernels.cache_folder()
     return {
         "fastgmm": _version("fastgmm"),

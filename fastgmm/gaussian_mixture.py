@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn import get_config
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import validate_data
@@ -25,7 +26,7 @@ from .initialization import initial_parameters
 from .kernels import resolve_n_jobs, thread_limit
 from .parameters import MixtureParameters
 from .sources import ArraySource
-from .validation import check_matrices, check_resp, check_shape, check_weights
+from .validation import check_covariances, check_precisions, check_resp, check_shape, check_weights
 
 
 class GaussianMixture(BaseMixture):
@@ -214,7 +215,7 @@ class GaussianMixture(BaseMixture):
         parameters = MixtureParameters.create(
             check_weights(weights, len(means)),
             means,
-            check_matrices(covariances, "covariance", covariance_type, *means.shape),
+            check_covariances(covariances, covariance_type, *means.shape),
             covariance_type,
         )
         estimator._set_fitted(parameters, em.EMResult(parameters), means.dtype)
@@ -249,11 +250,13 @@ class GaussianMixture(BaseMixture):
 
     def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> NDArray:
         """Fit and set the fitted attributes; returns the validated rows."""
-        self._validate_params()
+        if not get_config()["skip_parameter_validation"]:
+            self._validate_params()
         resolve_n_jobs(self.n_jobs)
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         weights = self._sample_weight(sample_weight, X)
-        source = ArraySource(X, weights)
+        # The kernels read either order in place; anything else would be copied at every pass.
+        source = ArraySource(X if X.flags.f_contiguous else np.ascontiguousarray(X), weights)
         self._check_enough_rows(source)
         given = self._check_given(X)
         warm = self._check_warm_start(X)
@@ -263,18 +266,10 @@ class GaussianMixture(BaseMixture):
             except IllDefinedCovarianceError as error:
                 hint = FLOAT32_HINT if X.dtype == np.float32 else ""
                 raise ValueError(f"{ILL_DEFINED}{hint} Here {error.describe()}.") from None
-            collapsed = em.collapsed_components(result.parameters, self.reg_covar)
         self._set_fitted(result.parameters, result, X.dtype)
         if not result.converged and self.max_iter > 0:
             self._warn_not_converged(result.last_change)
-        if len(collapsed):
-            listed = ", ".join(map(str, collapsed[:10])) + (", ..." if len(collapsed) > 10 else "")
-            warnings.warn(
-                f"Component(s) {listed} collapsed: their rows are nearly equal in some direction, and only reg_covar="
-                f"{self.reg_covar:g} (or rounding) keeps their variance positive there. Consider fewer components.",
-                DegenerateComponentWarning,
-                stacklevel=3,
-            )
+        self._warn_degenerate(result.parameters)
         return X
 
     def _best_run(self, source: ArraySource, given: dict[str, Any], warm: MixtureParameters | None) -> em.EMResult:
@@ -282,7 +277,9 @@ class GaussianMixture(BaseMixture):
         random_state = check_random_state(self.random_state)
         progress = Progress(self.verbose, self.verbose_interval)
         best: em.EMResult | None = None
-        for init in range(1 if warm is not None else self.n_init):
+        # Without chance in it a second start would be the first one again.
+        certain = warm is not None or "resp" in given or len(given) == 3
+        for init in range(1 if certain else self.n_init):
             progress.start(init)
             start, lower_bound = warm, -np.inf
             if start is None:
@@ -309,17 +306,18 @@ class GaussianMixture(BaseMixture):
             )
             if self.max_iter > 0:
                 progress.end(result.lower_bound, result.converged)
-            if best is None or result.lower_bound > best.lower_bound:
+            if best is None or not result.lower_bound <= best.lower_bound:
                 best = result
         assert best is not None
         return best
 
     def _set_fitted(self, parameters: MixtureParameters, result: em.EMResult, dtype: np.dtype) -> None:
-        self.weights_ = parameters.weights.astype(dtype)
-        self.means_ = parameters.means.astype(dtype)
-        self.covariances_ = parameters.covariances.astype(dtype)
-        self.precisions_cholesky_ = parameters.precisions_cholesky.astype(dtype)
-        self.precisions_ = parameters.model.form.precisions(parameters.precisions_cholesky).astype(dtype)
+        with np.errstate(over="ignore"):  # a precision may be beyond float32
+            self.weights_ = parameters.weights.astype(dtype)
+            self.means_ = parameters.means.astype(dtype)
+            self.covariances_ = parameters.covariances.astype(dtype)
+            self.precisions_cholesky_ = parameters.precisions_cholesky.astype(dtype)
+            self.precisions_ = parameters.model.form.precisions(parameters.precisions_cholesky).astype(dtype)
         self.converged_ = result.converged
         self.n_iter_ = result.n_iter
         self.lower_bound_ = result.lower_bound
@@ -329,11 +327,11 @@ class GaussianMixture(BaseMixture):
         """As many rows as components, counting a row of weight 3 as three and one of weight 0 not at all."""
         n_samples = len(source.X)
         if source.sample_weight is not None:
-            n_samples = max(np.count_nonzero(source.sample_weight), int(source.sample_weight.sum()))
+            n_samples = max(np.count_nonzero(source.sample_weight), float(np.floor(source.sample_weight.sum())))
         if n_samples < self.n_components:
             raise ValueError(
                 f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
-                f"n_samples = {n_samples}"
+                f"n_samples = {n_samples:.0f}"
             )
 
     def _check_given(self, X: NDArray) -> dict[str, Any]:
@@ -347,7 +345,7 @@ class GaussianMixture(BaseMixture):
             check_shape(means, shape, "means")
             given["means"] = means.astype(np.float64)
         if self.precisions_init is not None:
-            precisions = check_matrices(self.precisions_init, "precision", self.covariance_type, *shape)
+            precisions = check_precisions(self.precisions_init, self.covariance_type, *shape)
             given["precisions"] = precisions.astype(np.float64)
         if self.resp_init is not None:
             given["resp"] = check_resp(self.resp_init, len(X), self.n_components)
@@ -366,6 +364,13 @@ class GaussianMixture(BaseMixture):
                 "anew."
             )
         return self._parameters()
+
+    def _warn_degenerate(self, parameters: MixtureParameters) -> None:
+        for components, what in em.degenerate_components(parameters, self.reg_covar):
+            listed = ", ".join(map(str, components[:10])) + (", ..." if len(components) > 10 else "")
+            warnings.warn(
+                f"Component(s) {listed} {what}. Consider fewer components.", DegenerateComponentWarning, stacklevel=4
+            )
 
     def _warn_duplicates(self, n_distinct: int) -> None:
         if n_distinct < self.n_components:

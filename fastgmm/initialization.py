@@ -23,6 +23,7 @@ from .statistics import SufficientStatistics
 Array = NDArray[np.float64]
 MAX_LLOYD_STEPS, LLOYD_TOLERANCE = 300, 1e-4  # scikit-learn's
 BLOCK_BYTES = 8 * 1024 * 1024
+FARTHEST = {np.dtype(np.float64): 1e290, np.dtype(np.float32): 1e38}
 
 
 class Stream:
@@ -178,14 +179,16 @@ def kmeans_plusplus(source: ArraySource, n_clusters: int, stream: Stream) -> Arr
     origin = point_near(source).astype(X.dtype)
     n_trials = 2 + int(math.log(n_clusters))
     nothing = np.empty((0, X.shape[1]), X.dtype)
-    closest = np.full(len(X), np.inf, X.dtype)
+    # No distance is beyond this, so that sums of them are finite and something to draw from.
+    closest = np.full(len(X), FARTHEST[X.dtype], X.dtype)
     chosen = np.empty((n_clusters, X.shape[1]), X.dtype)
-    chosen[0] = X[_draw_by_weight(source, stream)]
+    draw = _drawer(source, stream)
+    chosen[0] = X[draw()]
     for k in range(1, n_clusters):
         latest = chosen[k - 1 : k] - origin
         potential, rows_a_chunk = kernels.seed_step(X, sample_weight, origin, nothing, latest, closest)
         if not potential.sum() > 0:  # every row is one of those chosen
-            chosen[k] = X[_draw_by_weight(source, stream)]
+            chosen[k] = X[draw()]
             continue
         rows = [
             _draw_by_distance(source, closest, potential[:, 0], rows_a_chunk, stream.uniform()) for _ in range(n_trials)
@@ -200,8 +203,9 @@ def random_rows(source: ArraySource, n_rows: int, stream: Stream) -> Array:
     """Rows drawn by weight, without repeating a row or an equal one as long as that takes few draws; (n_rows, D)."""
     drawn: dict[bytes, NDArray] = {}
     repeated = []
+    draw = _drawer(source, stream)
     for _ in range(20 * n_rows):
-        row = source.X[_draw_by_weight(source, stream)]
+        row = source.X[draw()]
         if drawn.setdefault(row.tobytes(), row) is not row:
             repeated.append(row)
         if len(drawn) == n_rows:
@@ -219,7 +223,8 @@ def _variance(source: ArraySource, origin: NDArray) -> float:
     """About the variance of the rows, averaged over features; 0 if it cannot be represented."""
     centre = np.zeros((1, source.X.shape[1]), source.X.dtype)
     weight_sums, first, inertia = kernels.lloyd_step(source.X, source.sample_weight, origin, centre)
-    variance = inertia / weight_sums[0] - float(((first[0] / weight_sums[0]) ** 2).sum())
+    with np.errstate(over="ignore", invalid="ignore"):
+        variance = inertia / weight_sums[0] - float(((first[0] / weight_sums[0]) ** 2).sum())
     return max(0.0, variance) / source.X.shape[1] if np.isfinite(variance) else 0.0
 
 
@@ -237,12 +242,13 @@ def _from_statistics(statistics: SufficientStatistics, model: CovarianceModel, r
     return Start(weights, means, lambda: estimate_covariances(statistics, model, reg_covar), len(weights))
 
 
-def _draw_by_weight(source: ArraySource, stream: Stream) -> int:
-    """The number of a row drawn with probability proportional to its weight."""
-    u = stream.uniform()
+def _drawer(source: ArraySource, stream: Stream) -> Callable[[], int]:
+    """Draws the numbers of rows, with probability proportional to their weights."""
     if source.sample_weight is None:
-        return int(u * len(source.X))
-    return _invert(source.sample_weight, u * source.sample_weight.sum())
+        return lambda: int(stream.uniform() * len(source.X))
+    cumulative = np.cumsum(source.sample_weight)
+    last = int(np.flatnonzero(source.sample_weight)[-1])
+    return lambda: min(int(np.searchsorted(cumulative, stream.uniform() * cumulative[-1], side="right")), last)
 
 
 def _draw_by_distance(source: ArraySource, closest: NDArray, potential: Array, rows_a_chunk: int, u: float) -> int:

@@ -13,7 +13,7 @@ from .kernels import Operands, shift_origin
 LOG_2_PI = float(np.log(2 * np.pi))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MixtureParameters:
     """Weights, means and covariances of K Gaussian components in D dimensions; float64 throughout.
 
@@ -26,6 +26,11 @@ class MixtureParameters:
     precisions_cholesky : as `covariances`
         Upper triangular P with ``Sigma^-1 = P P^T``; inverse standard deviations for "diag" and "spherical".
     covariance_type : str
+
+    Raises
+    ------
+    ValueError
+        If the arrays' shapes do not fit together.
     """
 
     weights: NDArray[np.float64]
@@ -43,19 +48,22 @@ class MixtureParameters:
         Raises
         ------
         ValueError
-            If a shape is wrong.
+            If a shape is wrong, a number is not finite, or the weights are negative or do not sum to one.
         IllDefinedCovarianceError
             If a covariance is not positive definite; a ValueError that names the components.
         """
         model = get_model(covariance_type)
         weights, means, covariances = (np.array(a, dtype=np.float64) for a in (weights, means, covariances))
-        if means.ndim != 2:
-            raise ValueError(f"means should have shape (n_components, n_features), but have {means.shape}")
-        shapes = {"weights": (weights, means.shape[:1]), "covariances": (covariances, model.form.shape(*means.shape))}
-        for name, (array, shape) in shapes.items():
-            if array.shape != shape:
-                raise ValueError(f"{name} should have shape {shape} for {covariance_type!r}, but have {array.shape}")
+        _check_shapes(weights, means, {"covariances": covariances}, covariance_type)
+        if not (np.isfinite(means).all() and np.isfinite(weights).all()):
+            raise ValueError("weights and means should be finite")
+        if (weights < 0).any() or abs(weights.sum() - 1) > 1e-6:
+            raise ValueError(f"weights should not be negative and should sum to one, but are {weights}")
         return cls(weights, means, covariances, model.form.precisions_cholesky(covariances), covariance_type)
+
+    def __post_init__(self) -> None:
+        others = {"covariances": self.covariances, "precisions_cholesky": self.precisions_cholesky}
+        _check_shapes(self.weights, self.means, others, self.covariance_type)
 
     @property
     def model(self) -> CovarianceModel:
@@ -89,3 +97,16 @@ class MixtureParameters:
         if form.layout == "tied":
             means = means @ factor[0].T
         return Operands(*(np.ascontiguousarray(a, dtype=dtype) for a in (origin, means, factor, log_coef)))
+
+
+def _check_shapes(weights: NDArray, means: NDArray, others: dict[str, NDArray], covariance_type: str) -> None:
+    if means.ndim != 2:
+        raise ValueError(f"means should have shape (n_components, n_features), but have {means.shape}")
+    form_shape = get_model(covariance_type).form.shape(*means.shape)
+    shapes = {"weights": (weights, means.shape[:1]), **{name: (array, form_shape) for name, array in others.items()}}
+    for name, (array, shape) in shapes.items():
+        if array.shape != shape:
+            raise ValueError(
+                f"{name} should have shape {shape} for {covariance_type!r} and means of shape {means.shape}, "
+                f"but have {array.shape}"
+            )

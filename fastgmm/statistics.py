@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SufficientStatistics:
     """Weighted moments of rows, by component, and their log-likelihood.
 
@@ -24,7 +24,7 @@ class SufficientStatistics:
     layout : {"full", "diagonal", "tied"}
         Which second moments are kept.
     reference : (K, D)
-        The reference point c_k of each component, in the units of the rows; for "tied" the same for all.
+        The reference point c_k of each component, in the units of the rows.
     weight_sums : (K,)
         ``n_k = sum_i w_i r_ik``, with w the rows' weights and r their responsibilities.
     first_moments : (K, D)

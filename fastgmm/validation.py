@@ -29,22 +29,36 @@ def check_weights(weights: ArrayLike, n_components: int) -> NDArray:
     return weights
 
 
-def check_matrices(matrices: ArrayLike, what: str, covariance_type: str, n_components: int, n_features: int) -> NDArray:
-    """Covariances or precisions: right shape, positive (definite)."""
-    form, name = get_model(covariance_type).form, f"{covariance_type} {what}"
+def check_precisions(precisions: ArrayLike, covariance_type: str, n_components: int, n_features: int) -> NDArray:
+    """Precisions of the right shape that are positive (definite)."""
+    form, name = get_model(covariance_type).form, f"{covariance_type} precision"
     shape = form.shape(n_components, n_features)
-    matrices = check_array(matrices, dtype=[np.float64, np.float32], ensure_2d=False, allow_nd=len(shape) > 2)
-    check_shape(matrices, shape, name)
-    problem = form.precision_problem(matrices)
+    precisions = check_array(precisions, dtype=[np.float64, np.float32], ensure_2d=False, allow_nd=len(shape) > 2)
+    check_shape(precisions, shape, name)
+    problem = form.precision_problem(precisions)
     if problem is not None:
         raise ValueError(f"'{name}' should be {problem}")
-    return matrices
+    return precisions
+
+
+def check_covariances(covariances: ArrayLike, covariance_type: str, n_components: int, n_features: int) -> NDArray:
+    """Covariances of the right shape and symmetric; factoring them shows whether they are positive definite."""
+    shape = get_model(covariance_type).form.shape(n_components, n_features)
+    covariances = check_array(
+        covariances, dtype=np.float64, ensure_2d=False, allow_nd=len(shape) > 2, input_name="covariances"
+    )
+    check_shape(covariances, shape, "covariances")
+    matrices = get_model(covariance_type).layout != "diagonal"
+    if matrices and not np.allclose(covariances, covariances.swapaxes(-1, -2)):
+        raise ValueError("The parameter 'covariances' should be symmetric")
+    return covariances
 
 
 def check_resp(resp: ArrayLike, n_samples: int, n_components: int) -> NDArray:
     """Labels, as int32, or responsibilities."""
     if np.ndim(resp) == 1:
         labels = check_array(resp, ensure_2d=False, dtype=None, input_name="resp_init")
+        labels = labels.astype(np.int32) if labels.dtype == np.bool_ else labels
         check_shape(labels, (n_samples,), "resp_init")
         if not (np.issubdtype(labels.dtype, np.number) and (labels == np.floor(labels)).all()):
             raise ValueError("The parameter 'resp_init' should hold integer labels, but some are no integers")

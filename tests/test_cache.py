@@ -21,7 +21,7 @@ FIT = """
     operands = kernels.Operands(np.zeros(1), np.zeros((1, 1)), np.ones((1, 1, 1)), np.zeros(1))
     out = np.empty(3)
     kernels.score("diagonal", np.arange(3.0)[:, None], operands, log_prob_norm=out)
-    stats = passes.kernel("score", "diagonal", np.dtype(float)).chunk.stats
+    stats = passes.kernel("score", "diagonal", np.dtype(float), 1).chunk.stats
     print(json.dumps([out.tolist(), sum(stats.cache_hits.values()), sum(stats.cache_misses.values())]))
 """
 
@@ -57,8 +57,8 @@ def test_second_process_finds_the_first_ones_code_and_an_edited_leaf_is_compiled
     assert run(package, **environment) == [values, 1, 0]
     leaf = package / "fastgmm" / "kernels" / "diagonal.py"  # not the file of the kernel that is cached
     text = leaf.read_text()
-    assert "half = x.dtype.type(0.5)" in text
-    leaf.write_text(text.replace("half = x.dtype.type(0.5)", "half = x.dtype.type(1.5)"))
+    assert text.count("e.constant(-0.5)") == 1
+    leaf.write_text(text.replace("e.constant(-0.5)", "e.constant(-1.5)"))
     assert run(package, **environment) == [[0.0, -1.5, -6.0], 0, 1]
     assert run(package, **environment) == [[0.0, -1.5, -6.0], 1, 0]
 
@@ -92,20 +92,71 @@ def test_without_a_writable_folder_it_still_works(package):
     assert not (package / "unused").exists()
 
 
-@pytest.mark.skipif(os.name != "posix", reason="permissions")
-def test_read_only_installation(package):
-    """Neither the home directory nor the package can be written (by anyone but root)."""
+def test_no_folder_at_all(package):
+    """Neither the user's cache folder nor the package's can be made: files stand in their places."""
     home = package / "home"
-    home.write_text("")  # not a folder
-    kernels_folder = package / "fastgmm" / "kernels"
-    (kernels_folder / "__pycache__").mkdir()
-    mode = kernels_folder.stat().st_mode
-    os.chmod(kernels_folder, stat.S_IREAD | stat.S_IEXEC)
+    home.write_text("")
+    (package / "fastgmm" / "kernels" / "__pycache__").write_text("")
+    environment = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+    for _ in range(2):
+        assert run(package, **environment) == [[0.0, -0.5, -2.0], 0, 1]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_filled_folder_that_is_read_only_now(package):
+    environment = {"NUMBA_CACHE_DIR": str(package / "cache")}
+    values, _, _ = run(package, **environment)
+    folders = [package / "cache", *(package / "cache").rglob("*/")]
+    for folder in folders:
+        folder.chmod(stat.S_IREAD | stat.S_IEXEC)
     try:
-        environment = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
-        assert run(package, **environment)[0] == [0.0, -0.5, -2.0]
+        assert run(package, **environment) == [values, 1, 0]
     finally:
-        os.chmod(kernels_folder, mode)
+        for folder in folders:
+            folder.chmod(stat.S_IRWXU)
+
+
+def test_read_only_folders_are_read(tmp_path, monkeypatch):
+    """What root cannot be kept from writing: the folder for saving is none, the ones for loading are still there."""
+    monkeypatch.setattr(cache, "_candidates", lambda: [tmp_path / "first", tmp_path / "second"])
+    monkeypatch.setattr(cache, "cache_folder", lambda: None)
+    kernel = cache.KernelCache(run, {})
+    seen = []
+    monkeypatch.setattr(kernel, "_file_name", lambda *key: "name.bin")
+    monkeypatch.setattr(Path, "read_bytes", lambda path: seen.append(path) or b"")
+    kernel.load_overload((), _Context)
+    assert seen == [tmp_path / "first" / "name.bin", tmp_path / "second" / "name.bin"]
+
+
+class _Context:
+    @staticmethod
+    def refresh():
+        pass
+
+    @staticmethod
+    def codegen():
+        pass
+
+
+def test_code_compiled_from_sources_that_have_changed_since_is_not_kept(package):
+    """A package that is upgraded under a running process: what that compiles is of the old sources."""
+    environment = {"NUMBA_CACHE_DIR": str(package / "cache")}
+    leaf = package / "fastgmm" / "kernels" / "diagonal.py"
+    late_edit = textwrap.dedent(FIT).replace(
+        "out = np.empty(3)",
+        f"out = np.empty(3); import pathlib; p = pathlib.Path({str(leaf)!r}); "
+        "p.write_text(p.read_text().replace('e.constant(-0.5)', 'e.constant(-1.5)'))",
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", late_edit],
+        env={**os.environ, "PYTHONPATH": str(package), **environment},
+        cwd=package,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "[0.0, -0.5, -2.0]" in done.stdout
+    assert run(package, **environment) == [[0.0, -1.5, -6.0], 0, 1]
 
 
 def test_old_versions_are_forgotten(tmp_path):

@@ -145,8 +145,9 @@ def test_no_convergence_is_said():
 
 def test_duplicates_get_the_warning_of_k_means():
     X = np.repeat([[0.0, 0.0], [1.0, 1.0]], 10, axis=0)
-    with pytest.warns(
-        ConvergenceWarning, match=r"Number of distinct clusters \(2\) found smaller than n_clusters \(3\)"
+    with (
+        pytest.warns(DegenerateComponentWarning, match="are empty: no row belongs to them"),
+        pytest.warns(ConvergenceWarning, match=r"distinct clusters \(2\) found smaller than n_clusters \(3\)"),
     ):
         GaussianMixture(3, reg_covar=1e-3).fit(X)
 
@@ -299,13 +300,15 @@ def test_from_parameters(covariance_type):
 
 
 def test_from_parameters_checks_them():
-    with pytest.raises(ValueError, match="'full covariance' should be symmetric, positive-definite"):
-        GaussianMixture.from_parameters([1.0], [[0.0, 0.0]], [[[1.0, 2.0], [2.0, 1.0]]])
-    with pytest.raises(ValueError, match="'spherical covariance' should be positive"):
+    with pytest.raises(ValueError, match="the covariance of component 1 is not positive definite"):
+        GaussianMixture.from_parameters([0.5, 0.5], [[0.0, 0.0]] * 2, [np.eye(2), [[1.0, 2.0], [2.0, 1.0]]])
+    with pytest.raises(ValueError, match="The parameter 'covariances' should be symmetric"):
+        GaussianMixture.from_parameters([1.0], [[0.0, 0.0]], [[[1.0, 0.5], [0.0, 1.0]]])
+    with pytest.raises(ValueError, match="the covariance of component 0 is not positive definite"):
         GaussianMixture.from_parameters([1.0], [[0.0, 0.0]], [0.0], covariance_type="spherical")
     with pytest.raises(ValueError, match="The parameter 'weights' should be normalized"):
         GaussianMixture.from_parameters([0.5], [[0.0]], [1.0], covariance_type="spherical")
-    with pytest.raises(ValueError, match=r"'diag covariance' should have the shape of \(1, 2\), but got \(1,\)"):
+    with pytest.raises(ValueError, match=r"'covariances' should have the shape of \(1, 2\), but got \(1,\)"):
         GaussianMixture.from_parameters([1.0], [[0.0, 0.0]], [1.0], covariance_type="diag")
     with pytest.raises(ValueError, match="The 'covariance_type' parameter of GaussianMixture must be"):
         GaussianMixture.from_parameters([1.0], [[0.0, 0.0]], [1.0], covariance_type="oblong")

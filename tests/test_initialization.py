@@ -196,15 +196,49 @@ def test_precisions_given_spare_an_ill_defined_covariance():
     np.testing.assert_allclose(np.sort(parameters.means[:, 0]), [0, 1])
 
 
-def test_starts_far_from_zero():
+@pytest.mark.parametrize("init_params", INIT_PARAMS)
+def test_starts_far_from_zero(init_params):
     X, _ = blobs()
     for dtype, shift, digits in ((np.float64, 1e8, 1e-6), (np.float32, 1e4, 1e-2)):
         rows = (X + shift).astype(dtype)
-        for init_params in INIT_PARAMS:
-            near, _ = initial_parameters(
-                ArraySource((rows.astype(float) - shift).astype(dtype)), 3, init_params="kmeans"
-            )
-            far, _ = initial_parameters(ArraySource(rows), 3, init_params="kmeans")
+        near, _ = initial_parameters(
+            ArraySource((rows.astype(float) - shift).astype(dtype)), 3, init_params=init_params
+        )
+        far, _ = initial_parameters(ArraySource(rows), 3, init_params=init_params)
+        if init_params == "random":  # depends on what stands in a row: other numbers, but as near to the whole
+            np.testing.assert_allclose(far.means - shift, near.means, atol=1)
+        else:
             np.testing.assert_allclose(far.means - shift, near.means, atol=digits)
             np.testing.assert_allclose(far.covariances, near.covariances, atol=digits)
-            assert np.isfinite(initial_parameters(ArraySource(rows), 3, init_params=init_params)[0].means).all()
+
+
+@pytest.mark.parametrize("init_params", INIT_PARAMS)
+def test_absent_rows_do_not_matter_however_far_they_are(init_params):
+    """A float32 fill value with weight 0: squares of its distances overflow."""
+    X = blobs(n_components=10, n_samples=1000, separation=20)[0].astype(np.float32)
+    with_fill = np.vstack([X, np.full((1, 3), 9.96921e36, np.float32)])
+    weights = np.append(np.ones(1000), 0.0)
+    for seed in range(3):
+        options = {"init_params": init_params, "seed": seed, "covariance_type": "diag"}
+        a, _ = initial_parameters(ArraySource(X, np.ones(1000)), 10, **options)
+        b, _ = initial_parameters(ArraySource(with_fill, weights), 10, **options)
+        np.testing.assert_allclose(b.means, a.means, atol=1e-3)
+
+
+def test_a_row_far_away_is_drawn_as_a_centre():
+    X = np.vstack([np.random.default_rng(0).normal(size=(100, 2)), [[1e30, 1e30]]]).astype(np.float32)
+    for seed in range(5):
+        points = kmeans_plusplus(ArraySource(X), 3, Stream(seed))
+        assert (points == np.float32(1e30)).all(axis=1).any()
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-18, 1e12, 1e300])
+def test_unit_of_weights_does_not_matter(scale):
+    X, _ = blobs()
+    weights = np.random.default_rng(0).uniform(size=len(X))
+    for dtype in DTYPES:
+        rows = X.astype(dtype)
+        a, _ = initial_parameters(ArraySource(rows, weights), 3)
+        b, _ = initial_parameters(ArraySource(rows, weights * scale), 3)
+        np.testing.assert_allclose(b.means, a.means, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(b.covariances, a.covariances, rtol=1e-4, atol=1e-6)

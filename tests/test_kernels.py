@@ -1,17 +1,19 @@
 """The compiled passes against the naive twin: layouts, dtypes, shapes around tile edges. Also without a compiler."""
 
+import inspect
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
 import reference
 from fastgmm import kernels
 from fastgmm.covariance import get_model
-from fastgmm.kernels import full, numerics, passes, rows, tiles
+from fastgmm.kernels import numerics, passes, responsibilities, rows, simd, tied, tiles
 from helpers import COVARIANCE_TYPES, full_covariances, random_parameters, random_rows
 
 DTYPES = [np.float64, np.float32]
@@ -192,56 +194,126 @@ def test_row_of_weight_0_adds_nothing_however_far_it_is():
         np.testing.assert_array_equal(a, b)
 
 
+def operation(emit):
+    """A tile operation that applies an emitting function of one vector to every entry of a tile."""
+
+    def naive(x, n, y_out):
+        pass
+
+    def emit_all(e, x, n, y_out):
+        for i in e.each(0, n, e.width):
+            y_out[i] = emit(e, x[i])
+
+    applied = simd.tile_operation(naive)(emit_all)
+    return numba.njit(lambda x, n, y_out: applied(x, n, y_out))
+
+
+@pytest.mark.skipif(not JIT, reason="emitted code")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_exp(dtype):
-    function = numerics.exp_float64 if dtype is np.float64 else numerics.exp_float32
     low = -679 if dtype is np.float64 else -74
-    x = np.linspace(low, 0, 2001 if JIT else 101).astype(dtype)
-    result = np.array([function(value) for value in x])
+    special = [0.0, -1e30, -np.inf, np.nan, -1e-300, -1e-20]
+    x = np.concatenate([np.linspace(low, 0, 4096 - 64), np.resize(special, 64)]).astype(dtype)
+    result = np.empty_like(x)
+    operation(numerics.exp)(x, len(x), result)
     truth = np.exp(x.astype(np.longdouble))
-    assert np.abs(result / truth - 1).max() < (4e-16 if dtype is np.float64 else 2e-7)
-    assert function(dtype(0)) == 1
-    assert function(dtype(-1e30)) == 0
-    assert function(dtype(-np.inf)) == 0
-    with np.errstate(invalid="ignore"):
-        assert np.isnan(function(dtype(np.nan)))
+    regular = slice(0, 4096 - 64)
+    assert np.abs(result[regular] / truth[regular] - 1).max() < (3e-16 if dtype is np.float64 else 2e-7)
+    np.testing.assert_array_equal(result[-64:][:6], [1, 0, 0, np.nan, 1, 1])
 
 
+@pytest.mark.skipif(not JIT, reason="emitted code")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_log(dtype):
-    function = numerics.log_float64 if dtype is np.float64 else numerics.log_float32
-    x = np.concatenate([1 + np.geomspace(1e-6, 1, 500 if JIT else 50), np.geomspace(1e-30, 1e30, 501)]).astype(dtype)
-    result = np.array([function(value) for value in x])
-    truth = np.log(x.astype(np.longdouble))
-    error = np.abs(result - truth) / np.maximum(np.abs(truth), np.finfo(dtype).tiny)
+    x = np.concatenate([1 + np.geomspace(1e-6, 1, 512), np.geomspace(1e-30, 1e30, 3582), [1, np.nan]]).astype(dtype)
+    result = np.empty_like(x)
+    operation(numerics.log)(x, len(x), result)
+    truth = np.log(x[:-2].astype(np.longdouble))
+    error = np.abs(result[:-2] - truth) / np.maximum(np.abs(truth), np.finfo(dtype).tiny)
     assert error[truth != 0].max() < (5e-16 if dtype is np.float64 else 3e-7)
-    assert function(dtype(1)) == 0
-    with np.errstate(invalid="ignore"):
-        assert np.isnan(function(dtype(np.nan)))
+    assert result[-2] == 0
+    assert np.isnan(result[-1])
 
 
+def compiled(operation, naive):
+    """An operation as a kernel calls it."""
+    names = ", ".join(inspect.signature(naive).parameters)
+    namespace = {"operation": operation}
+    exec(f"def call({names}):\n    operation({names})", namespace)
+    return numba.njit(namespace["call"])
+
+
+LAYOUT_SHAPES = [(k, d) for k in (1, 2, 3, 5, 6, 7) for d in (1, 4, 7)] + [(2, d) for d in range(1, 19)]
+
+
+@pytest.mark.skipif(not JIT, reason="emitted code")
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n_features", range(1, 14))
-def test_register_tiles_against_their_twins(n_features, dtype):
-    """The emitted code of the full layout, operation by operation, for every rest of D by 4."""
-    rng = np.random.default_rng(n_features)
+@pytest.mark.parametrize("layout", ["full", "diagonal", "tied"])
+def test_operations_of_a_layout_against_their_naive_twins(layout, dtype):
+    """For every rest of K and D by the sizes of blocks, unrolled or not."""
+    module = passes.LAYOUTS[layout]
     n, width = 128, 136
-    x = rng.normal(size=(n_features, width)).astype(dtype)
-    means = rng.normal(size=(2, n_features)).astype(dtype)
-    factor = np.tril(rng.normal(size=(2, n_features, n_features))).astype(dtype)
-    log_coef, resp = rng.normal(size=2).astype(dtype), rng.uniform(size=(2, width)).astype(dtype)
-    work = np.empty((2 * n_features, width), dtype)
-    log_prob, twin = np.zeros((2, width), dtype), np.zeros((2, width), dtype)
-    full.log_prob_tile(x, n, means, factor, log_coef, work, log_prob)
-    first, scatter = np.zeros((2, n_features)), np.zeros((2, n_features, n_features))
-    first_twin, scatter_twin = first.copy(), scatter.copy()
-    full.add_moments(x, n, resp, means, work, first, scatter)
-    for k in range(2):
-        full.component_log_prob(x, n, means, factor, log_coef, k, work, twin)
-        full.component_moments(x, n, resp, means, k, work, first_twin, scatter_twin)
-    assert_close(log_prob[:, :n], twin[:, :n], dtype)
-    assert_close(first, first_twin, dtype, n)
-    assert_close(np.tril(scatter), np.tril(scatter_twin), dtype, n)
+    for n_components, n_features in LAYOUT_SHAPES:
+        rng = np.random.default_rng(n_features)
+        shape = {"full": (n_components, n_features), "diagonal": (n_components, 1), "tied": (1, n_features)}[layout]
+        x = rng.normal(size=(n_features, width)).astype(dtype)
+        means, factor = rng.normal(size=(n_components, n_features)), rng.normal(size=(*shape, n_features))
+        factor = factor if layout == "diagonal" else np.tril(factor)
+        means, factor = means.astype(dtype), factor.astype(dtype)
+        log_coef = rng.normal(size=n_components).astype(dtype)
+        resp = rng.uniform(size=(n_components, width)).astype(dtype)
+        work = np.full((module.work_rows(n_components, n_features), width), np.nan, dtype)
+        operations = module.operations(n_features)
+        results = []
+        for log_prob_tile in (compiled(operations["log_prob_tile"], module.log_prob_tile), module.log_prob_tile):
+            top, log_prob = np.zeros(width, dtype), np.zeros((n_components, width), dtype)
+            log_prob_tile(x, n, means, factor, log_coef, work, top, log_prob)
+            results.append((top, log_prob))
+        for a, b in zip(*results, strict=True):
+            assert_close(a[..., :n], b[..., :n], dtype)
+            np.testing.assert_array_equal(a[..., n:], 0)  # nothing beyond the columns in use
+        add_moments, naive = (
+            (numba.njit(operations["add_moments"].py_func), _naive_tied_moments)
+            if layout == "tied"
+            else (compiled(operations["add_moments"], module.add_moments), module.add_moments)
+        )
+        results = []
+        for add in (add_moments, naive):
+            sums, first = np.ones(n_components), np.ones((n_components, n_features))
+            scatter = np.ones((*shape, n_features))
+            add(x, n, resp.copy(), means, work, sums, first, scatter)
+            results.append((sums, first, scatter if layout == "diagonal" else np.tril(scatter)))
+        for a, b in zip(*results, strict=True):
+            assert_close(a, b, dtype, n)
+
+
+def _naive_tied_moments(x, n, resp, means, work, weight_sums_out, first_out, scatter_out):
+    tied.add_first_moments(x, n, resp, weight_sums_out, first_out)
+    scatter_out[0] += np.tril((resp[:, :n].sum(axis=0) * x[:, :n]) @ x[:, :n].T)
+
+
+@pytest.mark.skipif(not JIT, reason="emitted code")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_components", [1, 2, 3, 10])
+def test_responsibilities_against_their_naive_twins(n_components, dtype):
+    rng = np.random.default_rng(0)
+    n, width = 192, 200
+    weight = rng.uniform(size=width).astype(dtype)
+    weight[5] = 0
+    log_prob = (20 * rng.normal(size=(n_components, width)) - 500).astype(dtype)
+    log_prob[0, 7] = -np.inf if n_components > 1 else -3
+    top = log_prob.max(axis=0)
+    for name, operation in responsibilities.operations().items():
+        naive = getattr(responsibilities, name)
+        results = []
+        for call in (compiled(operation, naive), naive):
+            resp, norm = log_prob.copy(), np.zeros(width, dtype)
+            call(resp, n, top, weight, norm)
+            results.append((resp, norm))
+        (resp, norm), (expected, expected_norm) = results
+        np.testing.assert_allclose(norm, expected_norm, rtol=4 * np.finfo(dtype).eps)
+        np.testing.assert_allclose(resp[:, :n], expected[:, :n], rtol=100 * TOLERANCE[dtype], atol=1e-18)
+        np.testing.assert_array_equal(resp[:, n:], log_prob[:, n:])
 
 
 def test_factors_of_covariances():
@@ -328,7 +400,7 @@ def test_every_memory_layout_of_rows_gives_the_same_bits(dtype, tmp_path):
         for a, b in zip(kernels.accumulate("full", view, operands), result, strict=True):
             np.testing.assert_array_equal(a, b)
     if JIT:
-        assert len(passes.kernel("accumulate", "full", np.dtype(dtype)).signatures) == 1
+        assert len(passes.kernel("accumulate", "full", np.dtype(dtype), 5).signatures) == 1
 
 
 def test_rows_of_the_wrong_kind_are_refused():
@@ -345,7 +417,8 @@ def test_tiling_depends_on_the_shape_alone_and_covers_all_rows():
         for scratch_rows, partial_bytes in ((10, 100), (500, 5_000_000)):
             cut = rows.tiling(n_samples, scratch_rows, 8, partial_bytes)
             assert (cut.n_chunks - 1) * cut.rows_a_chunk < n_samples <= cut.n_chunks * cut.rows_a_chunk
-            assert cut.rows_a_chunk % cut.width == 0
+            assert cut.width <= cut.rows_a_chunk
+            assert cut.rows_a_chunk % tiles.COLUMN_MULTIPLE == 0
             assert cut.width % tiles.COLUMN_MULTIPLE == 0
             assert cut.n_chunks <= rows.MAX_CHUNKS
 

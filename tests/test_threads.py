@@ -15,8 +15,9 @@ import joblib
 import numba
 import numpy as np
 import pytest
+from sklearn.base import clone
 
-from fastgmm import GaussianMixture
+from fastgmm import GaussianMixture, fork_guard
 from fastgmm.engine import accumulate
 from fastgmm.kernels import passes, resolve_n_jobs, runtime, thread_limit, threads
 from helpers import COVARIANCE_TYPES, blobs, random_parameters
@@ -25,6 +26,12 @@ FITTED = ("weights_", "means_", "covariances_", "precisions_cholesky_", "lower_b
 SEVERAL = min(4, numba.config.NUMBA_NUM_THREADS)
 needs_threads = pytest.mark.skipif(SEVERAL < 2, reason="one core")
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+
+
+@pytest.fixture(autouse=True)
+def threads_for_any_pass(monkeypatch):
+    """Small passes too, so that what is tested happens on threads."""
+    monkeypatch.setattr(runtime, "WORTH_THREADS", 0)
 
 
 def assert_same_bits(a, b):
@@ -126,7 +133,7 @@ def test_one_signature_a_dtype(tmp_path):
         GaussianMixture(2, random_state=0).fit_predict(single)
     for operation in ("accumulate", "score"):
         for dtype in (np.float64, np.float32):
-            assert len(passes.kernel(operation, "full", np.dtype(dtype)).signatures) == 1
+            assert len(passes.kernel(operation, "full", np.dtype(dtype), 3).signatures) == 1
 
 
 def test_calls_from_several_threads():
@@ -152,9 +159,10 @@ def test_calls_from_several_threads():
 
 @pytest.mark.parametrize("backend", ["threading", "loky", "multiprocessing"])
 def test_calls_from_joblib_workers(backend):
-    X, _ = blobs(n_samples=5000)
-    expected = GaussianMixture(3, random_state=0).fit(X)
-    calls = [joblib.delayed(GaussianMixture(3, random_state=0).fit)(X) for _ in range(4)]
+    X, _ = blobs(n_samples=30_000)
+    model = GaussianMixture(8, random_state=0, max_iter=3, tol=1e3)  # large enough for threads in a new process too
+    expected = clone(model).fit(X)
+    calls = [joblib.delayed(clone(model).fit)(X) for _ in range(4)]
     for model in joblib.Parallel(n_jobs=2, backend=backend)(calls):
         assert_same_bits(model, expected)
 
@@ -182,6 +190,8 @@ FORK_AND_THREADS = """
     import numpy as np
     import numba
     from fastgmm import GaussianMixture
+    from fastgmm.kernels import runtime
+    runtime.WORTH_THREADS = 0
     X = np.random.default_rng(0).normal(size=(20_000, 3))
     fit = lambda: GaussianMixture(2, random_state=0, max_iter=3, tol=1e3).fit(X).means_
     expected = fit()
@@ -215,9 +225,10 @@ def test_child_forked_before_any_fit_still_uses_threads():
     code = """
         import os, sys
         import fastgmm, numpy as np
-        from fastgmm.kernels import threads
+        from fastgmm.kernels import runtime, threads
         pid = os.fork()
         if pid == 0:
+            runtime.WORTH_THREADS = 0
             fastgmm.GaussianMixture(2).fit(np.random.default_rng(0).normal(size=(20_000, 3)))
             os._exit(0 if threads.may_run_parallel() else 3)
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
@@ -227,10 +238,34 @@ def test_child_forked_before_any_fit_still_uses_threads():
 
 def test_the_guard_knows_the_dangers(monkeypatch):
     assert threads.may_run_parallel()
-    monkeypatch.setattr(threads, "threading_layer", lambda: "omp")
-    threads._after_fork_in_child()
-    assert not threads.may_run_parallel()
-    monkeypatch.setattr(threads, "_forked_from_openmp", False)
-    monkeypatch.setattr(threads, "threading_layer", lambda: "tbb")
-    threads._after_fork_in_child()
+    monkeypatch.setattr(fork_guard, "forked_from_openmp", False)  # and again when the test is over
+    monkeypatch.setattr(fork_guard, "running_layer", lambda: "tbb")
+    fork_guard._after_fork_in_child()
     assert threads.may_run_parallel()
+    monkeypatch.setattr(fork_guard, "running_layer", lambda: "omp")
+    fork_guard._after_fork_in_child()
+    assert not threads.may_run_parallel()
+
+
+@needs_fork
+def test_child_that_loads_the_kernels_after_the_fork():
+    """The parent has imported the package, but ran somebody else's parallel kernel."""
+    code = """
+        import os, sys
+        import fastgmm, numba, numpy as np
+
+        @numba.njit(parallel=True)
+        def other(x):
+            for i in numba.prange(len(x)):
+                x[i] = i
+
+        other(np.zeros(1000))
+        pid = os.fork()
+        if pid == 0:
+            from fastgmm.kernels import runtime
+            runtime.WORTH_THREADS = 0
+            fastgmm.GaussianMixture(2).fit(np.random.default_rng(0).normal(size=(50_000, 3)))
+            os._exit(0)
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    """
+    run_python(code)

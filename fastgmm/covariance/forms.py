@@ -32,6 +32,9 @@ class IllDefinedCovarianceError(ValueError):
         self.components = [int(k) for k in components]
         super().__init__(self.describe())
 
+    def __reduce__(self) -> tuple:
+        return type(self), (self.components,)  # to be raised across processes
+
     def describe(self) -> str:
         """Which covariances, as a phrase."""
         if not self.components:
@@ -109,7 +112,8 @@ class _Scales(Form):
         return 1 / np.sqrt(covariances)
 
     def precisions(self, precisions_cholesky: Array) -> Array:
-        return precisions_cholesky**2
+        with np.errstate(over="ignore"):
+            return precisions_cholesky**2
 
     def covariances(self, precisions_cholesky: Array) -> Array:
         return 1 / precisions_cholesky**2

@@ -27,12 +27,14 @@ from numpy.typing import ArrayLike
 
 from . import cholesky, kmeans, passes
 from .cache import cache_folder
+from .full import UNROLLED as UNROLLED_FEATURES
 from .random_resp import random_resp as _random_resp
 from .rows import read_only, rows_view, shift_origin, tiling, weights_view
 from .simd import VECTOR_BITS
-from .threads import resolve_n_jobs, thread_limit, threading_layer
+from .threads import resolve_n_jobs, thread_limit
 
 __all__ = [
+    "UNROLLED_FEATURES",
     "VECTOR_BITS",
     "Operands",
     "accumulate",
@@ -45,7 +47,6 @@ __all__ = [
     "seed_step",
     "shift_origin",
     "thread_limit",
-    "threading_layer",
 ]
 
 
@@ -122,17 +123,18 @@ def accumulate(
         "tied": (int(with_scatter), n_features, n_features),
     }[layout]
     size = n_components * (n_features + 1) + int(np.prod(scatter_shape))
-    cut = tiling(n_samples, 5 + n_features + n_components + n_work, dtype.itemsize, 8 * size)
+    weights, scale = weights_view(sample_weight, n_samples)
+    cut = tiling(n_samples, 4 + n_features + n_components + n_work, dtype.itemsize, 8 * size)
     weight_sums, first = np.zeros((cut.n_chunks, n_components)), np.zeros((cut.n_chunks, n_components, n_features))
     scatter, log_likelihood = np.zeros((cut.n_chunks, *scatter_shape)), np.zeros(cut.n_chunks)
-    passes.kernel("accumulate", layout, dtype)(
+    passes.kernel("accumulate", layout, dtype, n_features)(
         cut.n_chunks,
         *rows,
         n_samples,
         cut.rows_a_chunk,
         cut.width,
         n_work,
-        weights_view(sample_weight, n_samples),
+        weights,
         read_only(np.empty(0, np.int32) if labels is None else np.ascontiguousarray(labels, np.int32)),
         read_only(np.empty((0, 0), dtype) if resp is None else np.ascontiguousarray(resp, dtype)),
         *operands,
@@ -145,7 +147,12 @@ def accumulate(
     total = scatter.sum(axis=0)
     if layout != "diagonal":
         total = np.tril(total) + np.tril(total, -1).swapaxes(-1, -2)
-    return weight_sums.sum(axis=0), first.sum(axis=0), total, float(log_likelihood.sum(axis=0))
+    return (
+        scale * weight_sums.sum(axis=0),
+        scale * first.sum(axis=0),
+        total if scale == 1 else scale * total,
+        scale * float(log_likelihood.sum()),
+    )
 
 
 def score(
@@ -177,9 +184,9 @@ def score(
     n_samples, (n_components, n_features) = X.shape[0], operands.means.shape
     n_work = passes.LAYOUTS[layout].work_rows(n_components, n_features)
     dtype = rows.flat.dtype
-    cut = tiling(n_samples, 5 + n_features + n_components + n_work, dtype.itemsize)
+    cut = tiling(n_samples, 4 + n_features + n_components + n_work, dtype.itemsize)
     nothing = np.empty(0, dtype)
-    passes.kernel("score", layout, dtype)(
+    passes.kernel("score", layout, dtype, n_features)(
         cut.n_chunks,
         *rows,
         n_samples,
@@ -271,15 +278,16 @@ def seed_step(
     rows_a_chunk : int
     """
     rows = rows_view(X)
-    cut = tiling(len(X), 5 + X.shape[1], rows.flat.dtype.itemsize)
+    cut = tiling(len(X), 4 + X.shape[1], rows.flat.dtype.itemsize)
     potential = np.zeros((cut.n_chunks, 1 + len(candidates)))
+    weights, scale = weights_view(sample_weight, len(X))
     kmeans.seed(
         cut.n_chunks,
         *rows,
         len(X),
         cut.rows_a_chunk,
         cut.width,
-        weights_view(sample_weight, len(X)),
+        weights,
         origin,
         candidates,
         latest,
@@ -287,7 +295,7 @@ def seed_step(
         potential,
         operations=2 * X.size * (len(latest) + len(candidates)),
     )
-    return potential, cut.rows_a_chunk
+    return scale * potential, cut.rows_a_chunk
 
 
 def lloyd_step(
@@ -323,16 +331,17 @@ def lloyd_step(
     rows = rows_view(X)
     n_components, n_features = centres.shape
     partial_bytes = 8 * n_components * (n_features + 1)
-    cut = tiling(len(X), 5 + n_features, rows.flat.dtype.itemsize, partial_bytes)
+    cut = tiling(len(X), 4 + n_features, rows.flat.dtype.itemsize, partial_bytes)
     weight_sums, first = np.zeros((cut.n_chunks, n_components)), np.zeros((cut.n_chunks, n_components, n_features))
     inertia = np.zeros(cut.n_chunks)
+    weights, scale = weights_view(sample_weight, len(X))
     kmeans.lloyd(
         cut.n_chunks,
         *rows,
         len(X),
         cut.rows_a_chunk,
         cut.width,
-        weights_view(sample_weight, len(X)),
+        weights,
         origin,
         centres,
         np.empty(0, np.int32) if labels is None else labels,
@@ -342,4 +351,4 @@ def lloyd_step(
         inertia,
         operations=2 * X.size * n_components,
     )
-    return weight_sums.sum(axis=0), first.sum(axis=0), float(inertia.sum())
+    return scale * weight_sums.sum(axis=0), scale * first.sum(axis=0), scale * float(inertia.sum())

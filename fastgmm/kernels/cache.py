@@ -7,11 +7,13 @@ of everything the code depends on, the text of all of ``fastgmm/kernels`` includ
 there, and no index is needed.
 
 The folder is ``$NUMBA_CACHE_DIR/fastgmm`` if that variable is set, else the user's cache folder, else the package's
-``__pycache__``. If none can be written, or with ``FASTGMM_CACHE=0``, kernels are compiled anew in every process.
+``__pycache__``; a folder that can only be read is read. Without one, or with ``FASTGMM_CACHE=0``, kernels are compiled
+anew in every process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -33,7 +35,6 @@ PACKAGE = Path(__file__).resolve().parent
 VERSIONS_KEPT = 8
 
 
-@functools.lru_cache(maxsize=1)
 def source_stamp() -> str:
     """A hash of the source text of every kernel module and of the versions that turn it into machine code."""
     digest = hashlib.sha256()
@@ -43,35 +44,43 @@ def source_stamp() -> str:
     return digest.hexdigest()[:16]
 
 
+# Of the sources as they were when the kernels were imported, not as they may be when the first one is compiled.
+STAMP = source_stamp()
+
+
+@functools.lru_cache(maxsize=1)
 def _candidates() -> list[Path]:
+    """Folders for compiled kernels, in the order in which they are looked at; none if caching is switched off."""
+    if os.environ.get("FASTGMM_CACHE") == "0" or not any(PACKAGE.glob("*.py")):  # in an archive there is no stamp
+        return []
     if config.CACHE_DIR:
-        return [Path(config.CACHE_DIR) / "fastgmm"]
-    return [Path(AppDirs(appname="fastgmm", appauthor=False).user_cache_dir), PACKAGE / "__pycache__"]
+        roots = [Path(config.CACHE_DIR) / "fastgmm"]
+    else:
+        roots = [Path(AppDirs(appname="fastgmm", appauthor=False).user_cache_dir), PACKAGE / "__pycache__"]
+    return [root / f"kernels-{STAMP}" for root in roots]
 
 
 @functools.lru_cache(maxsize=1)
 def cache_folder() -> Path | None:
-    """The folder in which compiled kernels are kept, or None if there is none to be had."""
-    if os.environ.get("FASTGMM_CACHE") == "0":
-        return None
-    for root in _candidates():
-        folder = root / f"kernels-{source_stamp()}"
+    """The folder in which compiled kernels are saved, or None if there is none that can be written to."""
+    for folder in _candidates():
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError:
             continue
-        _forget_old_versions(root)
+        _forget_old_versions(folder.parent)
         return folder
     return None
 
 
 def _forget_old_versions(root: Path) -> None:
     """Remove all but the newest few folders of other versions; a process that still uses one only compiles again."""
-    folders = sorted(root.glob("kernels-*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
-    for folder in folders[VERSIONS_KEPT:]:
-        shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another process may be at the same
+        folders = sorted(root.glob("kernels-*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+        for folder in folders[VERSIONS_KEPT:]:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class KernelCache(_Cache):
@@ -99,32 +108,29 @@ class KernelCache(_Cache):
         for path in () if folder is None else folder.glob(f"{self._function.__qualname__}-*"):
             path.unlink(missing_ok=True)
 
-    def _path(self, signature, codegen) -> Path | None:
-        folder = cache_folder()
-        if folder is None or not self._enabled:
-            return None
+    def _file_name(self, signature, codegen) -> str:
         # Numba's key leaves the compiler's options out; bounds checks come from the environment.
         options = sorted((name, str(value)) for name, value in self._options.items())
         key = (str(signature), codegen.magic_tuple(), options, config.BOUNDSCHECK, str(config.OPT))
-        return folder / f"{self._function.__qualname__}-{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.bin"
+        return f"{self._function.__qualname__}-{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.bin"
 
     def load_overload(self, sig, target_context):
         target_context.refresh()
-        path = self._path(sig, target_context.codegen())
-        if path is None or not path.exists():
-            return None
-        try:
-            return CompileResult._rebuild(target_context, *pickle.loads(path.read_bytes()))
-        except Exception:  # truncated or unreadable: compiling again puts it right
-            return None
+        name = self._file_name(sig, target_context.codegen())
+        for folder in _candidates() if self._enabled else ():  # one that was filled and is read-only now will do
+            try:
+                return CompileResult._rebuild(target_context, *pickle.loads((folder / name).read_bytes()))
+            except Exception:  # not there, truncated or unreadable: compiling puts it right
+                continue
+        return None
 
     def save_overload(self, sig, data) -> None:
-        path = self._path(sig, data.codegen)
-        if path is None or data.library.has_dynamic_globals:
+        folder = cache_folder() if self._enabled else None
+        if folder is None or data.library.has_dynamic_globals or source_stamp() != STAMP:
             return
         try:
-            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".new", delete=False) as file:
+            with tempfile.NamedTemporaryFile(dir=folder, suffix=".new", delete=False) as file:
                 file.write(dumps(data._reduce()))
-            os.replace(file.name, path)
+            os.replace(file.name, folder / self._file_name(sig, data.codegen))
         except OSError:  # a full or vanished disk costs the next process a compilation, nothing more
             pass

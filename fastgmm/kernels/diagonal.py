@@ -3,112 +3,114 @@
 E-step:  ``log_prob[k, i] = log_coef[k] - sum_d (s_kd (x_id - m_kd))^2 / 2``  with s the square root of the precision: a
 difference, a product and a multiply-add an entry. (``s x - s m`` would save one of the three, but rounds ``s m``: with
 float32 rows and components 1e5 standard deviations apart, distances would be wrong in the third digit.)
-M-step:  ``scatter[k, d] += sum_i r[k, i] (x_id - m_kd)^2``  about the current mean, with
-the first moment beside it.
+M-step:  ``scatter[k, d] += sum_i r[k, i] (x_id - m_kd)^2``  about the current mean, with the first moment beside it: a
+difference, a product, a sum and a multiply-add an entry.
 
-Features go in blocks of four, so that q is loaded and stored once for eight multiply-adds. Cache: the tile (D T
-numbers) in L1 or L2, the operands (2 K D numbers) in L2.
+Both go in blocks of two components, which share the rows they load. Cache: the tile and the responsibilities ((D + K) T
+numbers) in L2, the operands (2 K D numbers) in L1 or L2.
 """
 
 from __future__ import annotations
 
-from .runtime import exact_leaf, reducing_leaf
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from .simd import MANY_REGISTERS, Emitter, Matrix, tile_operation
+
+VECTORS = 4 if MANY_REGISTERS else 2
+COMPONENTS = (2, 1)
+FEATURES = (4, 2, 1) if MANY_REGISTERS else (2, 1)
+ROOT = False
 
 
 def work_rows(n_components, n_features):
-    """Rows of scratch that the functions below need beside the tile itself."""
+    """Rows of scratch that the operations need beside the tile itself."""
     return 1
 
 
-@exact_leaf
-def prepare(x, n, factor, work):
-    """Nothing to do once a tile."""
+def log_prob_tile(x, n, means, factor, log_coef, work, top_out, log_prob_out):
+    """Write ``log_coef[k] - sum_d (factor[k, 0, d] (x[d, i] - means[k, d]))^2 / 2``, and the highest of each row."""
+    for k in range(len(means)):
+        y = factor[k, 0][:, np.newaxis] * (x[:, :n] - means[k][:, np.newaxis])
+        log_prob_out[k, :n] = log_coef[k] - 0.5 * (y * y).sum(axis=0)
+    top_out[:n] = np.fmax.reduce(log_prob_out[:, :n], axis=0)
 
 
-@exact_leaf
-def log_prob_tile(x, n, means, factor, log_coef, work, log_prob_out):
-    """Write ``log_coef[k] - sum_d (factor[k, 0, d] (x[d, i] - means[k, d]))^2 / 2``, shape (K, T)."""
+def emit_log_prob_tile(
+    e: Emitter, x: Matrix, n, means: Matrix, factor: Matrix, log_coef: Matrix, work: Matrix, top_out: Matrix,
+    log_prob_out: Matrix,
+):  # fmt: skip
     n_components, n_features = means.shape
-    q = work[0]
-    whole = n_features - n_features % 4
-    half = x.dtype.type(0.5)
-    for k in range(n_components):
-        s, m = factor[k, 0], means[k]
-        for i in range(n):
-            q[i] = 0
-        for d in range(0, whole, 4):
-            s0, s1, s2, s3 = s[d], s[d + 1], s[d + 2], s[d + 3]
-            m0, m1, m2, m3 = m[d], m[d + 1], m[d + 2], m[d + 3]
-            x0, x1, x2, x3 = x[d], x[d + 1], x[d + 2], x[d + 3]
-            for i in range(n):
-                y0 = s0 * (x0[i] - m0)
-                y1 = s1 * (x1[i] - m1)
-                y2 = s2 * (x2[i] - m2)
-                y3 = s3 * (x3[i] - m3)
-                q[i] = q[i] + y0 * y0 + y1 * y1 + y2 * y2 + y3 * y3
-        for d in range(whole, n_features):
-            for i in range(n):
-                y0 = s[d] * (x[d, i] - m[d])
-                q[i] += y0 * y0
-        for i in range(n):
-            log_prob_out[k, i] = log_coef[k] - half * q[i]
+    columns = [v * e.width for v in range(VECTORS)]
+    for i in e.each(0, n, VECTORS * e.width):
+        places = [e.add(i, column) for column in columns]
+        top = [e.variable(-np.inf) for _ in columns]
+        for k, size in e.blocks(0, n_components, COMPONENTS):
+            q = [[e.variable() for _ in columns] for _ in range(size)]
+            for d in e.each(0, n_features):
+                row = [x[d, place] for place in places]
+                for c in range(size):
+                    m, s = means.splat(e.add(k, c), d), factor.splat(e.add(k, c), 0, d)
+                    for v in range(VECTORS):
+                        y = s * (row[v] - m)
+                        q[c][v].add_product(y, y)
+            for c in range(size):
+                coefficient = log_coef.splat(e.add(k, c))
+                for v, place in enumerate(places):
+                    value = e.fma(q[c][v].get(), e.constant(-0.5), coefficient)
+                    log_prob_out[e.add(k, c), place] = value
+                    top[v].set(e.choose(value < top[v].get(), top[v].get(), value))  # NaN gets to the top
+        for v, place in enumerate(places):
+            top_out[place] = top[v].get()
 
 
-@reducing_leaf
-def add_four(x, d, n, r, m, first_out, scatter_out):
-    """Moments of the four features from d on."""
-    zero = x.dtype.type(0)
-    f0 = f1 = f2 = f3 = g0 = g1 = g2 = g3 = zero
-    m0, m1, m2, m3 = m[d], m[d + 1], m[d + 2], m[d + 3]
-    x0, x1, x2, x3 = x[d], x[d + 1], x[d + 2], x[d + 3]
-    for i in range(n):
-        t0 = x0[i] - m0
-        t1 = x1[i] - m1
-        t2 = x2[i] - m2
-        t3 = x3[i] - m3
-        u0 = r[i] * t0
-        u1 = r[i] * t1
-        u2 = r[i] * t2
-        u3 = r[i] * t3
-        f0 += u0
-        f1 += u1
-        f2 += u2
-        f3 += u3
-        g0 += u0 * t0
-        g1 += u1 * t1
-        g2 += u2 * t2
-        g3 += u3 * t3
-    first_out[d] += f0
-    first_out[d + 1] += f1
-    first_out[d + 2] += f2
-    first_out[d + 3] += f3
-    scatter_out[d] += g0
-    scatter_out[d + 1] += g1
-    scatter_out[d + 2] += g2
-    scatter_out[d + 3] += g3
+def add_moments(x, n, resp, means, work, weight_sums_out, first_out, scatter_out):
+    """Add a tile's weight sums (K,), first moments (K, D) and sums of squares (K, 1, D), both about the means."""
+    weight_sums_out += resp[:, :n].sum(axis=1)
+    for k in range(len(means)):
+        t = x[:, :n] - means[k][:, np.newaxis]
+        first_out[k] += (resp[k, :n] * t).sum(axis=1)
+        scatter_out[k, 0] += (resp[k, :n] * t * t).sum(axis=1)
 
 
-@reducing_leaf
-def add_one(x, d, n, r, m, first_out, scatter_out):
-    """Moments of one feature."""
-    f = g = x.dtype.type(0)
-    xd, md = x[d], m[d]
-    for i in range(n):
-        t = xd[i] - md
-        u = r[i] * t
-        f += u
-        g += u * t
-    first_out[d] += f
-    scatter_out[d] += g
-
-
-@exact_leaf
-def add_moments(x, n, resp, means, work, first_out, scatter_out):
-    """Add a tile's first moments (K, D) and sums of squares (K, 1, D), both about the means."""
+def emit_add_moments(
+    e: Emitter, x: Matrix, n, resp: Matrix, means: Matrix, work: Matrix, weight_sums_out: Matrix, first_out: Matrix,
+    scatter_out: Matrix,
+):  # fmt: skip
     n_components, n_features = means.shape
-    whole = n_features - n_features % 4
-    for k in range(n_components):
-        for d in range(0, whole, 4):
-            add_four(x, d, n, resp[k], means[k], first_out[k], scatter_out[k, 0])
-        for d in range(whole, n_features):
-            add_one(x, d, n, resp[k], means[k], first_out[k], scatter_out[k, 0])
+    for k, size in e.blocks(0, n_components, COMPONENTS):
+        components = [e.add(k, c) for c in range(size)]
+        weights = [e.variable() for _ in components]
+        for i in e.each(0, n, e.width):
+            for c, component in enumerate(components):
+                weights[c].add(resp[component, i])
+        e.add_lane_sums([(weights, weight_sums_out, (k,))])
+        for d, n_block in e.blocks(0, n_features, FEATURES):
+            features = [e.add(d, p) for p in range(n_block)]
+            entries = [(c, p) for c in range(size) for p in range(n_block)]
+            m = {(c, p): means.splat(components[c], features[p]) for c, p in entries}
+            first, scatter = ({entry: e.variable() for entry in entries} for _ in range(2))
+            for i in e.each(0, n, e.width):
+                rows = [x[feature, i] for feature in features]
+                resps = [resp[component, i] for component in components]
+                for c, p in entries:
+                    t = rows[p] - m[c, p]
+                    u = resps[c] * t
+                    first[c, p].add(u)
+                    scatter[c, p].add_product(u, t)
+            sums: list = []
+            for c, component in enumerate(components):
+                sums.append(([first[c, p] for p in range(n_block)], first_out, (component, d)))
+                sums.append(([scatter[c, p] for p in range(n_block)], scatter_out, (component, 0, d)))
+            e.add_lane_sums(sums)
+
+
+@functools.cache
+def operations(n_features: int) -> dict[str, Callable]:
+    """The layout's operations, the same for any number of features."""
+    return {
+        "log_prob_tile": tile_operation(log_prob_tile)(emit_log_prob_tile),
+        "add_moments": tile_operation(add_moments)(emit_add_moments),
+    }

@@ -60,7 +60,7 @@ def seed_chunk(
     is empty). ``potential_out[c, 0] = sum_i w_i closest_i`` and, for candidate j, ``potential_out[c, j + 1] = sum_i w_i
     min(closest_i, |x_i - candidate_j|^2)``, over the rows of chunk c.
     """
-    weight, distance, _, _, _, x, _, _ = tile_arrays((0, origin.shape[0]), 0, width, flat)
+    weight, distance, _, _, x, _, _ = tile_arrays((0, origin.shape[0]), 0, width, flat)
     stop = min((c + 1) * rows_a_chunk, n_rows)
     for first in range(c * rows_a_chunk, stop, width):
         rows = min(width, stop - first)
@@ -88,7 +88,8 @@ def weighted_minimum(a, b, n, weight):
     """``sum_i weight[i] min(a[i], b[i])`` in float64."""
     total = 0.0
     for i in range(n):
-        total += np.float64(weight[i]) * np.float64(a[i] if a[i] < b[i] else b[i])
+        # A row of weight 0 may be infinitely far: it adds nothing all the same.
+        total += np.float64(weight[i]) * np.float64(a[i] if a[i] < b[i] else b[i]) if weight[i] > 0 else 0.0
     return total
 
 
@@ -101,7 +102,7 @@ def lloyd_chunk(
     Labels and squared distances are written where the outputs for them are not empty.
     """
     n_features = origin.shape[0]
-    weight, distance, nearest, _, _, x, _, _ = tile_arrays((0, n_features), 0, width, flat)
+    weight, distance, nearest, _, x, _, _ = tile_arrays((0, n_features), 0, width, flat)
     label = np.empty(width, np.int32)
     stop = min((c + 1) * rows_a_chunk, n_rows)
     for first in range(c * rows_a_chunk, stop, width):
@@ -112,6 +113,8 @@ def lloyd_chunk(
         nearest_tile(x, n, centres, distance, nearest, label)
         for i in range(rows):
             k, w = label[i], np.float64(weight[i])
+            if w == 0:  # however far the row may be
+                continue
             weight_sums_out[c, k] += w
             inertia_out[c] += w * np.float64(nearest[i])
             for d in range(n_features):

@@ -15,17 +15,17 @@ from collections.abc import Callable
 
 import numpy as np
 
-from . import diagonal, full, numerics, tied, tiles
+from . import diagonal, full, responsibilities, tied
 from .runtime import Kernel, bind, exact_leaf
 from .tiles import (
-    add_weight_sums,
+    add_to,
+    any_lost,
     draw_lost_nearer,
-    highest,
     label_tile,
     load_tile,
     load_weights,
-    normalise,
     reload_columns,
+    root_of,
     settle_lost,
     store_transposed,
     tile_arrays,
@@ -36,14 +36,12 @@ from .tiles import (
 )
 
 LAYOUTS = {"full": full, "diagonal": diagonal, "tied": tied}
-NUMERICS = {
-    np.dtype(np.float64): (numerics.exp_float64, numerics.log_float64),
-    np.dtype(np.float32): (numerics.exp_float32, numerics.log_float32),
-}
 
-# The names that `kernel` binds; here they stand for the full layout in float64.
-prepare, log_prob_tile, add_moments = full.prepare, full.log_prob_tile, full.add_moments
-exponentiate, log_total = tiles.exponentiate, tiles.log_total
+# The names that `kernel` binds, by layout; here they stand for the full one.
+log_prob_tile, add_moments, ROOT = full.log_prob_tile, full.add_moments, full.ROOT
+normalise, normalise_resp, log_norm = (
+    getattr(responsibilities, name) for name in ("normalise", "normalise", "log_norm")
+)
 # How often a row that is out of range is drawn nearer: 2^-32 at a time crosses the whole range of float64.
 N_RESCALE = 70
 NO_WEIGHTS = np.empty(0)
@@ -54,16 +52,16 @@ def expect(n, means, factor, log_coef, x, log_prob, work, top, penalty):
 
     A row so far from everything that the squares of all its distances overflow belongs to its nearest component: drawn
     towards the origin until one square does not overflow, the order of its distances, by then that of its direction
-    alone, is right. Returns whether there was such a row; `x` is no longer right in its column.
+    alone, is right. Returns whether there was such a row; `x` is no longer right in its column, and `penalty` says
+    which.
     """
-    for i in range(n):
-        penalty[i] = 0
     n_drawn = 0
     for _ in range(N_RESCALE):
-        prepare(x, n, factor, work)
-        log_prob_tile(x, n, means, factor, log_coef, work, log_prob)
-        if highest(log_prob, n, top) == 0:
+        log_prob_tile(x, n, means, factor, log_coef, work, top, log_prob)
+        if not any_lost(top, n):
             break
+        if n_drawn == 0:
+            penalty[:n] = 0
         draw_lost_nearer(x, n, top, penalty)
         n_drawn += 1
     if n_drawn > 0:
@@ -79,26 +77,28 @@ def accumulate_chunk(
 
     Responsibilities are those given by `labels` or `resp`, or, if both are empty, those of the E-step.
     """
-    weight, top, total, norm, penalty, x, r, work = tile_arrays(means.shape, n_work, width, flat)
+    weight, top, norm, penalty, x, r, work = tile_arrays(means.shape, n_work, width, flat)
     stop = min((c + 1) * rows_a_chunk, n_rows)
     for first in range(c * rows_a_chunk, stop, width):
         rows = min(width, stop - first)
         n = whole_vectors(rows)
         load_tile(flat, row_stride, column_stride, first, rows, n, origin, x)
         load_weights(sample_weight, first, rows, n, weight)
-        if labels.shape[0] > 0:
-            weigh_labels(labels, first, rows, n, weight, r)
-        elif resp.shape[0] > 0:
-            weigh_resp(resp, first, rows, n, weight, r)
+        if labels.shape[0] + resp.shape[0] > 0:
+            if labels.shape[0] > 0:
+                weigh_labels(labels, first, rows, n, weight, r)
+            else:
+                weigh_resp(resp, first, rows, n, weight, r)
+            if ROOT:
+                root_of(r, n)
         else:
-            if expect(n, means, factor, log_coef, x, r, work, top, penalty):
+            lost = expect(n, means, factor, log_coef, x, r, work, top, penalty)
+            normalise(r, n, top, weight, norm)
+            if lost:
+                add_to(penalty, n, norm)
                 reload_columns(flat, row_stride, column_stride, first, rows, penalty, origin, x)
-            exponentiate(r, n, top, total)
-            log_total(n, top, total, penalty, norm)
             log_likelihood_out[c] += weighted_sum(norm, weight, n)
-            normalise(r, n, weight, total)
-        add_weight_sums(r, n, weight_sums_out[c])
-        add_moments(x, n, r, means, work, first_out[c], scatter_out[c])
+        add_moments(x, n, r, means, work, weight_sums_out[c], first_out[c], scatter_out[c])
 
 
 def score_chunk(
@@ -109,7 +109,7 @@ def score_chunk(
 
     An empty output is left alone.
     """
-    weight, top, total, norm, penalty, x, r, work = tile_arrays(means.shape, n_work, width, flat)
+    weight, top, norm, penalty, x, r, work = tile_arrays(means.shape, n_work, width, flat)
     only_labels = log_prob_norm_out.shape[0] + max_log_resp_out.shape[0] + resp_out.shape[0] == 0
     load_weights(NO_WEIGHTS, 0, width, width, weight)
     stop = min((c + 1) * rows_a_chunk, n_rows)
@@ -117,37 +117,46 @@ def score_chunk(
         rows = min(width, stop - first)
         n = whole_vectors(rows)
         load_tile(flat, row_stride, column_stride, first, rows, n, origin, x)
-        expect(n, means, factor, log_coef, x, r, work, top, penalty)
+        lost = expect(n, means, factor, log_coef, x, r, work, top, penalty)
         if labels_out.shape[0] > 0:
             label_tile(r, rows, top, labels_out[first:])
         if only_labels:
             continue
-        exponentiate(r, n, top, total)
-        log_total(n, top, total, penalty, norm)
-        if log_prob_norm_out.shape[0] > 0:
-            log_prob_norm_out[first : first + rows] = norm[:rows]
+        if resp_out.shape[0] > 0:
+            normalise_resp(r, n, top, weight, norm)
+            store_transposed(r, rows, resp_out[first:])
+        else:
+            log_norm(r, n, top, weight, norm)
         if max_log_resp_out.shape[0] > 0:
             for i in range(rows):
-                max_log_resp_out[first + i] = top[i] - norm[i] if penalty[i] == 0 else 0
-        if resp_out.shape[0] > 0:
-            normalise(r, n, weight, total)
-            store_transposed(r, rows, resp_out[first:])
+                max_log_resp_out[first + i] = top[i] - norm[i]
+        if log_prob_norm_out.shape[0] > 0:
+            if lost:
+                add_to(penalty, n, norm)
+            log_prob_norm_out[first : first + rows] = norm[:rows]
 
 
 @functools.cache
-def bound_leaves(layout: str, dtype: np.dtype) -> dict:
-    """What the templates above call, for one layout and dtype."""
-    exp, log = NUMERICS[dtype]
-    suffix = f"{layout}_{dtype}"
-    names = {name: getattr(LAYOUTS[layout], name) for name in ("prepare", "log_prob_tile", "add_moments")}
-    names["exponentiate"] = exact_leaf(bind(tiles.exponentiate, f"exponentiate_{dtype}", exp=exp))
-    names["log_total"] = exact_leaf(bind(tiles.log_total, f"log_total_{dtype}", log=log))
-    names["expect"] = exact_leaf(bind(expect, f"expect_{suffix}", **names))
+def bound_leaves(layout: str, n_features: int) -> dict[str, object]:
+    """What the templates above call, for one layout and number of features (0 for any)."""
+    names: dict[str, object] = dict(LAYOUTS[layout].operations(n_features))
+    shared = responsibilities.operations()
+    root = LAYOUTS[layout].ROOT
+    names["expect"] = exact_leaf(bind(expect, f"expect_{layout}_{n_features}", **names))
+    names["ROOT"] = root
+    names["normalise"] = shared["normalise_to_roots" if root else "normalise"]
+    names["normalise_resp"], names["log_norm"] = shared["normalise"], shared["log_norm"]
     return names
 
 
+def kernel(operation: str, layout: str, dtype: np.dtype, n_features: int) -> Kernel:
+    """The compiled "accumulate" or "score" of one layout and dtype, made for a number of features if it is small."""
+    unrolled = layout == "full" and n_features <= full.UNROLLED
+    return _kernel(operation, layout, dtype, n_features if unrolled else 0)
+
+
 @functools.cache
-def kernel(operation: str, layout: str, dtype: np.dtype) -> Kernel:
-    """The compiled "accumulate" or "score" of one layout and dtype."""
+def _kernel(operation: str, layout: str, dtype: np.dtype, n_features: int) -> Kernel:
     templates: dict[str, Callable] = {"accumulate": accumulate_chunk, "score": score_chunk}
-    return Kernel(bind(templates[operation], f"{operation}_{layout}_{dtype}", **bound_leaves(layout, dtype)))
+    name = f"{operation}_{layout}{n_features or ''}_{dtype}"
+    return Kernel(bind(templates[operation], name, **bound_leaves(layout, n_features)))

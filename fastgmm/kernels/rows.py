@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -9,13 +11,21 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from .simd import COLUMN_MULTIPLE
 
-# A tile's arrays fill at most this much of L2, which is 256 KB on the smallest CPU of interest.
-TILE_BYTES = 192 * 1024
+
+def _tile_bytes() -> int:
+    """Half of the L2 cache, as far as the system tells how large that is, else of 512 KB."""
+    with contextlib.suppress(OSError, ValueError):
+        size = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text().strip()
+        return int(size.removesuffix("K")) * 1024 // 2
+    return 256 * 1024
+
+
+# What a tile's arrays may fill.
+TILE_BYTES = _tile_bytes()
 MAX_TILE_WIDTH = 512
-# Chunks: enough to keep many threads busy, few enough that their sums are cheap to add and to hold.
-MAX_CHUNKS = 256
-MIN_CHUNKS = 16
-MIN_TILES_A_CHUNK = 2
+# Chunks: enough to keep many threads busy, few enough that adding up their sums, and the memory for them, cost little.
+MAX_CHUNKS, MANY_CHUNKS, MIN_CHUNKS = 256, 32, 8
+ROWS_A_CHUNK, MIN_ROWS_A_CHUNK = 2048, 512
 PARTIAL_BYTES = 64 * 1024 * 1024
 
 
@@ -88,21 +98,43 @@ def tiling(n_samples: int, scratch_rows: int, itemsize: int, partial_bytes: int 
         Size of the sums of one chunk.
     """
     fitting = TILE_BYTES // (scratch_rows * itemsize) // COLUMN_MULTIPLE * COLUMN_MULTIPLE
-    width = max(COLUMN_MULTIPLE, min(fitting, MAX_TILE_WIDTH))
-    affordable = max(MIN_CHUNKS, min(MAX_CHUNKS, PARTIAL_BYTES // max(partial_bytes, 1)))
-    tiles = -(-n_samples // width)
-    tiles_a_chunk = max(MIN_TILES_A_CHUNK, -(-tiles // affordable))
-    return Tiling(max(1, -(-tiles // tiles_a_chunk)), tiles_a_chunk * width, width)
+    widest = max(COLUMN_MULTIPLE, min(fitting, MAX_TILE_WIDTH))
+    useful = max(MANY_CHUNKS, min(MAX_CHUNKS, n_samples // ROWS_A_CHUNK))
+    affordable = max(MIN_CHUNKS, min(useful, PARTIAL_BYTES // max(partial_bytes, 1)))
+    # Equal chunks, and in each equal tiles: a short last one costs as much in overhead as a whole one.
+    rows_a_chunk = _round_up(max(-(-n_samples // affordable), min(n_samples, MIN_ROWS_A_CHUNK)))
+    tiles = -(-rows_a_chunk // widest)
+    return Tiling(-(-n_samples // rows_a_chunk), rows_a_chunk, _round_up(-(-rows_a_chunk // tiles)))
 
 
-def weights_view(sample_weight: ArrayLike | None, n_samples: int) -> np.ndarray:
+def _round_up(n: int) -> int:
+    return -(-n // COLUMN_MULTIPLE) * COLUMN_MULTIPLE
+
+
+class WeightsView(NamedTuple):
+    """Weights as kernels read them, and what they have been divided by.
+
+    The largest is between 1e-10 and 1e10 then, so that no sum overflows and float32 tiles can hold what matters.
+    """
+
+    weights: np.ndarray
+    scale: float
+
+
+def weights_view(sample_weight: ArrayLike | None, n_samples: int) -> WeightsView:
     """Weights as kernels read them, float64 and read-only; an empty array for ones."""
     if sample_weight is None:
-        return read_only(np.empty(0))
+        return WeightsView(read_only(np.empty(0)), 1.0)
     weights = np.ascontiguousarray(sample_weight, dtype=np.float64)
     if weights.shape != (n_samples,):
         raise ValueError(f"sample_weight has shape {weights.shape}, but there are {n_samples} rows")
-    return read_only(weights)
+    if not weights.min(initial=0.0) >= 0 or not np.isfinite(weights).all():
+        raise ValueError("sample_weight should not be negative, infinite or NaN")
+    highest = float(weights.max(initial=0.0))
+    if highest == 0 or 1e-10 <= highest <= 1e10:
+        return WeightsView(read_only(weights), 1.0)
+    scale = 2.0 ** np.floor(np.log2(highest))  # a power of two: nothing is rounded
+    return WeightsView(read_only(weights / scale), scale)
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

@@ -32,8 +32,10 @@ from .threads import may_run_parallel
 
 EXACT = {"contract"}
 REDUCING = {"contract", "reassoc", "nsz"}
-# Multiply-adds below which one thread is done before a sleeping second one has woken up, which takes up to 0.3 ms.
-WORTH_THREADS = 1e6
+# Multiply-adds below which one thread does everything: in less than a millisecond. Waking a second one takes up to 0.3
+# ms, and where other processes use the cores, OpenMP's threads wait for each other by spinning: two fits of 1,800 rows
+# at the same time took 8 ms an iteration on threads, 0.2 ms without.
+WORTH_THREADS = 8e6
 
 
 def exact_leaf(function: Callable) -> Callable:

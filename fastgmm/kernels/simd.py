@@ -1,8 +1,13 @@
-"""Vector code written out as LLVM IR, for the inner products that LLVM's own vectoriser does at half speed.
+"""Vector code written out as LLVM IR, for loops that LLVM's own vectoriser does at half speed or less.
 
-In a blocked Numba loop LLVM keeps the accumulators in memory. Here each accumulator is a phi node of vector type, which
-stays in a register for a whole inner loop. `tile_operation` turns a function that emits such code into one that a
-kernel can call; under ``NUMBA_DISABLE_JIT`` the naive NumPy twin given beside it is called instead.
+In a blocked Numba loop LLVM keeps the accumulators in memory, and compiles every loop three times over in case its
+arrays overlap. Here an accumulator is a `Variable`, which LLVM keeps in a register for a whole inner loop.
+
+An *operation* on a tile is a pair: a naive function in NumPy that says what is computed, and under it, decorated with
+``@tile_operation(naive)``, one of the same arguments that emits code for it. Kernels call the second; under
+``NUMBA_DISABLE_JIT`` they call the first, and the tests compare the two. Emitting code reads like the loops it stands
+for: ``for i in e.each(0, n, e.width)`` emits a loop if a bound is known only at run time, and is unrolled by Python if
+all are plain numbers.
 
 Multiply-adds are `llvm.fmuladd`: one instruction where the CPU has it, two where it does not.
 """
@@ -10,7 +15,8 @@ Multiply-adds are `llvm.fmuladd`: one instruction where the CPU has it, two wher
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from llvmlite import binding, ir
@@ -19,17 +25,15 @@ from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
-DOUBLE = ir.DoubleType()
+DOUBLE, FLOAT = ir.DoubleType(), ir.FloatType()
 
 
 def _vector_bits() -> int:
     """Width of the vectors that kernels are compiled for, by the same settings that Numba's compiler obeys."""
-    if config.CPU_NAME == "generic":
-        return 128
     if config.CPU_FEATURES is not None:
         features = {name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+")}
     elif config.CPU_NAME:
-        return 128 if "v" not in config.CPU_NAME else {"x86-64-v3": 256, "x86-64-v4": 512}.get(config.CPU_NAME, 128)
+        return {"x86-64-v3": 256, "x86-64-v4": 512}.get(config.CPU_NAME, 128)
     else:
         features = {name for name, present in binding.get_host_cpu_features().items() if present}
     return 512 if "avx512f" in features else 256 if "avx2" in features else 128
@@ -37,172 +41,309 @@ def _vector_bits() -> int:
 
 VECTOR_BITS = _vector_bits()
 # x86 below AVX-512 has 16 vector registers; AVX-512 and ARM have 32.
-MANY_REGISTERS = VECTOR_BITS != 256
+MANY_REGISTERS = VECTOR_BITS == 512 or "aarch64" in binding.get_default_triple()
 # Columns of a tile come in multiples of this, in either dtype, so that no vector loop has a rest.
 COLUMN_MULTIPLE = 64
 
+Number: TypeAlias = Any  # an int, or an ir.Value: the number in the emitted code
+
+
+class Vector:
+    """A vector of the native width, with arithmetic."""
+
+    def __init__(self, e: Emitter, value: ir.Value):
+        self.e, self.value = e, value
+
+    def __add__(self, other: Vector) -> Vector:
+        return Vector(self.e, self.e.builder.fadd(self.value, other.value))
+
+    def __sub__(self, other: Vector) -> Vector:
+        return Vector(self.e, self.e.builder.fsub(self.value, other.value))
+
+    def __mul__(self, other: Vector) -> Vector:
+        return Vector(self.e, self.e.builder.fmul(self.value, other.value))
+
+    def __truediv__(self, other: Vector) -> Vector:
+        return Vector(self.e, self.e.builder.fdiv(self.value, other.value))
+
+    def __lt__(self, other: Vector) -> ir.Value:
+        return self.e.builder.fcmp_ordered("<", self.value, other.value)
+
+    def __eq__(self, other: object) -> ir.Value:
+        assert isinstance(other, Vector)
+        return self.e.builder.fcmp_ordered("==", self.value, other.value)
+
+    __hash__ = object.__hash__
+
+
+class Variable:
+    """A vector that changes: a stack slot in the code emitted here, a register in the code that LLVM makes of it."""
+
+    def __init__(self, e: Emitter, initial: Vector):
+        self.e, self.slot = e, cgutils.alloca_once(e.builder, initial.value.type)
+        self.set(initial)
+
+    def get(self) -> Vector:
+        return Vector(self.e, self.e.builder.load(self.slot))
+
+    def set(self, vector: Vector) -> None:
+        self.e.builder.store(vector.value, self.slot)
+
+    def add(self, vector: Vector) -> None:
+        self.set(self.get() + vector)
+
+    def add_product(self, x: Vector, y: Vector) -> None:
+        """Add ``x * y``."""
+        self.set(self.e.fma(x, y, self.get()))
+
+
+class Slot:
+    """A whole number or a pointer that changes: a stack slot that becomes a register, as a `Variable` does."""
+
+    def __init__(self, e: Emitter, initial: ir.Value):
+        self.e, self.slot = e, cgutils.alloca_once(e.builder, initial.type)
+        self.set(initial)
+
+    def get(self) -> ir.Value:
+        return self.e.builder.load(self.slot)
+
+    def set(self, value: ir.Value) -> None:
+        self.e.builder.store(value, self.slot)
+
 
 class Emitter:
-    """Emits vector arithmetic of one dtype at the native width."""
+    """Emits loops and vector arithmetic of one dtype at the native width."""
 
     def __init__(self, builder: ir.IRBuilder, dtype: np.dtype):
         self.builder = builder
-        self.scalar = DOUBLE if dtype == np.float64 else ir.FloatType()
+        self.scalar = DOUBLE if dtype == np.float64 else FLOAT
         self.size = np.dtype(dtype).itemsize
         self.width = VECTOR_BITS // (8 * self.size)
         self.type = ir.VectorType(self.scalar, self.width)
+        self.integer_type = ir.VectorType(ir.IntType(8 * self.size), self.width)
 
-    # numbers
-    def integer(self, value):
-        return value if isinstance(value, ir.Value) else ir.Constant(I64, value)
+    # whole numbers: plain where they are known, values of the emitted code where not
+    def index(self, number: Number) -> ir.Value:
+        return ir.Constant(I64, number) if isinstance(number, int) else number
 
-    def zero(self):
-        return ir.Constant(self.type, [0.0] * self.width)
+    def add(self, a: Number, b: Number) -> Number:
+        plain = isinstance(a, int) and isinstance(b, int)
+        return a + b if plain else self.builder.add(self.index(a), self.index(b))
 
-    def splat(self, scalar):
-        undefined = ir.Constant(self.type, ir.Undefined)
-        one = self.builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
-        return self.builder.shuffle_vector(
-            one, undefined, ir.Constant(ir.VectorType(I32, self.width), [0] * self.width)
-        )
+    def multiply(self, a: Number, b: Number) -> Number:
+        plain = isinstance(a, int) and isinstance(b, int)
+        return a * b if plain else self.builder.mul(self.index(a), self.index(b))
 
-    def fma(self, x, y, z):
-        """The vector ``x * y + z``."""
-        suffix = "f64" if self.size == 8 else "f32"
-        name, kind = f"llvm.fmuladd.v{self.width}{suffix}", ir.FunctionType(self.type, [self.type] * 3)
-        function = self.builder.module.globals.get(name) or ir.Function(self.builder.module, kind, name)
-        return self.builder.call(function, [x, y, z])
-
-    # memory
-    def at(self, pointer, offset):
-        return self.builder.gep(pointer, [self.integer(offset)])
-
-    def load(self, pointer, offset=0):
-        """A vector from `offset` elements behind `pointer`."""
-        place = self.builder.bitcast(self.at(pointer, offset), self.type.as_pointer())
-        return self.builder.load(place, align=self.size)
-
-    def store(self, value, pointer, offset=0):
-        place = self.builder.bitcast(self.at(pointer, offset), self.type.as_pointer())
-        self.builder.store(value, place, align=self.size)
-
-    def load_splat(self, pointer, offset=0):
-        """A vector of copies of one element."""
-        return self.splat(self.builder.load(self.at(pointer, offset)))
+    def round_down(self, a: Number, multiple: int) -> Number:
+        """The largest multiple of a power of two that is no more than a."""
+        return a // multiple * multiple if isinstance(a, int) else self.builder.and_(a, self.index(-multiple))
 
     # control
-    def loop(self, start, stop, step: int, state: Sequence, body: Callable) -> list:
-        """``for i in range(start, stop, step): state = body(i, state)``; returns the last state."""
+    def each(self, start: Number, stop: Number, step: int = 1) -> Iterator[Number]:
+        """``for i in range(start, stop, step)``: a loop, or, if the bounds are plain numbers, its turns one by one.
+
+        The body of a loop is emitted once; it must not be left by ``break``.
+        """
+        if isinstance(start, int) and isinstance(stop, int):
+            yield from range(start, stop, step)
+            return
         b = self.builder
-        start, stop = self.integer(start), self.integer(stop)
         before = b.block
         head, turn, after = (b.append_basic_block(name) for name in ("head", "turn", "after"))
         b.branch(head)
         b.position_at_end(head)
         i = b.phi(I64)
-        i.add_incoming(start, before)
-        phis = []
-        for value in state:
-            phi = b.phi(value.type)
-            phi.add_incoming(value, before)
-            phis.append(phi)
-        b.cbranch(b.icmp_signed("<", i, stop), turn, after)
+        i.add_incoming(self.index(start), before)
+        b.cbranch(b.icmp_signed("<", i, self.index(stop)), turn, after)
         b.position_at_end(turn)
-        new = body(i, phis)
-        i.add_incoming(b.add(i, self.integer(step)), b.block)
-        for phi, value in zip(phis, new or (), strict=True):
-            phi.add_incoming(value, b.block)
+        yield i
+        i.add_incoming(b.add(i, self.index(step)), b.block)
         b.branch(head)
         b.position_at_end(after)
-        return phis
 
-    def when(self, condition, state: Sequence, body: Callable) -> list:
-        """``if condition: state = body(state)``; returns the state."""
+    def when(self, condition: ir.Value) -> Iterator[None]:
+        """``if condition:``, written ``for _ in e.when(condition):``."""
         b = self.builder
-        before = b.block
-        turn, after = b.append_basic_block("when"), b.append_basic_block("after")
-        b.cbranch(condition, turn, after)
-        b.position_at_end(turn)
-        new = body(list(state)) or ()
-        last = b.block
+        then, after = b.append_basic_block("then"), b.append_basic_block("after")
+        b.cbranch(condition, then, after)
+        b.position_at_end(then)
+        yield
         b.branch(after)
         b.position_at_end(after)
-        result = []
-        for old, value in zip(state, new, strict=True):
-            phi = b.phi(value.type)
-            phi.add_incoming(old, before)
-            phi.add_incoming(value, last)
-            result.append(phi)
-        return result
 
-    # sums over lanes
-    def lane_sums(self, vectors: Sequence):
-        """A vector whose element i is the sum of the lanes of ``vectors[i]``; their number is a power of two.
+    def number_variable(self, initial: Number) -> Slot:
+        return Slot(self, self.index(initial))
 
-        Two vectors at a time become one, half as many lanes for each: for 16 vectors of 8 lanes 14 additions instead of
-        the 48 of 16 separate sums, which would cost a quarter of a scatter tile's time.
+    def pointer_variable(self, initial: ir.Value) -> Slot:
+        return Slot(self, initial)
+
+    def blocks(self, start: Number, stop: Number, sizes: Sequence[int]) -> Iterator[tuple[Number, int]]:
+        """Cut a range into blocks: as many as go in of the first size, of the second, ... Powers of two, down to 1.
+
+        Yields the first number and the size of each block; a loop for each size.
         """
-        vectors, group = list(vectors), self.width
+        for size in sizes:
+            end = self.add(start, self.round_down(self.add(stop, self.multiply(start, -1)), size))
+            for i in self.each(start, end, size):
+                yield i, size
+            start = end
+
+    # vectors
+    def constant(self, number: float) -> Vector:
+        return Vector(self, ir.Constant(self.type, [float(number)] * self.width))
+
+    def variable(self, initial: float | Vector = 0.0) -> Variable:
+        return Variable(self, initial if isinstance(initial, Vector) else self.constant(initial))
+
+    def splat(self, scalar: ir.Value) -> Vector:
+        """A vector of copies of one number."""
+        nothing = ir.Constant(self.type, ir.Undefined)
+        one = self.builder.insert_element(nothing, scalar, ir.Constant(I32, 0))
+        zeros = ir.Constant(ir.VectorType(I32, self.width), [0] * self.width)
+        return Vector(self, self.builder.shuffle_vector(one, nothing, zeros))
+
+    def fma(self, x: Vector, y: Vector, z: Vector) -> Vector:
+        """The vector ``x * y + z``."""
+        return Vector(self, self._call("fmuladd", [x.value, y.value, z.value]))
+
+    def sqrt(self, x: Vector) -> Vector:
+        return Vector(self, self._call("sqrt", [x.value]))
+
+    def choose(self, condition: ir.Value, x: Vector, y: Vector) -> Vector:
+        """For each lane x where the condition holds, else y."""
+        return Vector(self, self.builder.select(condition, x.value, y.value))
+
+    def bits(self, x: Vector) -> ir.Value:
+        return self.builder.bitcast(x.value, self.integer_type)
+
+    def from_bits(self, bits: ir.Value) -> Vector:
+        return Vector(self, self.builder.bitcast(bits, self.type))
+
+    def integers(self, number: int) -> ir.Value:
+        """A vector of copies of a whole number, as wide as the floating-point numbers."""
+        return ir.Constant(self.integer_type, [number] * self.width)
+
+    def _call(self, name: str, arguments: Sequence[ir.Value]) -> ir.Value:
+        name = f"llvm.{name}.v{self.width}f{8 * self.size}"
+        kind = ir.FunctionType(self.type, [argument.type for argument in arguments])
+        function = self.builder.module.globals.get(name) or ir.Function(self.builder.module, kind, name)
+        return self.builder.call(function, arguments)
+
+    # over lanes
+    def lane_sum(self, x: Vector) -> ir.Value:
+        """The sum of the lanes."""
+        return self._reduce(x, self.builder.fadd)
+
+    def lane_maximum(self, x: Vector) -> ir.Value:
+        """The largest of the lanes, none of which is NaN."""
+        b = self.builder
+        return self._reduce(x, lambda p, q: b.select(b.fcmp_ordered("<", p, q), q, p))
+
+    def _reduce(self, x: Vector, combine: Callable) -> ir.Value:
+        b, value, lanes = self.builder, x.value, self.width
+        while lanes > 1:
+            lanes //= 2
+            mask = ir.VectorType(I32, lanes)
+            low, high = (ir.Constant(mask, list(range(start, start + lanes))) for start in (0, lanes))
+            nothing = ir.Constant(value.type, ir.Undefined)
+            value = combine(b.shuffle_vector(value, nothing, low), b.shuffle_vector(value, nothing, high))
+        return b.extract_element(value, ir.Constant(I32, 0))
+
+    def add_lane_sums(self, sums: Sequence[tuple[Sequence[Variable], Matrix, tuple[Number, ...]]]) -> None:
+        """Add the sums of the lanes of some variables to as many elements in a row of a float64 array, from a place on.
+
+        Two vectors at a time become one, with half as many lanes for each: 16 vectors of 8 lanes take 14 additions
+        instead of 48, which would be a quarter of a scatter block's time.
+        """
+        group = self.width
+        vectors = [variable.get().value for variables, _, _ in sums for variable in variables]
+        while len(vectors) & (len(vectors) - 1):
+            vectors.append(self.constant(0.0).value)
         while group > 1:
             half = group // 2
-            if len(vectors) == 1:
-                vectors = [self._fold(vectors[0], None, group, half)]
-            else:
-                vectors = [self._fold(x, y, group, half) for x, y in zip(vectors[::2], vectors[1::2], strict=True)]
+            pairs = zip(vectors[::2], vectors[1::2], strict=True) if len(vectors) > 1 else [(vectors[0], None)]
+            vectors = [self._fold(x, y, group, half) for x, y in pairs]
             group = half
-        return vectors
+        lanes, position = vectors[0].type.count, 0
+        for variables, array, place in sums:
+            done = 0
+            while done < len(variables):
+                count = min(len(variables) - done, lanes - position % lanes)
+                pointer = array.pointer_to(*place[:-1], self.add(place[-1], done))
+                self._add_part(vectors[position // lanes], position % lanes, count, pointer)
+                done, position = done + count, position + count
 
-    def _fold(self, x, y, group, half):
+    def _add_part(self, sums: ir.Value, first: int, count: int, pointer: ir.Value) -> None:
+        """Add `count` lanes of a vector, from a first one on, to as many float64 numbers in memory."""
+        b, kind = self.builder, ir.VectorType(DOUBLE, count)
+        mask = ir.Constant(ir.VectorType(I32, count), list(range(first, first + count)))
+        part = b.shuffle_vector(sums, ir.Constant(sums.type, ir.Undefined), mask)
+        part = part if self.size == 8 else b.fpext(part, kind)
+        place = b.bitcast(pointer, kind.as_pointer())
+        b.store(b.fadd(b.load(place, align=8), part), place, align=8)
+
+    def _fold(self, x: ir.Value, y: ir.Value | None, group: int, half: int) -> ir.Value:
         lanes = x.type.count * (1 if y is None else 2)
         low = [g + i for g in range(0, lanes, group) for i in range(half)]
-        mask = ir.VectorType(I32, len(low))
-        other = ir.Constant(x.type, ir.Undefined) if y is None else y
+        mask, other = ir.VectorType(I32, len(low)), ir.Constant(x.type, ir.Undefined) if y is None else y
         first = self.builder.shuffle_vector(x, other, ir.Constant(mask, low))
         second = self.builder.shuffle_vector(x, other, ir.Constant(mask, [i + half for i in low]))
         return self.builder.fadd(first, second)
 
-    def add_to_float64(self, sums, start, count, pointer, offset):
-        """Add elements ``start .. start + count`` of a vector to as many float64 in memory."""
-        mask = ir.Constant(ir.VectorType(I32, count), list(range(start, start + count)))
-        part = self.builder.shuffle_vector(sums, ir.Constant(sums.type, ir.Undefined), mask)
-        wide = ir.VectorType(DOUBLE, count)
-        part = part if self.size == 8 else self.builder.fpext(part, wide)
-        place = self.builder.bitcast(self.at(pointer, offset), wide.as_pointer())
-        self.builder.store(self.builder.fadd(self.builder.load(place, align=8), part), place, align=8)
-
 
 class Matrix:
-    """A C-contiguous one- or two-dimensional array inside emitted code: a pointer and a row stride in elements."""
+    """A C-contiguous array of up to three dimensions in emitted code.
 
-    def __init__(self, emitter: Emitter, context, kind, value):
-        array = context.make_array(kind)(context, emitter.builder, value)
-        self.emitter, self.pointer = emitter, array.data
-        self.shape = cgutils.unpack_tuple(emitter.builder, array.shape)
+    ``array[..., i]`` is the vector that begins at an element, ``array.splat(...)`` one of copies of it.
+    """
 
-    def row(self, i):
-        """Pointer to the first element of row i."""
-        return self.emitter.at(self.pointer, self.emitter.builder.mul(self.emitter.integer(i), self.shape[1]))
+    def __init__(self, e: Emitter, pointer: ir.Value, shape: Sequence[Number]):
+        self.e, self.pointer, self.shape = e, pointer, list(shape)
+
+    def pointer_to(self, *place: Number) -> ir.Value:
+        offset: Number = 0
+        for extent, number in zip(self.shape, place, strict=True):
+            offset = self.e.add(self.e.multiply(offset, extent), number)
+        return self.e.builder.gep(self.pointer, [self.e.index(offset)])
+
+    def __getitem__(self, place: tuple[Number, ...] | Number) -> Vector:
+        pointer = self.pointer_to(*(place if isinstance(place, tuple) else (place,)))
+        vector = self.e.builder.bitcast(pointer, self.e.type.as_pointer())
+        return Vector(self.e, self.e.builder.load(vector, align=self.e.size))
+
+    def __setitem__(self, place: tuple[Number, ...] | Number, vector: Vector) -> None:
+        pointer = self.pointer_to(*(place if isinstance(place, tuple) else (place,)))
+        self.e.builder.store(vector.value, self.e.builder.bitcast(pointer, self.e.type.as_pointer()), align=self.e.size)
+
+    def splat(self, *place: Number) -> Vector:
+        return self.e.splat(self.e.builder.load(self.pointer_to(*place)))
+
+    def reshaped(self, *shape: Number) -> Matrix:
+        """The same memory seen as an array of another shape."""
+        return Matrix(self.e, self.pointer, shape)
 
 
-def tile_operation(twin: Callable) -> Callable[[Callable], Callable]:
-    """Make a function callable in kernels from one that emits its code; `twin` says in NumPy what it computes.
+def tile_operation(naive: Callable, **plain: int) -> Callable[[Callable], Callable]:
+    """Make a function that emits code callable in kernels; `naive` says in NumPy what it computes.
 
-    The emitting function takes an `Emitter` of the first argument's dtype and one `Matrix` or integer an argument of
-    the twin, and writes its results to memory.
+    The emitting function gets an `Emitter` of the first argument's dtype, then a `Matrix` or a number for each
+    argument of the naive one, then the plain numbers given here, which it can unroll by.
     """
 
     def decorate(emit: Callable) -> Callable:
         if config.DISABLE_JIT:
-            return twin
+            return naive
 
         def code_generator(context, builder, signature, arguments):
             kinds = signature.args
             emitter = Emitter(builder, np.dtype(kinds[0].dtype.name))
-            operands = [
-                Matrix(emitter, context, kind, value) if isinstance(kind, types.Array) else value
-                for kind, value in zip(kinds, arguments, strict=True)
-            ]
-            emit(emitter, *operands)
+            operands = []
+            for kind, value in zip(kinds, arguments, strict=True):
+                if isinstance(kind, types.Array):
+                    array = context.make_array(kind)(context, builder, value)
+                    value = Matrix(emitter, array.data, cgutils.unpack_tuple(builder, array.shape))
+                operands.append(value)
+            emit(emitter, *operands, **plain)
             return context.get_dummy_value()
 
         def typing(typing_context, *kinds):
@@ -210,11 +351,11 @@ def tile_operation(twin: Callable) -> Callable[[Callable], Callable]:
 
         # Numba matches a call's arguments with the names it finds here.
         leading = inspect.Parameter("typing_context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        parameters = [leading, *inspect.signature(twin).parameters.values()]
+        parameters = [leading, *inspect.signature(naive).parameters.values()]
         typing.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        typing.__name__ = typing.__qualname__ = twin.__name__
+        typing.__name__ = typing.__qualname__ = naive.__name__
         operation = intrinsic(typing)
-        operation.__doc__ = twin.__doc__
+        operation.__doc__ = naive.__doc__
         return operation
 
     return decorate

@@ -5,48 +5,31 @@ Numba runs parallel kernels on the first of these that it finds: ``tbb``, ``omp`
 * ``omp`` kills a process that was forked after its parent ran a parallel kernel, at its first parallel kernel.
 * ``workqueue`` kills a process in which two threads run parallel kernels at the same time.
 
-In these two situations kernels run their serial twin: same bits, one thread.
+In these two situations kernels run on one thread, with the same bits.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import warnings
 from collections.abc import Iterator
 
 import numba
 
-_forked_from_openmp = False
+from fastgmm import fork_guard
+
 _warned = False
-
-
-def threading_layer() -> str | None:
-    """The name of Numba's threading layer in this process, or None as long as it has not been started."""
-    try:
-        return numba.threading_layer()
-    except ValueError:
-        return None
-
-
-def _after_fork_in_child() -> None:
-    global _forked_from_openmp
-    _forked_from_openmp = _forked_from_openmp or threading_layer() == "omp"
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def may_run_parallel() -> bool:
     """Whether this thread of this process can start a parallel kernel without being killed."""
-    if _forked_from_openmp:
+    if fork_guard.forked_from_openmp:
         return False
     if threading.current_thread() is threading.main_thread():
         return True
     numba.get_num_threads()  # starts the layer, so that it has a name
-    if threading_layer() != "workqueue":
+    if fork_guard.running_layer() != "workqueue":
         return True
     _warn_once(
         "Numba's threading layer here is 'workqueue', which cannot be used from several threads at once, so fastgmm "

@@ -3,101 +3,114 @@
 E-step: a tile is whitened once, ``y = L x`` (D (D + 1) / 2 multiply-adds a row, whatever K); after that a component is
 a plain distance, ``log_prob[k, i] = log_coef[k] - |y_i - L m_k|^2 / 2``, a difference and a multiply-add an entry.
 M-step: with responsibilities that sum to one, the scatter about one common point does not depend on them. It is summed
-once for a whole fit (`add_total_scatter`, in float64 whatever the rows' dtype); afterwards a pass needs only the first
-moments, one multiply-add an entry. They are taken about the same common point, the tile's origin.
+once for a whole fit, in float64 whatever the rows' dtype; afterwards a pass needs only the first moments, one
+multiply-add an entry. They are taken about the same common point, the tile's origin.
 
-Cache: the tile and its whitened copy (2 D T numbers) in L1 or L2, the whitened means (K D numbers) in L2.
+Cache: the tile and its whitened copy (2 D T numbers) and the responsibilities (K T) in L2.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 
-from .runtime import exact_leaf, reducing_leaf
+from .runtime import reducing_leaf
+from .simd import MANY_REGISTERS, Emitter, Matrix, tile_operation
+
+VECTORS = 4 if MANY_REGISTERS else 2
+COMPONENTS = (4, 2, 1)
+FEATURES = (4, 2, 1) if MANY_REGISTERS else (2, 1)
+ROOT = False
 
 
 def work_rows(n_components, n_features):
-    """Rows of scratch that the functions below need beside the tile itself."""
-    return n_features + 1
+    """Rows of scratch that the operations need beside the tile itself."""
+    return n_features
 
 
-@exact_leaf
-def prepare(x, n, factor, work):
-    """Whiten the tile: ``work[j, i] = sum_{d <= j} L[j, d] x[d, i]``."""
-    L = factor[0]
-    for j in range(L.shape[0]):
-        y = work[j]
-        for i in range(n):
-            y[i] = 0
-        whole = (j + 1) - (j + 1) % 4
-        for d in range(0, whole, 4):
-            a0, a1, a2, a3 = L[j, d], L[j, d + 1], L[j, d + 2], L[j, d + 3]
-            x0, x1, x2, x3 = x[d], x[d + 1], x[d + 2], x[d + 3]
-            for i in range(n):
-                y[i] = y[i] + a0 * x0[i] + a1 * x1[i] + a2 * x2[i] + a3 * x3[i]
-        for d in range(whole, j + 1):
-            a0 = L[j, d]
-            for i in range(n):
-                y[i] += a0 * x[d, i]
+def log_prob_tile(x, n, means, factor, log_coef, work, top_out, log_prob_out):
+    """Write ``log_coef[k] - |factor[0] x[:, i] - means[k]|^2 / 2``, and the highest of each row."""
+    whitened = np.tril(factor[0]) @ x[:, :n]
+    for k in range(len(means)):
+        y = whitened - means[k][:, np.newaxis]
+        log_prob_out[k, :n] = log_coef[k] - 0.5 * (y * y).sum(axis=0)
+    top_out[:n] = np.fmax.reduce(log_prob_out[:, :n], axis=0)
 
 
-@exact_leaf
-def log_prob_tile(x, n, means, factor, log_coef, work, log_prob_out):
-    """Write ``log_coef[k] - |y_i - means[k]|^2 / 2``, shape (K, T); the means are whitened ones."""
+def emit_log_prob_tile(
+    e: Emitter, x: Matrix, n, means: Matrix, factor: Matrix, log_coef: Matrix, work: Matrix, top_out: Matrix,
+    log_prob_out: Matrix,
+):  # fmt: skip
     n_components, n_features = means.shape
-    q = work[n_features]
-    whole = n_features - n_features % 4
-    half = x.dtype.type(0.5)
-    for k in range(n_components):
-        m = means[k]
-        for i in range(n):
-            q[i] = 0
-        for d in range(0, whole, 4):
-            m0, m1, m2, m3 = m[d], m[d + 1], m[d + 2], m[d + 3]
-            y0, y1, y2, y3 = work[d], work[d + 1], work[d + 2], work[d + 3]
-            for i in range(n):
-                t0 = y0[i] - m0
-                t1 = y1[i] - m1
-                t2 = y2[i] - m2
-                t3 = y3[i] - m3
-                q[i] = q[i] + t0 * t0 + t1 * t1 + t2 * t2 + t3 * t3
-        for d in range(whole, n_features):
-            for i in range(n):
-                t0 = work[d, i] - m[d]
-                q[i] += t0 * t0
-        for i in range(n):
-            log_prob_out[k, i] = log_coef[k] - half * q[i]
+    columns = [v * e.width for v in range(VECTORS)]
+    for i in e.each(0, n, VECTORS * e.width):
+        places = [e.add(i, column) for column in columns]
+        for j, size in e.blocks(0, n_features, (4, 2, 1)):
+            y = [[e.variable() for _ in columns] for _ in range(size)]
+            # The factor has zeros above its diagonal, so a block may run over the whole of its own square.
+            for d in e.each(0, e.add(j, size)):
+                row = [x[d, place] for place in places]
+                for a in range(size):
+                    L = factor.splat(0, e.add(j, a), d)
+                    for v in range(VECTORS):
+                        y[a][v].add_product(L, row[v])
+            for a in range(size):
+                for v, place in enumerate(places):
+                    work[e.add(j, a), place] = y[a][v].get()
+        top = [e.variable(-np.inf) for _ in columns]
+        for k, size in e.blocks(0, n_components, COMPONENTS):
+            q = [[e.variable() for _ in columns] for _ in range(size)]
+            for d in e.each(0, n_features):
+                row = [work[d, place] for place in places]
+                for c in range(size):
+                    m = means.splat(e.add(k, c), d)
+                    for v in range(VECTORS):
+                        t = row[v] - m
+                        q[c][v].add_product(t, t)
+            for c in range(size):
+                coefficient = log_coef.splat(e.add(k, c))
+                for v, place in enumerate(places):
+                    value = e.fma(q[c][v].get(), e.constant(-0.5), coefficient)
+                    log_prob_out[e.add(k, c), place] = value
+                    top[v].set(e.choose(value < top[v].get(), top[v].get(), value))  # NaN gets to the top
+        for v, place in enumerate(places):
+            top_out[place] = top[v].get()
 
 
-@reducing_leaf
-def add_four(x, d, n, r, first_out):
-    """First moments of the four features from d on."""
-    f0 = f1 = f2 = f3 = x.dtype.type(0)
-    x0, x1, x2, x3 = x[d], x[d + 1], x[d + 2], x[d + 3]
-    for i in range(n):
-        f0 += r[i] * x0[i]
-        f1 += r[i] * x1[i]
-        f2 += r[i] * x2[i]
-        f3 += r[i] * x3[i]
-    first_out[d] += f0
-    first_out[d + 1] += f1
-    first_out[d + 2] += f2
-    first_out[d + 3] += f3
+def add_first_moments(x, n, resp, weight_sums_out, first_out):
+    """Add a tile's weight sums (K,) and first moments (K, D) about the origin."""
+    weight_sums_out += resp[:, :n].sum(axis=1)
+    first_out += resp[:, :n] @ x[:, :n].T
 
 
-@reducing_leaf
-def add_one(x, d, n, r, first_out):
-    """First moment of one feature."""
-    f = x.dtype.type(0)
-    xd = x[d]
-    for i in range(n):
-        f += r[i] * xd[i]
-    first_out[d] += f
+def emit_add_first_moments(e: Emitter, x: Matrix, n, resp: Matrix, weight_sums_out: Matrix, first_out: Matrix):
+    n_components, n_features = first_out.shape
+    for k, size in e.blocks(0, n_components, COMPONENTS):
+        components = [e.add(k, c) for c in range(size)]
+        weights = [e.variable() for _ in components]
+        for i in e.each(0, n, e.width):
+            for c, component in enumerate(components):
+                weights[c].add(resp[component, i])
+        e.add_lane_sums([(weights, weight_sums_out, (k,))])
+        for d, n_block in e.blocks(0, n_features, FEATURES):
+            features = [e.add(d, p) for p in range(n_block)]
+            entries = [(c, p) for c in range(size) for p in range(n_block)]
+            first = {entry: e.variable() for entry in entries}
+            for i in e.each(0, n, e.width):
+                rows = [x[feature, i] for feature in features]
+                resps = [resp[component, i] for component in components]
+                for c, p in entries:
+                    first[c, p].add_product(resps[c], rows[p])
+            e.add_lane_sums(
+                [([first[c, p] for p in range(n_block)], first_out, (components[c], d)) for c in range(size)]
+            )
 
 
 @reducing_leaf
 def add_total_scatter(x, n, resp, scatter_out):
-    """``scatter_out[a, b] += sum_i (sum_k resp[k, i]) x[a, i] x[b, i]`` for b <= a, summed in float64."""
+    """Add ``sum_i (sum_k resp[k, i]) x[a, i] x[b, i]`` for b <= a, summed in float64; spoils `resp`."""
     for i in range(n):
         mass = 0.0
         for k in range(resp.shape[0]):
@@ -107,19 +120,25 @@ def add_total_scatter(x, n, resp, scatter_out):
         for b in range(a + 1):
             total = 0.0
             for i in range(n):
-                total += np.float64(resp[0, i]) * (np.float64(x[a, i]) * np.float64(x[b, i]))
+                product = np.float64(resp[0, i]) * (np.float64(x[a, i]) * np.float64(x[b, i]))
+                total += product if resp[0, i] != 0 else 0.0  # a row of weight 0 adds 0 even if its square overflows
             scatter_out[a, b] += total
 
 
-@exact_leaf
-def add_moments(x, n, resp, means, work, first_out, scatter_out):
-    """Add a tile's first moments (K, D) and, unless `scatter_out` is empty, its scatter (1, D, D), about the origin."""
-    n_components, n_features = means.shape
-    whole = n_features - n_features % 4
-    for k in range(n_components):
-        for d in range(0, whole, 4):
-            add_four(x, d, n, resp[k], first_out[k])
-        for d in range(whole, n_features):
-            add_one(x, d, n, resp[k], first_out[k])
+def add_moments(x, n, resp, means, work, weight_sums_out, first_out, scatter_out):
+    """Add a tile's weight sums and first moments, and its scatter (1, D, D) if that is asked for. (A template.)"""
+    add_first_moments(x, n, resp, weight_sums_out, first_out)
     if scatter_out.shape[0] > 0:
         add_total_scatter(x, n, resp, scatter_out[0])
+
+
+@functools.cache
+def operations(n_features: int) -> dict[str, Callable]:
+    """The layout's operations, the same for any number of features."""
+    from .runtime import bind, exact_leaf
+
+    first = tile_operation(add_first_moments)(emit_add_first_moments)
+    return {
+        "log_prob_tile": tile_operation(log_prob_tile)(emit_log_prob_tile),
+        "add_moments": exact_leaf(bind(add_moments, "add_tied_moments", add_first_moments=first)),
+    }

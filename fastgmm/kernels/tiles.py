@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .numerics import exp_float64, log_float64, mix64, uniform
+from .numerics import mix64, uniform
 from .runtime import exact_leaf, reducing_leaf
 from .simd import COLUMN_MULTIPLE
-
-# The dtype's own functions are bound in their place by `passes`.
-exp, log = exp_float64, log_float64
 
 CACHE_LINE = 64
 RESCALE = np.float32(2.0**-32)
@@ -32,12 +29,12 @@ def aligned_scratch(n_rows, width, like):
 
 @exact_leaf
 def tile_arrays(shape, n_work, width, like):
-    """The arrays of a tile: five rows of numbers for each column, the rows' features, responsibilities, and work."""
+    """The arrays of a tile: four rows of numbers for each column, the rows' features, responsibilities, and work."""
     n_components, n_features = shape
     # A cache line more than the width: rows of a power of two would compete for the same lines of L1.
-    memory = aligned_scratch(5 + n_features + n_components + n_work, width + CACHE_LINE // like.itemsize, like)
-    x, rest = memory[5 : 5 + n_features], memory[5 + n_features :]
-    return memory[0], memory[1], memory[2], memory[3], memory[4], x, rest[:n_components], rest[n_components:]
+    memory = aligned_scratch(4 + n_features + n_components + n_work, width + CACHE_LINE // like.itemsize, like)
+    x, rest = memory[4 : 4 + n_features], memory[4 + n_features :]
+    return memory[0], memory[1], memory[2], memory[3], x, rest[:n_components], rest[n_components:]
 
 
 @exact_leaf
@@ -98,38 +95,27 @@ def weigh_resp(resp, start, n, m, weight, resp_out):
 
 
 @exact_leaf
-def highest(log_prob, n, top_out):
-    """``top_out[i] = max_k log_prob[k, i]``; returns how many columns have nothing above -inf."""
-    n_components = log_prob.shape[0]
-    for i in range(n):
-        top_out[i] = log_prob[0, i]
-    for k in range(1, n_components):
+def root_of(resp, n):
+    """Replace responsibilities by their square roots."""
+    for k in range(resp.shape[0]):
         for i in range(n):
-            top_out[i] = log_prob[k, i] if log_prob[k, i] > top_out[i] else top_out[i]
+            resp[k, i] = np.sqrt(resp[k, i])
+
+
+@exact_leaf
+def any_lost(top, n):
+    """Whether a column has nothing above -inf."""
     lost = 0
     for i in range(n):
-        lost += top_out[i] == -np.inf
-    return lost
+        lost += top[i] == -np.inf
+    return lost > 0
 
 
-def exponentiate(log_prob, n, top, total_out):
-    """Replace log-probabilities by ``exp(log_prob - top)`` and sum them over the components: one exp an entry.
-
-    A template: `exp` is bound to that of the tile's dtype.
-    """
+@exact_leaf
+def add_to(values, n, sum_out):
+    """``sum_out[i] += values[i]``."""
     for i in range(n):
-        total_out[i] = 0
-    for k in range(log_prob.shape[0]):
-        for i in range(n):
-            e = exp(log_prob[k, i] - top[i])
-            log_prob[k, i] = e
-            total_out[i] += e
-
-
-def log_total(n, top, total, penalty, log_prob_norm_out):
-    """Write the rows' log-densities, ``top[i] + log(total[i]) + penalty[i]``. A template over `log`."""
-    for i in range(n):
-        log_prob_norm_out[i] = top[i] + log(total[i]) + penalty[i]
+        sum_out[i] += values[i]
 
 
 @reducing_leaf
@@ -139,26 +125,6 @@ def weighted_sum(values, weight, n):
     for i in range(n):
         result += np.float64(weight[i]) * np.float64(values[i]) if weight[i] != 0 else 0.0
     return result
-
-
-@exact_leaf
-def normalise(resp, n, weight, total):
-    """Turn exponentials into responsibilities times the rows' weights."""
-    for i in range(n):
-        total[i] = weight[i] / total[i]
-    for k in range(resp.shape[0]):
-        for i in range(n):
-            resp[k, i] *= total[i]
-
-
-@reducing_leaf
-def add_weight_sums(resp, n, weight_sums_out):
-    """``weight_sums_out[k] += sum_i resp[k, i]``."""
-    for k in range(resp.shape[0]):
-        total = resp.dtype.type(0)
-        for i in range(n):
-            total += resp[k, i]
-        weight_sums_out[k] += total
 
 
 @exact_leaf

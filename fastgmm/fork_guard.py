@@ -1,0 +1,33 @@
+"""Remembers whether this process was forked from one in which Numba's OpenMP threads were already running.
+
+Such a process is killed at its first parallel kernel. The hook is set when the package is imported, before any part of
+it that needs Numba, so that a fork between the two is noticed as well.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+
+
+def running_layer() -> str | None:
+    """The name of Numba's threading layer, or None if it has not been started, or Numba not even imported."""
+    parallel = sys.modules.get("numba.np.ufunc.parallel")
+    try:
+        return None if parallel is None else parallel.threading_layer()
+    except ValueError:
+        return None
+
+
+# If the package is first imported in a child whose layer is running, the layer is most likely the parent's.
+forked_from_openmp = multiprocessing.parent_process() is not None and running_layer() == "omp"
+
+
+def _after_fork_in_child() -> None:
+    global forked_from_openmp
+    forked_from_openmp = forked_from_openmp or running_layer() == "omp"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,95 @@
+"""Leaving out the rows that have nothing to do with a component.
+
+With several components most responsibilities are far below rounding: at the optimum a row belongs to one to three of
+them. If few rows of a tile matter for a component, its statistics are summed over a packed copy of these rows. What is
+left out is less than 1e-20 (float32: 1e-11) of the component's highest responsibility in the tile, which is below the
+rounding of the sums; the sums of the responsibilities themselves leave nothing out.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from llvmlite import ir
+
+from .simd import DOUBLE, I32, I64, Emitter, Matrix, Number
+
+# Packing a row costs about as much as two to three multiply-adds a feature with everything in registers.
+WORTH_PACKING = 0.6
+
+
+class Rows(NamedTuple):
+    """The rows of a tile that matter: their features, one component's responsibilities, how many columns they take."""
+
+    x: Matrix
+    resp: Matrix
+    n: Number
+
+
+def work_rows(n_features):
+    """Rows of scratch that packing needs."""
+    return n_features + 2
+
+
+def pack(e: Emitter, x: Matrix, n, resp: Matrix, k, root: bool, work: Matrix, weight_sums_out: Matrix) -> Rows:
+    """Add the weight sum of component k, and return the rows that matter for its moments.
+
+    ``work`` has `work_rows` rows. With `root`, the responsibilities are square roots.
+    """
+    b, n_features = e.builder, x.shape[0]
+    total, highest = e.variable(), e.variable()
+    for i in e.each(0, n, e.width):
+        r = resp[k, i]
+        highest.set(e.choose(highest.get() < r, r, highest.get()))
+        total.add_product(r, r) if root else total.add(r)
+    e.add_lane_sums([([total], weight_sums_out, (k,))])
+    least = (1e-20 if e.scalar is DOUBLE else 1e-11) ** (0.5 if root else 1.0)
+    threshold = b.fmul(e.lane_maximum(highest.get()), ir.Constant(e.scalar, least))
+    limit, counts = e.splat(threshold), e.variable()
+    for i in e.each(0, n, e.width):
+        counts.set(e.choose(limit < resp[k, i], counts.get() + e.constant(1.0), counts.get()))
+    count = b.fptosi(e.lane_sum(counts.get()), I64)
+
+    features = e.pointer_variable(x.pointer)
+    row = e.pointer_variable(resp.pointer_to(k, 0))
+    columns = e.number_variable(n)
+    few = b.fcmp_ordered(
+        "<", b.sitofp(count, DOUBLE), b.fmul(b.sitofp(e.index(n), DOUBLE), ir.Constant(DOUBLE, WORTH_PACKING))
+    )
+    for _ in e.when(few):
+        padded = e.round_down(e.add(count, e.width - 1), e.width)
+        packed, roots = Matrix(e, work.pointer, x.shape), work.pointer_to(n_features, 0)
+        _write_places(e, row.get(), threshold, n, padded, work.pointer_to(e.add(n_features, 1), 0))
+        places = b.bitcast(work.pointer_to(e.add(n_features, 1), 0), I32.as_pointer())
+        for j in e.each(0, padded, e.width):
+            indices = [b.zext(b.load(b.gep(places, [e.index(e.add(j, lane))])), I64) for lane in range(e.width)]
+            _gather(e, row.get(), indices, b.gep(roots, [e.index(j)]))
+            for d in e.each(0, n_features):
+                _gather(e, x.pointer_to(d, 0), indices, packed.pointer_to(d, j))
+        for j in e.each(count, padded):
+            b.store(ir.Constant(e.scalar, 0.0), b.gep(roots, [e.index(j)]))
+        features.set(work.pointer)
+        row.set(roots)
+        columns.set(padded)
+    return Rows(Matrix(e, features.get(), x.shape), Matrix(e, row.get(), [n]), columns.get())
+
+
+def _write_places(e: Emitter, row: ir.Value, threshold: ir.Value, n, padded, places: ir.Value) -> None:
+    """The numbers of the columns above the threshold, in order, then zeros up to whole vectors."""
+    b = e.builder
+    places, count = b.bitcast(places, I32.as_pointer()), e.number_variable(0)
+    for i in e.each(0, n):
+        here = b.fcmp_ordered("<", threshold, b.load(b.gep(row, [e.index(i)])))
+        b.store(b.trunc(e.index(i), I32), b.gep(places, [count.get()]))
+        count.set(b.add(count.get(), b.zext(here, I64)))
+    for j in e.each(count.get(), padded):
+        b.store(ir.Constant(I32, 0), b.gep(places, [e.index(j)]))
+
+
+def _gather(e: Emitter, source: ir.Value, indices: list, target: ir.Value) -> None:
+    """A vector of numbers from anywhere in a row; single loads, since gather instructions are slower on AMD's CPUs."""
+    b = e.builder
+    vector: ir.Value = ir.Constant(e.type, ir.Undefined)
+    for lane, index in enumerate(indices):
+        vector = b.insert_element(vector, b.load(b.gep(source, [index])), ir.Constant(I32, lane))
+    b.store(vector, b.bitcast(target, e.type.as_pointer()), align=e.size)
