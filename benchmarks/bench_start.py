@@ -13,7 +13,7 @@ class Start:
     def setup(self, library, init_params):
         self.X = make_rows(100_000, 8, 32)
         self.estimator = LIBRARIES[library](32, init_params=init_params, max_iter=0, random_state=0)
-        fit_quietly(self.estimator, self.X[:1000])
+        fit_quietly(self.estimator, self.X)  # compiled now, the loop over many rows included
 
     def time_start(self, library, init_params):
         fit_quietly(self.estimator, self.X)

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
+
+from fastgmm import __version__
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -25,23 +28,45 @@ def _info(arguments: argparse.Namespace) -> None:
 
 def _warmup(arguments: argparse.Namespace) -> None:
     from .engine import warmup
+    from .kernels import cache_folder
 
+    print("Compiling, which takes a minute or two the first time ...", flush=True)
     begun = time.perf_counter()
     for name in warmup():
         print(f"ready: {name}")
-    print(f"All kernels are compiled and cached ({time.perf_counter() - begun:.1f} s).")
+    seconds, folder = time.perf_counter() - begun, cache_folder()
+    if folder is None:
+        sys.exit(
+            f"All kernels were compiled ({seconds:.1f} s), but nothing was kept: no cache folder can be written to, or "
+            "FASTGMM_CACHE=0. Set NUMBA_CACHE_DIR to a folder that can."
+        )
+    print(f"All kernels are compiled and kept in {folder} ({seconds:.1f} s).")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a number from 1 upwards is wanted, not {text!r}")
+    return int(text)
+
+
+def _new_file(text: str) -> Path:
+    path = Path(text)
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"a file in a folder that exists is wanted, not {text!r}")
+    return path
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m fastgmm", description="Gaussian mixtures on many-core CPUs.")
+    parser.add_argument("--version", action="version", version=f"fastgmm {__version__}")
     commands = parser.add_subparsers(required=True, metavar="{demo,info,warmup}")
 
     demo = commands.add_parser("demo", help="segment a photograph, beside scikit-learn, and write a picture")
     demo.add_argument("--image", choices=("china.jpg", "flower.jpg"), default="china.jpg")
-    demo.add_argument("--components", type=int, default=16, metavar="K")
-    demo.add_argument("--max-iter", type=int, default=30, metavar="N", help="EM iterations at most (default: 30)")
-    demo.add_argument("--output", type=Path, default=Path("fastgmm-demo.png"), metavar="FILE")
+    demo.add_argument("--components", type=_positive, default=16, metavar="K")
+    demo.add_argument("--max-iter", type=_positive, default=30, metavar="N", help="EM iterations at most (default: 30)")
+    demo.add_argument("--output", type=_new_file, default=Path("fastgmm-demo.png"), metavar="FILE")
     demo.set_defaults(run=_demo)
 
     info = commands.add_parser("info", help="versions, CPU, threading layer, cache folder")

@@ -36,7 +36,11 @@ NOT_CONVERGED = (
 
 
 class DegenerateComponentWarning(UserWarning):
-    """A component of a fitted mixture is flat: only ``reg_covar`` keeps its covariance positive definite."""
+    """A component of a fitted mixture is hardly one: without rows, or flat where the data as a whole are not.
+
+    Flat: only ``reg_covar`` keeps its covariance positive definite. To silence it:
+    ``warnings.simplefilter("ignore", fastgmm.DegenerateComponentWarning)``.
+    """
 
 
 class BaseMixture(DensityMixin, BaseEstimator):
@@ -94,7 +98,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
         Returns
         -------
         log_likelihood : float
-            In nats per row; for float32 rows without weights, as in scikit-learn, a float32 number.
+            In nats per row; for float32 rows without weights rounded to float32, as scikit-learn's is.
         """
         if sample_weight is None:
             return float(self.score_samples(X).mean())

@@ -57,9 +57,10 @@ def run_demo(image_name: str, n_components: int, max_iter: int, output: Path) ->
     from sklearn.mixture import GaussianMixture as SklearnMixture
 
     image, X = load_pixels(image_name)
+    print("Compiling what is not in the cache (a minute or two the first time) ... ", end="", flush=True)
     begun = time.perf_counter()
     warmup()
-    print(f"Compiled, or loaded from the cache, in {time.perf_counter() - begun:.1f} s.")
+    print(f"{time.perf_counter() - begun:.1f} s.")
     begun = time.perf_counter()
     start = GaussianMixture(n_components, max_iter=0, random_state=0).fit(X)
     print(

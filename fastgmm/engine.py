@@ -362,13 +362,13 @@ def warmup(*, n_jobs: int | None = None) -> list[str]:
     ready = []
     for dtype in (np.float64, np.float32):
         # A few rows run on one thread, many on several: those are two loops to compile.
-        for n_samples in (128, 65_536):
+        for n_samples in (128, 131_072):
             for n_features in (*range(1, kernels.UNROLLED_FEATURES + 2),):
                 for name in COVARIANCE_TYPES if n_features in (2, kernels.UNROLLED_FEATURES + 1) else ("full",):
                     _run_every_pass(name, n_samples, n_features, dtype, n_jobs)
             _run_initialization(n_samples, dtype, n_jobs)
         ready += [f"{name} {np.dtype(dtype)}" for name in (*COVARIANCE_TYPES, "k-means and random starts")]
-    covariances = np.tile(np.eye(64), (64, 1, 1))
+    covariances = np.tile(np.eye(64), (128, 1, 1))
     for some in (covariances[:1], covariances):
         kernels.factor_covariances(some)
     return ready
@@ -377,10 +377,10 @@ def warmup(*, n_jobs: int | None = None) -> list[str]:
 def _run_every_pass(name: str, n_samples: int, n_features: int, dtype: DTypeLike, n_jobs: int | None) -> None:
     form = get_model(name).form
     X = np.linspace(0, 1, n_samples * n_features, dtype=dtype).reshape(n_samples, n_features)
-    means = np.stack([X[0], X[-1]]).astype(np.float64)
-    ones = np.ones(form.shape(2, n_features))
+    means = X[:: n_samples // 8].astype(np.float64)
+    ones = np.ones(form.shape(len(means), n_features))
     identity = ones * np.eye(n_features) if form.layout != "diagonal" else ones
-    parameters = MixtureParameters(np.array([0.5, 0.5]), means, identity, identity, name)
+    parameters = MixtureParameters(np.full(len(means), 1 / len(means)), means, identity, identity, name)
     accumulate(parameters, X, n_jobs=n_jobs)
     predict(parameters, X, n_jobs=n_jobs)
 

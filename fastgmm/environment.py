@@ -28,6 +28,7 @@ def describe_environment() -> dict[str, str]:
         "threads": f"{n_threads} of {numba.config.NUMBA_NUM_THREADS} (NUMBA_NUM_THREADS)",
         "threading layer": str(layer),
         "cache folder": "none: kernels are compiled in every process" if cache is None else str(cache),
+        "compiled kernels": str(0 if cache is None else len(list(cache.glob("*.bin")))),
     }
 
 

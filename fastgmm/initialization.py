@@ -178,24 +178,27 @@ def kmeans_plusplus(source: ArraySource, n_clusters: int, stream: Stream) -> Arr
     X, sample_weight = source.X, source.sample_weight
     origin = point_near(source).astype(X.dtype)
     n_trials = 2 + int(math.log(n_clusters))
-    nothing = np.empty((0, X.shape[1]), X.dtype)
-    # No distance is beyond this, so that sums of them are finite and something to draw from.
+    # Squared distances to the chosen rows; the latest may not be among them yet, it joins in the next pass. No distance
+    # is beyond this, so that sums of them are finite and something to draw from.
     closest = np.full(len(X), FARTHEST[X.dtype], X.dtype)
     chosen = np.empty((n_clusters, X.shape[1]), X.dtype)
     draw = _drawer(source, stream)
     chosen[0] = X[draw()]
+    first = chosen[:1] - origin
+    potentials, rows_a_chunk = kernels.seed_step(X, sample_weight, origin, first[:0], first, closest)
+    potential = potentials[:, 0]
     for k in range(1, n_clusters):
-        latest = chosen[k - 1 : k] - origin
-        potential, rows_a_chunk = kernels.seed_step(X, sample_weight, origin, nothing, latest, closest)
         if not potential.sum() > 0:  # every row is one of those chosen
             chosen[k] = X[draw()]
             continue
+        latest = chosen[k - 1 : k] - origin
         rows = [
-            _draw_by_distance(source, closest, potential[:, 0], rows_a_chunk, stream.uniform()) for _ in range(n_trials)
+            _draw_by_distance(source, origin, latest, closest, potential, rows_a_chunk, stream.uniform())
+            for _ in range(n_trials)
         ]
-        candidates = X[rows]
-        potential, _ = kernels.seed_step(X, sample_weight, origin, candidates - origin, nothing, closest)
-        chosen[k] = candidates[potential.sum(axis=0)[1:].argmin()]
+        potentials, _ = kernels.seed_step(X, sample_weight, origin, X[rows] - origin, latest, closest)
+        best = int(potentials.sum(axis=0)[1:].argmin())
+        chosen[k], potential = X[rows[best]], potentials[:, 1 + best]
     return chosen.astype(np.float64)
 
 
@@ -251,12 +254,26 @@ def _drawer(source: ArraySource, stream: Stream) -> Callable[[], int]:
     return lambda: min(int(np.searchsorted(cumulative, stream.uniform() * cumulative[-1], side="right")), last)
 
 
-def _draw_by_distance(source: ArraySource, closest: NDArray, potential: Array, rows_a_chunk: int, u: float) -> int:
-    """The number of a row drawn with probability proportional to weight times squared distance."""
+def _draw_by_distance(
+    source: ArraySource,
+    origin: NDArray,
+    latest: NDArray,
+    closest: NDArray,
+    potential: Array,
+    rows_a_chunk: int,
+    u: float,
+) -> int:
+    """The number of a row drawn with probability proportional to weight times squared distance.
+
+    `potential` has the sums over chunks of rows, to all chosen rows; `closest` has the distances, perhaps without the
+    latest.
+    """
     target = u * potential.sum()
     chunk = _invert(potential, target)
     rows = slice(chunk * rows_a_chunk, (chunk + 1) * rows_a_chunk)
-    mass = closest[rows].astype(np.float64)
+    distances = closest[rows].copy()
+    kernels.seed_step(source.X[rows], None, origin, latest[:0], latest, distances)
+    mass = distances.astype(np.float64)
     if source.sample_weight is not None:
         mass *= source.sample_weight[rows]
     return rows.start + _invert(mass, target - potential[:chunk].sum())

@@ -1,5 +1,6 @@
 """``python -m fastgmm``, as a user types it."""
 
+import os
 import subprocess
 import sys
 
@@ -11,9 +12,9 @@ from fastgmm import __main__ as command_line
 from fastgmm import demo
 
 
-def run(*arguments, cwd=None):
+def run(*arguments, **environment):
     command = [sys.executable, "-m", "fastgmm", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
 
 
 def test_info():
@@ -26,12 +27,61 @@ def test_info():
     assert "cache folder" in done.stdout
 
 
-def test_warmup():
-    done = run("warmup")
+FIT_EVERYTHING = """
+import numpy as np
+from fastgmm import GaussianMixture
+rng = np.random.default_rng(0)
+for dtype in (np.float32, np.float64):
+    for n_features in (1, 3, 7):
+        X = rng.normal(size=(100_000, n_features)).astype(dtype)
+        for rows in (X, X[:200]):
+            for covariance_type in ("full", "tied", "diag", "spherical"):
+                for init_params in ("kmeans", "random"):
+                    options = dict(covariance_type=covariance_type, init_params=init_params, max_iter=1, tol=9)
+                    model = GaussianMixture(8, **options)
+                    model.fit(rows, sample_weight=np.ones(len(rows))).predict_proba(rows)
+"""
+
+
+def test_warmup_leaves_nothing_to_compile(tmp_path):
+    done = run("warmup", NUMBA_CACHE_DIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
     for dtype in ("float64", "float32"):
         for name in ("full", "tied", "diag", "spherical", "k-means and random starts"):
             assert f"ready: {name} {dtype}" in done.stdout
+    assert f"kept in {tmp_path}" in done.stdout
+    kept = sorted(tmp_path.rglob("*.bin"))
+    assert len(kept) > 30
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FIT_EVERYTHING], env=environment, check=True)
+    assert sorted(tmp_path.rglob("*.bin")) == kept
+    assert f"compiled kernels  {len(kept)}" in run("info", **environment).stdout
+
+
+def test_warmup_says_when_nothing_was_kept(monkeypatch, capsys):
+    monkeypatch.setattr("fastgmm.engine.warmup", lambda: ["everything"])
+    monkeypatch.setattr("fastgmm.kernels.cache_folder", lambda: None)
+    with pytest.raises(SystemExit, match="nothing was kept: no cache folder can be written to"):
+        command_line.main(["warmup"])
+    assert "ready: everything" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["--components", "0"], ["--max-iter", "-1"], ["--components", "two"], ["--output", "/no/such/folder/a.png"],
+     ["--output", "/"], ["--image", "dog.jpg"]],
+)  # fmt: skip
+def test_demo_refuses_before_it_works(wrong, capsys):
+    with pytest.raises(SystemExit) as refusal:
+        command_line.main(["demo", *wrong])
+    assert refusal.value.code == 2
+    assert f"argument {wrong[0]}" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        command_line.main(["--version"])
+    assert capsys.readouterr().out == f"fastgmm {fastgmm.__version__}\n"
 
 
 def test_without_a_command_it_says_what_there_is():

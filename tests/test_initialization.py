@@ -85,14 +85,16 @@ def test_kmeans_plusplus_spreads():
 def test_kmeans_plusplus_draws_by_squared_distance():
     """From 0, rows at 1 and 3 are drawn in proportion 1 : 9 (one draw each: greedy choice would prefer the better)."""
     X = np.array([[0.0], [1.0], [3.0]])
-    closest, potential = np.array([0.0, 1.0, 9.0]), np.array([10.0])
-    source = ArraySource(X)
-    draw = [initialization._draw_by_distance(source, closest, potential, 3, u) for u in (0.0, 0.09, 0.11, 0.999999)]
-    assert draw == [1, 1, 2, 2]
-    weighted = ArraySource(X, np.array([1.0, 9.0, 1.0]))
-    potential = np.array([18.0])
-    draw = [initialization._draw_by_distance(weighted, closest, potential, 3, u) for u in (0.0, 0.49, 0.51)]
-    assert draw == [1, 1, 2]
+    latest = np.array([[0.0]])
+    for closest in (np.array([0.0, 1.0, 9.0]), np.full(3, 20.0)):  # the latest is among them, or not yet
+
+        def draw(source, potential, u, closest=closest):
+            arguments = np.zeros(1), latest, closest, np.array([potential]), 3, u
+            return initialization._draw_by_distance(source, *arguments)
+
+        assert [draw(ArraySource(X), 10.0, u) for u in (0.0, 0.09, 0.11, 0.999999)] == [1, 1, 2, 2]
+        weighted = ArraySource(X, np.array([1.0, 9.0, 1.0]))
+        assert [draw(weighted, 18.0, u) for u in (0.0, 0.49, 0.51)] == [1, 1, 2]
 
 
 def test_random_rows_are_rows_and_differ():

@@ -1,6 +1,7 @@
 """The compiled passes against the naive twin: layouts, dtypes, shapes around tile edges. Also without a compiler."""
 
 import inspect
+import itertools
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import reference
 from fastgmm import kernels
 from fastgmm.covariance import get_model
-from fastgmm.kernels import numerics, passes, responsibilities, rows, simd, tied, tiles
+from fastgmm.kernels import kmeans, numerics, passes, responsibilities, rows, simd, tied, tiles, transposition
 from helpers import COVARIANCE_TYPES, full_covariances, random_parameters, random_rows
 
 DTYPES = [np.float64, np.float32]
@@ -330,6 +331,68 @@ def test_factors_of_covariances():
             np.testing.assert_allclose(factor[k] @ covariances[k] @ factor[k].T, np.eye(n_features), atol=1e-10)
             inverse = np.linalg.inv(np.linalg.cholesky(covariances[k]))
             np.testing.assert_allclose(factor[k], inverse, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.skipif(not JIT, reason="emitted code")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_operations_of_kmeans_against_their_naive_twins(dtype):
+    n, width = 128, 136
+    distances_tile, nearest_tile, add_to_centres, add_rows_to_centres = (
+        compiled(getattr(kmeans, f"emit_{naive.__name__}"), naive)
+        for naive in (kmeans.distances_tile, kmeans.nearest_tile, kmeans.add_to_centres, kmeans.add_rows_to_centres)
+    )
+    for n_centres, n_features in [(0, 2), *itertools.product((1, 2, 3, 5, 8, 15), (1, 3, 4, 23))]:
+        rng = np.random.default_rng(n_centres)
+        x, centres = rng.normal(size=(n_features, width)).astype(dtype), rng.normal(size=(n_centres, n_features))
+        centres = centres.astype(dtype)
+        label, weight = (
+            rng.integers(0, max(1, n_centres), size=width).astype(dtype),
+            rng.uniform(size=width).astype(dtype),
+        )
+        weight[:: 5 if n_centres else 1] = 0
+        x[:, 5] = np.finfo(dtype).max  # far, and of weight 0
+        results = []
+        for one in (distances_tile, kmeans.distances_tile):
+            results.append(np.zeros((n_centres, width), dtype))
+            with np.errstate(over="ignore"):
+                one(x, n, centres, results[-1])
+        assert_close(results[0][:, :5], results[1][:, :5], dtype, scale=20)
+        assert_close(results[0][:, 6:], results[1][:, 6:], dtype, scale=20)
+        results = []
+        for one in (nearest_tile, kmeans.nearest_tile):
+            results.append(np.zeros((2, width), dtype))
+            with np.errstate(over="ignore"):
+                one(x, n, centres, *results[-1])
+        np.testing.assert_allclose(*results, rtol=TOLERANCE[dtype])
+        results = []
+        for one, rows_or_tile in (
+            (add_to_centres, x), (kmeans.add_to_centres, x), (add_rows_to_centres, x.T.copy()),
+        ):  # fmt: skip
+            results.append((np.ones(n_centres), np.ones((n_centres, n_features))))
+            one(rows_or_tile, n, label, weight, centres, *results[-1])
+        for other in results[1:]:
+            for a, b in zip(results[0], other, strict=True):
+                assert_close(a, b, dtype, scale=n)
+
+
+@pytest.mark.skipif(not JIT, reason="emitted code")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_transposition_against_its_naive_twins(dtype):
+    load_rows = compiled(transposition.emit_load_rows, transposition.load_rows)
+    store_rows = compiled(transposition.emit_store_rows, transposition.store_rows)
+    rng = np.random.default_rng(0)
+    for n_features in (*range(1, 19), 33):
+        for n in (16, 48):
+            X, origin = rng.normal(size=(n + 3, n_features)).astype(dtype), rng.normal(size=n_features).astype(dtype)
+            tiles_loaded = [np.zeros((n_features, n + 8), dtype) for _ in range(2)]
+            for one, tile in zip((load_rows, transposition.load_rows), tiles_loaded, strict=True):
+                one(X.reshape(-1), 2 * n_features, n_features, n, origin, tile)
+            np.testing.assert_array_equal(*tiles_loaded)
+            np.testing.assert_array_equal(tiles_loaded[0][:, :n], (X[2 : n + 2] - origin).T)
+            stored = [np.zeros((n + 1, n_features), dtype) for _ in range(2)]
+            for one, out in zip((store_rows, transposition.store_rows), stored, strict=True):
+                one(tiles_loaded[0], n, out)
+            np.testing.assert_array_equal(*stored)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -278,7 +278,7 @@ def seed_step(
     rows_a_chunk : int
     """
     rows = rows_view(X)
-    cut = tiling(len(X), 4 + X.shape[1], rows.flat.dtype.itemsize)
+    cut = tiling(len(X), 4 + X.shape[1] + len(candidates), rows.flat.dtype.itemsize)
     potential = np.zeros((cut.n_chunks, 1 + len(candidates)))
     weights, scale = weights_view(sample_weight, len(X))
     kmeans.seed(
@@ -331,7 +331,7 @@ def lloyd_step(
     rows = rows_view(X)
     n_components, n_features = centres.shape
     partial_bytes = 8 * n_components * (n_features + 1)
-    cut = tiling(len(X), 4 + n_features, rows.flat.dtype.itemsize, partial_bytes)
+    cut = tiling(len(X), 4 + 2 * n_features, rows.flat.dtype.itemsize, partial_bytes)
     weight_sums, first = np.zeros((cut.n_chunks, n_components)), np.zeros((cut.n_chunks, n_components, n_features))
     inertia = np.zeros(cut.n_chunks)
     weights, scale = weights_view(sample_weight, len(X))

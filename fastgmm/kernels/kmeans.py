@@ -1,53 +1,142 @@
 """k-means on tiles: squared distances to centres, seeding by D^2 sampling, Lloyd's sums; all weighted.
 
-Distances are sums of squared differences of centred rows, never an expanded quadratic. One multiply-add and one
-subtraction an entry, 2 N K D a pass. Features go in blocks of four. Cache: the tile (D T numbers) in L1 or L2, the
-centres (K D numbers) in L1 or L2.
+Distances are sums of squared differences of centred rows, never an expanded quadratic: one difference and one
+multiply-add an entry, which run side by side on today's CPUs. Cache: the tile (D T numbers) in L1 or L2, the centres (K
+D numbers) in L1 or L2.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+from llvmlite import ir
 
 from .runtime import Kernel, exact_leaf, reducing_leaf
-from .tiles import load_tile, load_weights, tile_arrays, whole_vectors
+from .simd import DOUBLE, I64, MANY_REGISTERS, Emitter, Matrix, Number, Variable, tile_operation
+from .tiles import load_weights, tile_arrays, weighted_sum, whole_vectors
+from .transposition import load_tile, store_transposed
+
+# Vectors of columns and numbers of centres that are accumulated together: 16 (4) accumulators.
+VECTORS = 4 if MANY_REGISTERS else 2
+CENTRES = (4, 2, 1) if MANY_REGISTERS else (2, 1)
+FEATURES = (4, 2, 1)
+# Up to so many coordinates of centres it is faster to add every column, masked, to every centre's sums.
+FEW_ENTRIES = 32
 
 
-@exact_leaf
-def squared_distance_tile(x, n, centre, distance_out):
-    """``distance_out[i] = |x[:, i] - centre|^2``."""
-    n_features = x.shape[0]
-    whole = n_features - n_features % 4
-    for i in range(n):
-        distance_out[i] = 0
-    for d in range(0, whole, 4):
-        m0, m1, m2, m3 = centre[d], centre[d + 1], centre[d + 2], centre[d + 3]
-        x0, x1, x2, x3 = x[d], x[d + 1], x[d + 2], x[d + 3]
-        for i in range(n):
-            t0 = x0[i] - m0
-            t1 = x1[i] - m1
-            t2 = x2[i] - m2
-            t3 = x3[i] - m3
-            distance_out[i] = distance_out[i] + t0 * t0 + t1 * t1 + t2 * t2 + t3 * t3
-    for d in range(whole, n_features):
-        for i in range(n):
-            t0 = x[d, i] - centre[d]
-            distance_out[i] += t0 * t0
+def distances_tile(x, n, centres, distance_out):
+    """``distance_out[j, i] = |x[:, i] - centres[j]|^2``."""
+    for j in range(len(centres)):
+        distance_out[j, :n] = ((x[:, :n] - centres[j][:, np.newaxis]) ** 2).sum(axis=0)
 
 
-@exact_leaf
-def nearest_tile(x, n, centres, distance, nearest_out, label_out):
-    """Squared distance to the nearest centre and its number, the first of equals."""
-    for k in range(centres.shape[0]):
-        squared_distance_tile(x, n, centres[k], distance)
-        if k == 0:
-            for i in range(n):
-                nearest_out[i] = distance[i]
-                label_out[i] = 0
-        else:
-            for i in range(n):
-                label_out[i] = k if distance[i] < nearest_out[i] else label_out[i]
-                nearest_out[i] = distance[i] if distance[i] < nearest_out[i] else nearest_out[i]
+def nearest_tile(x, n, centres, nearest_out, label_out):
+    """Squared distance to the nearest centre, and its number (as a floating-point number), the first of equals."""
+    nearest_out[:n] = np.inf
+    label_out[:n] = 0
+    for k in range(len(centres)):
+        distance = ((x[:, :n] - centres[k][:, np.newaxis]) ** 2).sum(axis=0)
+        closer = distance < nearest_out[:n]
+        nearest_out[:n][closer] = distance[closer]
+        label_out[:n][closer] = k
+
+
+def each_distance(e: Emitter, x: Matrix, places: list, centres: Matrix) -> Iterator[tuple[Number, list[Variable]]]:
+    """The number of each centre, and its squared distances to the columns from each place on, a vector each."""
+    n_centres, n_features = centres.shape
+    for k, size in e.blocks(0, n_centres, CENTRES):
+        sums = [[e.variable() for _ in places] for _ in range(size)]
+        for d in e.each(0, n_features):
+            row = [x[d, place] for place in places]
+            for c in range(size):
+                m = centres.splat(e.add(k, c), d)
+                for v in range(len(places)):
+                    t = row[v] - m
+                    sums[c][v].add_product(t, t)
+        for c in range(size):
+            yield e.add(k, c), sums[c]
+
+
+@tile_operation(distances_tile)
+def emit_distances_tile(e: Emitter, x: Matrix, n, centres: Matrix, distance_out: Matrix):
+    for i in e.each(0, n, VECTORS * e.width):
+        places = [e.add(i, v * e.width) for v in range(VECTORS)]
+        for j, distances in each_distance(e, x, places, centres):
+            for place, distance in zip(places, distances, strict=True):
+                distance_out[j, place] = distance.get()
+
+
+@tile_operation(nearest_tile)
+def emit_nearest_tile(e: Emitter, x: Matrix, n, centres: Matrix, nearest_out: Matrix, label_out: Matrix):
+    for i in e.each(0, n, VECTORS * e.width):
+        places = [e.add(i, v * e.width) for v in range(VECTORS)]
+        nearest, label = ([e.variable(initial) for _ in places] for initial in (np.inf, 0.0))
+        for k, distances in each_distance(e, x, places, centres):
+            number = e.splat(e.number(k))
+            for v, distance in enumerate(distances):
+                closer = distance.get() < nearest[v].get()
+                label[v].set(e.choose(closer, number, label[v].get()))
+                nearest[v].set(e.choose(closer, distance.get(), nearest[v].get()))
+        for v, place in enumerate(places):
+            nearest_out[place], label_out[place] = nearest[v].get(), label[v].get()
+
+
+def add_to_centres(x, n, label, weight, centres, weight_sums_out, first_out):
+    """Add, for each centre, the weights of the columns with its label, and their weighted differences from it.
+
+    A column of weight 0 adds nothing, however far it is.
+    """
+    for k in range(len(centres)):
+        own = (label[:n] == k) & (weight[:n] > 0)
+        weight_sums_out[k] += weight[:n][own].sum()
+        first_out[k] += (weight[:n][own] * (x[:, :n][:, own] - centres[k][:, np.newaxis])).sum(axis=1)
+
+
+@tile_operation(add_to_centres)
+def emit_add_to_centres(
+    e: Emitter, x: Matrix, n, label: Matrix, weight: Matrix, centres: Matrix, weight_sums_out: Matrix, first_out: Matrix
+):
+    n_centres, n_features = centres.shape
+    zero = e.constant(0.0)
+    for k in e.each(0, n_centres):
+        number = e.splat(e.number(k))
+        for d, size in e.blocks(0, n_features, FEATURES):
+            features = [e.add(d, p) for p in range(size)]
+            m = [centres.splat(k, feature) for feature in features]
+            sums = [e.variable() for _ in features]
+            for i in e.each(0, n, e.width):
+                own = e.choose(label[i] == number, weight[i], zero)
+                positive = zero < own
+                for p, feature in enumerate(features):
+                    sums[p].add_product(own, e.choose(positive, x[feature, i] - m[p], zero))
+            e.add_lane_sums([(sums, first_out, (k, d))])
+        total = e.variable()
+        for i in e.each(0, n, e.width):
+            total.add(e.choose(label[i] == number, weight[i], zero))
+        e.add_lane_sums([([total], weight_sums_out, (k,))])
+
+
+def add_rows_to_centres(rows, n, label, weight, centres, weight_sums_out, first_out):
+    """Do as `add_to_centres`, for rows as rows, one by one."""
+    add_to_centres(rows.T, n, label, weight, centres, weight_sums_out, first_out)
+
+
+@tile_operation(add_rows_to_centres)
+def emit_add_rows_to_centres(
+    e: Emitter, rows: Matrix, n, label: Matrix, weight: Matrix, centres: Matrix, weight_sums_out: Matrix,
+    first_out: Matrix,
+):  # fmt: skip
+    b = e.builder
+    for i in e.each(0, n):
+        w = e.double(b.load(weight.pointer_to(i)))
+        for _ in e.when(b.fcmp_ordered("<", ir.Constant(DOUBLE, 0.0), w)):
+            k = b.fptosi(b.load(label.pointer_to(i)), I64)
+            e.add_to_memory(w, weight_sums_out.pointer_to(k))
+            for d, size in e.blocks(0, rows.shape[1], e.block_sizes):
+                difference = b.fsub(rows.part(size, i, d), centres.part(size, k, d))
+                weights = e.splat(w, size)
+                e.add_to_memory(b.fmul(weights.value, e.double(difference)), first_out.pointer_to(k, d))
 
 
 def seed_chunk(
@@ -60,7 +149,8 @@ def seed_chunk(
     is empty). ``potential_out[c, 0] = sum_i w_i closest_i`` and, for candidate j, ``potential_out[c, j + 1] = sum_i w_i
     min(closest_i, |x_i - candidate_j|^2)``, over the rows of chunk c.
     """
-    weight, distance, _, _, x, _, _ = tile_arrays((0, origin.shape[0]), 0, width, flat)
+    n_candidates = candidates.shape[0]
+    weight, _, _, _, x, distance, _ = tile_arrays((max(n_candidates, 1), origin.shape[0]), 0, width, flat)
     stop = min((c + 1) * rows_a_chunk, n_rows)
     for first in range(c * rows_a_chunk, stop, width):
         rows = min(width, stop - first)
@@ -68,13 +158,13 @@ def seed_chunk(
         load_tile(flat, row_stride, column_stride, first, rows, n, origin, x)
         load_weights(sample_weight, first, rows, n, weight)
         so_far = closest[first : first + rows]
-        for j in range(latest.shape[0]):
-            squared_distance_tile(x, n, latest[j], distance)
-            lower(distance, rows, so_far)
+        if latest.shape[0] > 0:
+            emit_distances_tile(x, n, latest, distance)
+            lower(distance[0], rows, so_far)
         potential_out[c, 0] += weighted_minimum(so_far, so_far, rows, weight)
-        for j in range(candidates.shape[0]):
-            squared_distance_tile(x, n, candidates[j], distance)
-            potential_out[c, j + 1] += weighted_minimum(distance, so_far, rows, weight)
+        emit_distances_tile(x, n, candidates, distance)
+        for j in range(n_candidates):
+            potential_out[c, j + 1] += weighted_minimum(distance[j], so_far, rows, weight)
 
 
 @exact_leaf
@@ -101,26 +191,24 @@ def lloyd_chunk(
 
     Labels and squared distances are written where the outputs for them are not empty.
     """
-    n_features = origin.shape[0]
-    weight, distance, nearest, _, x, _, _ = tile_arrays((0, n_features), 0, width, flat)
-    label = np.empty(width, np.int32)
+    weight, nearest, label, _, x, _, _ = tile_arrays((0, origin.shape[0]), 0, width, flat)
+    by_row = np.empty((width, origin.shape[0]), flat.dtype)
     stop = min((c + 1) * rows_a_chunk, n_rows)
     for first in range(c * rows_a_chunk, stop, width):
         rows = min(width, stop - first)
         n = whole_vectors(rows)
         load_tile(flat, row_stride, column_stride, first, rows, n, origin, x)
         load_weights(sample_weight, first, rows, n, weight)
-        nearest_tile(x, n, centres, distance, nearest, label)
-        for i in range(rows):
-            k, w = label[i], np.float64(weight[i])
-            if w == 0:  # however far the row may be
-                continue
-            weight_sums_out[c, k] += w
-            inertia_out[c] += w * np.float64(nearest[i])
-            for d in range(n_features):
-                first_out[c, k, d] += w * np.float64(x[d, i] - centres[k, d])
+        emit_nearest_tile(x, n, centres, nearest, label)
+        inertia_out[c] += weighted_sum(nearest, weight, rows)
+        if centres.size <= FEW_ENTRIES:
+            emit_add_to_centres(x, n, label, weight, centres, weight_sums_out[c], first_out[c])
+        else:
+            store_transposed(x, rows, by_row)
+            emit_add_rows_to_centres(by_row, rows, label, weight, centres, weight_sums_out[c], first_out[c])
         if labels_out.shape[0] > 0:
-            labels_out[first : first + rows] = label[:rows]
+            for i in range(rows):
+                labels_out[first + i] = np.int32(label[i])
         if distances_out.shape[0] > 0:
             distances_out[first : first + rows] = nearest[:rows]
 

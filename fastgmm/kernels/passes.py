@@ -22,18 +22,16 @@ from .tiles import (
     any_lost,
     draw_lost_nearer,
     label_tile,
-    load_tile,
     load_weights,
-    reload_columns,
     root_of,
     settle_lost,
-    store_transposed,
     tile_arrays,
     weigh_labels,
     weigh_resp,
     weighted_sum,
     whole_vectors,
 )
+from .transposition import load_tile, reload_columns, store_transposed
 
 LAYOUTS = {"full": full, "diagonal": diagonal, "tied": tied}
 

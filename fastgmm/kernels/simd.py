@@ -121,6 +121,8 @@ class Emitter:
         self.width = VECTOR_BITS // (8 * self.size)
         self.type = ir.VectorType(self.scalar, self.width)
         self.integer_type = ir.VectorType(ir.IntType(8 * self.size), self.width)
+        # Sizes of blocks for `blocks`: a vector's lanes, half of them, ... one.
+        self.block_sizes = [self.width >> s for s in range(self.width.bit_length())]
 
     # whole numbers: plain where they are known, values of the emitted code where not
     def index(self, number: Number) -> ir.Value:
@@ -137,6 +139,10 @@ class Emitter:
     def round_down(self, a: Number, multiple: int) -> Number:
         """The largest multiple of a power of two that is no more than a."""
         return a // multiple * multiple if isinstance(a, int) else self.builder.and_(a, self.index(-multiple))
+
+    def number(self, n: Number) -> ir.Value:
+        """A whole number as a floating-point number."""
+        return self.builder.sitofp(self.index(n), self.scalar)
 
     # control
     def each(self, start: Number, stop: Number, step: int = 1) -> Iterator[Number]:
@@ -195,11 +201,12 @@ class Emitter:
     def variable(self, initial: float | Vector = 0.0) -> Variable:
         return Variable(self, initial if isinstance(initial, Vector) else self.constant(initial))
 
-    def splat(self, scalar: ir.Value) -> Vector:
-        """A vector of copies of one number."""
-        nothing = ir.Constant(self.type, ir.Undefined)
+    def splat(self, scalar: ir.Value, lanes: int = 0) -> Vector:
+        """A vector of copies of one number; of the native width, if nothing else is said."""
+        lanes = lanes or self.width
+        nothing = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
         one = self.builder.insert_element(nothing, scalar, ir.Constant(I32, 0))
-        zeros = ir.Constant(ir.VectorType(I32, self.width), [0] * self.width)
+        zeros = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
         return Vector(self, self.builder.shuffle_vector(one, nothing, zeros))
 
     def fma(self, x: Vector, y: Vector, z: Vector) -> Vector:
@@ -228,6 +235,15 @@ class Emitter:
         kind = ir.FunctionType(self.type, [argument.type for argument in arguments])
         function = self.builder.module.globals.get(name) or ir.Function(self.builder.module, kind, name)
         return self.builder.call(function, arguments)
+
+    def prefetch(self, pointer: ir.Value) -> None:
+        """Ask for a cache line; a pointer to nowhere does no harm."""
+        address = self.builder.bitcast(pointer, ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [address.type, I32, I32, I32])
+        function = self.builder.module.globals.get("llvm.prefetch.p0") or ir.Function(
+            self.builder.module, kind, "llvm.prefetch.p0"
+        )
+        self.builder.call(function, [address, *(ir.Constant(I32, flag) for flag in (0, 3, 1))])  # read, keep, data
 
     # over lanes
     def lane_sum(self, x: Vector) -> ir.Value:
@@ -275,12 +291,22 @@ class Emitter:
 
     def _add_part(self, sums: ir.Value, first: int, count: int, pointer: ir.Value) -> None:
         """Add `count` lanes of a vector, from a first one on, to as many float64 numbers in memory."""
-        b, kind = self.builder, ir.VectorType(DOUBLE, count)
         mask = ir.Constant(ir.VectorType(I32, count), list(range(first, first + count)))
-        part = b.shuffle_vector(sums, ir.Constant(sums.type, ir.Undefined), mask)
-        part = part if self.size == 8 else b.fpext(part, kind)
-        place = b.bitcast(pointer, kind.as_pointer())
-        b.store(b.fadd(b.load(place, align=8), part), place, align=8)
+        part = self.builder.shuffle_vector(sums, ir.Constant(sums.type, ir.Undefined), mask)
+        self.add_to_memory(self.double(part), pointer)
+
+    def double(self, value: ir.Value) -> ir.Value:
+        """A number, or the lanes of a vector, in float64."""
+        if self.size == 8:
+            return value
+        vector = isinstance(value.type, ir.VectorType)
+        return self.builder.fpext(value, ir.VectorType(DOUBLE, value.type.count) if vector else DOUBLE)
+
+    def add_to_memory(self, value: ir.Value, pointer: ir.Value) -> None:
+        """Add a float64 number to one in memory, or the lanes of a vector to as many in a row."""
+        b = self.builder
+        place = b.bitcast(pointer, value.type.as_pointer())
+        b.store(b.fadd(b.load(place, align=8), value), place, align=8)
 
     def _fold(self, x: ir.Value, y: ir.Value | None, group: int, half: int) -> ir.Value:
         lanes = x.type.count * (1 if y is None else 2)
@@ -317,6 +343,11 @@ class Matrix:
 
     def splat(self, *place: Number) -> Vector:
         return self.e.splat(self.e.builder.load(self.pointer_to(*place)))
+
+    def part(self, lanes: int, *place: Number) -> ir.Value:
+        """A vector of another width than the native one."""
+        kind = ir.VectorType(self.e.scalar, lanes).as_pointer()
+        return self.e.builder.load(self.e.builder.bitcast(self.pointer_to(*place), kind), align=self.e.size)
 
     def reshaped(self, *shape: Number) -> Matrix:
         """The same memory seen as an array of another shape."""

@@ -44,27 +44,6 @@ def whole_vectors(n):
 
 
 @exact_leaf
-def load_tile(flat, row_stride, column_stride, start, n, m, origin, x_out):
-    """``x_out[d, i] = X[start + i, d] - origin[d]`` for i < n, 0 up to m; strides count elements of `flat`."""
-    for d in range(origin.shape[0]):
-        shift = origin[d]
-        first = start * row_stride + d * column_stride
-        for i in range(n):
-            x_out[d, i] = flat[first + i * row_stride] - shift
-        for i in range(n, m):
-            x_out[d, i] = 0
-
-
-@exact_leaf
-def reload_columns(flat, row_stride, column_stride, start, n, penalty, origin, x_out):
-    """Load the columns that have a penalty again."""
-    for i in range(n):
-        if penalty[i] != 0:
-            for d in range(origin.shape[0]):
-                x_out[d, i] = flat[(start + i) * row_stride + d * column_stride] - origin[d]
-
-
-@exact_leaf
 def load_weights(sample_weight, start, n, m, weight_out):
     """The rows' weights (an empty `sample_weight` stands for ones), 0 from n up to m."""
     for i in range(n):
@@ -160,14 +139,6 @@ def label_tile(log_prob, n, top, labels_out):
     for k in range(log_prob.shape[0] - 1, -1, -1):
         for i in range(n):
             labels_out[i] = k if log_prob[k, i] == top[i] else labels_out[i]
-
-
-@exact_leaf
-def store_transposed(tile, n, rows_out):
-    """``rows_out[i, k] = tile[k, i]``."""
-    for i in range(n):
-        for k in range(tile.shape[0]):
-            rows_out[i, k] = tile[k, i]
 
 
 @exact_leaf
