@@ -6,6 +6,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import sklearn.mixture
@@ -64,11 +65,11 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def compare(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def compare(calls: dict[Any, Callable[[], object]], rounds: int) -> dict[Any, float]:
     """Median seconds of each call, one after the other in every round, since a machine's clock drifts."""
     for call in calls.values():
         call()
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[Any, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             # OpenBLAS's threads keep their cores busy for tens of milliseconds after scikit-learn's last product:

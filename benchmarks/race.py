@@ -1,26 +1,36 @@
-"""Print the table of the README: seconds for an EM iteration, fastgmm beside scikit-learn.
+"""Print how long an EM iteration takes, fastgmm beside every peer that is installed: the README's tables.
 
-Equal rows, equal start, equal number of iterations; the libraries take turns in one process, the median counts.
+Equal rows, equal start, equal number of iterations, all in turn in one process; the time of an iteration is what some
+more of them take longer than one, so that neither validation nor a last E-step counts. Medians.
 
-    python benchmarks/race.py [--rounds N] [--quick]
+    python benchmarks/race.py              the README's table, about ten minutes
+    python benchmarks/race.py full diag    every shape of these families (also: tied, spherical), about an hour each
+    python benchmarks/race.py predict kmeans small
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import math
+import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+import sklearn.cluster
 
-from benchmarks.common import compare, fit_quietly, make_estimator, make_rows, make_start
+from benchmarks import peers
+from benchmarks.common import compare, fit_quietly, make_estimator, make_rows, make_start, seconds
 from fastgmm.environment import describe_environment
+from fastgmm.initialization import Stream, kmeans_plusplus
+from fastgmm.kernels import lloyd_step
+from fastgmm.sources import ArraySource
 
-SHAPES = [
-    ("full", 300, 2, 3),
+README_SHAPES = [
     ("full", 500_000, 2, 8),
     ("full", 273_280, 3, 16),
     ("full", 200_000, 10, 10),
@@ -32,56 +42,217 @@ SHAPES = [
     ("tied", 200_000, 16, 64),
     ("spherical", 200_000, 16, 64),
 ]
-N_ITER = 5
+FULL_FEATURES, FULL_COMPONENTS = (1, 2, 3, 5, 8, 10, 13, 16, 24, 32, 48, 64, 100), (2, 8, 64)
+OTHER_FEATURES, OTHER_COMPONENTS = (2, 16, 40, 100), (8, 64, 512)
+PREDICT_SHAPES = [("full", 500_000, 2, 8), ("full", 100_000, 16, 64), ("full", 50_000, 40, 16),
+                  ("diag", 100_000, 16, 64), ("tied", 100_000, 16, 64), ("spherical", 100_000, 16, 64)]  # fmt: skip
+KMEANS_SHAPES = [(500_000, 2, 8), (273_280, 3, 16), (200_000, 10, 10), (200_000, 16, 64), (100_000, 32, 16),
+                 (50_000, 64, 16), (50_000, 40, 512)]  # fmt: skip
+COLUMNS = ("type", "rows", "D", "K", "ms", "ns / row / component", "over scikit-learn", "over oneDAL",
+           "over one thread", "flops over dgemm", "float32 over float64")  # fmt: skip
 
 
-def race(covariance_type: str, n_samples: int, n_features: int, n_components: int, dtype: str, rounds: int) -> dict:
-    """Median seconds an iteration of each library."""
-    X = make_rows(n_samples, n_features, n_components, dtype)
+def family(name: str) -> list[tuple[str, int, int, int]]:
+    """Every shape of a family, with as many rows as keep scikit-learn's iteration to some seconds."""
+    features, components = (FULL_FEATURES, FULL_COMPONENTS) if name == "full" else (OTHER_FEATURES, OTHER_COMPONENTS)
+    shapes = []
+    for d in features:
+        for k in components:
+            entries = k * (d * d + 20 if name in ("full", "tied") else 5 * d + 20)
+            shapes.append((name, int(np.clip(5e8 / entries, 20_000, 500_000)) // 1000 * 1000, d, k))
+    return shapes
+
+
+def iteration_seconds(runs: dict[str, peers.Run], rounds: int) -> dict[str, float]:
+    """Seconds of one iteration more, the libraries in turn."""
+    n_more, calls = {}, {}
+    for name, run in runs.items():
+        run(1)
+        # At least a quarter of a second to measure, if that takes no more than a hundred iterations.
+        n_more[name] = int(np.clip(0.25 / max(seconds(functools.partial(run, 1)), 1e-4), 4, 100))
+        calls[name, 1] = functools.partial(run, 1)
+        calls[name, n_more[name]] = functools.partial(run, 1 + n_more[name])
+    times = compare(calls, rounds)
+    return {name: (times[name, n] - times[name, 1]) / n for name, n in n_more.items()}
+
+
+def race(covariance_type: str, n_samples: int, n_features: int, n_components: int, rounds: int) -> dict[str, float]:
+    """One line of the table."""
+    X = make_rows(n_samples, n_features, n_components)
     start = make_start(X, n_components, covariance_type)
-    # Small fits are over in microseconds: more iterations, or the clock would measure the call.
-    n_iter = N_ITER if n_samples > 10_000 else 100
-    estimators = {
-        name: make_estimator(name, n_components, covariance_type, start, n_iter) for name in ("fastgmm", "scikit-learn")
+    problem = n_components, covariance_type, start
+    runs = {
+        "fastgmm": peers.fastgmm(X, *problem),
+        "one thread": peers.fastgmm(X, *problem, n_jobs=1),
+        "float32": peers.fastgmm(X.astype(np.float32), *problem),
+        "scikit-learn": peers.scikit_learn(X, *problem),
+        "oneDAL": peers.onedal(X, *problem),
     }
-    times = compare({name: lambda e=e: fit_quietly(e, X) for name, e in estimators.items()}, rounds)
-    bounds = [estimator.lower_bound_ for estimator in estimators.values()]
-    assert np.isclose(*bounds, rtol=1e-9 if dtype == "float64" else 1e-4), bounds
-    return {name: value / n_iter for name, value in times.items()}
+    runs = {name: run for name, run in runs.items() if run is not None}
+    (means, bound), (their_means, their_bound) = runs["fastgmm"](2), runs["scikit-learn"](2)
+    assert np.allclose(means, their_means, atol=1e-6), "the libraries do not do the same"
+    assert math.isclose(bound, their_bound, rel_tol=1e-9)
+    times = iteration_seconds(runs, rounds)
+    ours = times["fastgmm"]
+    row = {"ms": 1e3 * ours, "ns / row / component": 1e9 * ours / n_samples / n_components}
+    for name in ("scikit-learn", "oneDAL", "one thread"):
+        if name in times:
+            row[f"over {name}"] = times[name] / ours
+    row["float32 over float64"] = ours / times["float32"]
+    if covariance_type == "full" and n_features >= 16:
+        flops = 2 * n_samples * n_components * n_features * (n_features + 1)
+        row["flops over dgemm"] = flops / ours / dgemm_rate()
+    return row
 
 
-def digits(value: float) -> str:
+def dgemm_rate(n: int = 2000) -> float:
+    """Floating-point operations a second of NumPy's matrix product, now."""
+    a = np.ones((n, n))
+    return 2 * n**3 / min(seconds(lambda: a @ a) for _ in range(5))
+
+
+def digits(value: float | str | None) -> str:
     """Three digits, or all before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    if value is None or isinstance(value, str):
+        return value or ""
+    return f"{value:,.0f}" if value >= 100 or isinstance(value, int) else f"{value:.3g}"
+
+
+def print_table(columns: tuple[str, ...], rows: list[dict], summarise: tuple[str, ...]) -> None:
+    """Print rows as Markdown as they come, then the geometric mean and the lowest of some columns."""
+    print("\n| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
+    done = []
+    for row in rows:
+        done.append(row)
+        print("| " + " | ".join(digits(row.get(column)) for column in columns) + " |", flush=True)
+    print()
+    for column in summarise:
+        having = [row for row in done if row.get(column)]
+        if having:
+            mean = math.exp(statistics.fmean(math.log(row[column]) for row in having))
+            worst = min(having, key=lambda row: row[column])
+            where = " ".join(digits(worst[name]) for name in columns[:4])
+            print(f"* {column}: geometric mean {digits(mean)}, lowest {digits(worst[column])} ({where})")
+
+
+def print_fits(shapes: list[tuple[str, int, int, int]], rounds: int) -> None:
+    rows = (
+        {"type": shape[0], "rows": shape[1], "D": shape[2], "K": shape[3], **race(*shape, rounds)} for shape in shapes
+    )
+    print_table(COLUMNS, rows, COLUMNS[6:])
+
+
+def print_predictions(rounds: int) -> None:
+    """`predict`, `predict_proba` and `score_samples` of both libraries with the same parameters."""
+    columns = ("type", "rows", "D", "K", "predict over scikit-learn", "predict_proba over scikit-learn",
+               "score_samples over scikit-learn")  # fmt: skip
+
+    def rows():
+        for covariance_type, n_samples, n_features, n_components in PREDICT_SHAPES:
+            X = make_rows(n_samples, n_features, n_components)
+            start = make_start(X, n_components, covariance_type)
+            fitted = {
+                name: fit_quietly(make_estimator(name, n_components, covariance_type, start, 3), X)
+                for name in ("fastgmm", "scikit-learn")
+            }
+            row: dict = {"type": covariance_type, "rows": n_samples, "D": n_features, "K": n_components}
+            for method in ("predict", "predict_proba", "score_samples"):
+                calls = {name: functools.partial(getattr(e, method), X) for name, e in fitted.items()}
+                times = compare(calls, rounds)
+                row[f"{method} over scikit-learn"] = times["scikit-learn"] / times["fastgmm"]
+            yield row
+
+    print_table(columns, rows(), columns[4:])
+
+
+def print_kmeans(rounds: int) -> None:
+    """Seeding, and a step of Lloyd's algorithm, of both libraries."""
+    columns = (
+        "rows",
+        "D",
+        "K",
+        "dtype",
+        "seeding: ms",
+        "seeding over scikit-learn",
+        "step: ms",
+        "step over scikit-learn",
+    )
+
+    def rows():
+        for dtype in ("float64", "float32"):
+            for n_samples, n_features, n_components in KMEANS_SHAPES:
+                X = make_rows(n_samples, n_features, n_components, dtype)
+                centres = X[np.random.default_rng(0).choice(n_samples, size=n_components, replace=False)]
+                origin = np.zeros(n_features, X.dtype)
+                calls: dict[str, Callable[[], object]] = {
+                    "seeding": lambda X=X, k=n_components: kmeans_plusplus(ArraySource(X), k, Stream(0)),
+                    "their seeding": lambda X=X, k=n_components: sklearn.cluster.kmeans_plusplus(X, k, random_state=0),
+                    "step": lambda X=X, o=origin, c=centres: [lloyd_step(X, None, o, c) for _ in range(10)],
+                    "their one": lambda X=X, c=centres: _their_steps(X, c, 1),
+                    "their eleven": lambda X=X, c=centres: _their_steps(X, c, 11),
+                }
+                times = compare(calls, rounds)
+                step, theirs = times["step"] / 10, (times["their eleven"] - times["their one"]) / 10
+                yield {
+                    "rows": n_samples, "D": n_features, "K": n_components, "dtype": dtype,
+                    "seeding: ms": 1e3 * times["seeding"],
+                    "seeding over scikit-learn": times["their seeding"] / times["seeding"],
+                    "step: ms": 1e3 * step, "step over scikit-learn": theirs / step,
+                }  # fmt: skip
+
+    print_table(columns, rows(), ("seeding over scikit-learn", "step over scikit-learn"))
+
+
+def _their_steps(X: np.ndarray, centres: np.ndarray, n_iter: int) -> None:
+    fit_quietly(sklearn.cluster.KMeans(len(centres), init=centres, n_init=1, max_iter=n_iter, tol=0), X)
+
+
+def print_small(rounds: int) -> None:
+    """Whole fits of 300 rows, k-means start included."""
+    rng = np.random.default_rng(0)
+    X = np.vstack([rng.normal(size=(100, 2)) + centre for centre in ((0, 0), (4, 0), (0, 4))])
+    columns = ("type", "rows", "D", "K", "fit: ms", "fit over scikit-learn")
+
+    def rows():
+        for covariance_type in ("full", "tied", "diag", "spherical"):
+            estimators = {
+                name: make_estimator(name, 3, covariance_type, {}, 100, random_state=0)
+                for name in ("fastgmm", "scikit-learn")
+            }
+            for estimator in estimators.values():
+                estimator.set_params(tol=1e-3)
+            calls = {name: lambda e=e: [fit_quietly(e, X) for _ in range(20)] for name, e in estimators.items()}
+            times = compare(calls, rounds)
+            yield {
+                "type": covariance_type, "rows": 300, "D": 2, "K": 3, "fit: ms": 1e3 * times["fastgmm"] / 20,
+                "fit over scikit-learn": times["scikit-learn"] / times["fastgmm"],
+            }  # fmt: skip
+
+    print_table(columns, rows(), columns[5:])
 
 
 def main() -> None:
-    """Print the table as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print the tables that are asked for."""
+    tables: dict[str, Callable[[int], None]] = {
+        "readme": lambda rounds: print_fits(README_SHAPES, rounds),
+        "predict": print_predictions,
+        "kmeans": print_kmeans,
+        "small": print_small,
+    }
+    for name in ("full", "diag", "tied", "spherical"):
+        tables[name] = lambda rounds, name=name: print_fits(family(name), rounds)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="*", default=["readme"], metavar="table", help=", ".join(tables))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the rows")
     arguments = parser.parse_args()
+    for name in arguments.tables:
+        if name not in tables:
+            parser.error(f"there is no table {name!r}; there are {', '.join(tables)}")
     environment = describe_environment()
-    names = ("cpu", "threads", "fastgmm", "scikit-learn", "numba", "numpy")
-    print("; ".join(f"{name} {environment[name]}" for name in names))
-    print("\n| type | rows | D | K | fastgmm, ms | scikit-learn, ms | times faster | float32: ms | times faster |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    ratios = []
-    for covariance_type, n_samples, n_features, n_components in SHAPES:
-        n_samples = n_samples // 10 if arguments.quick else n_samples
-        cells = []
-        for dtype in ("float64", "float32"):
-            times = race(covariance_type, n_samples, n_features, n_components, dtype, arguments.rounds)
-            ratio = times["scikit-learn"] / times["fastgmm"]
-            ratios += [ratio] if dtype == "float64" else []
-            cells.append((1e3 * times["fastgmm"], 1e3 * times["scikit-learn"], ratio))
-        (ours, theirs, ratio), (single, _, single_ratio) = cells
-        print(
-            f"| {covariance_type} | {n_samples:,} | {n_features} | {n_components} | {digits(ours)} | "
-            f"{digits(theirs)} | {ratio:.1f} | {digits(single)} | {single_ratio:.1f} |",
-            flush=True,
-        )
-    print(f"\nGeometric mean, float64: {math.exp(np.mean(np.log(ratios))):.1f} times faster.")
+    names = ("cpu", "threads", "fastgmm", "numba", "numpy")
+    print("; ".join(f"{name} {environment[name]}" for name in names) + f"; {peers.versions()}")
+    for name in arguments.tables:
+        tables[name](arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -237,13 +237,13 @@ class Emitter:
         return self.builder.call(function, arguments)
 
     def prefetch(self, pointer: ir.Value) -> None:
-        """Ask for a cache line; a pointer to nowhere does no harm."""
+        """Ask for a cache line to come to L2; a pointer to nowhere does no harm."""
         address = self.builder.bitcast(pointer, ir.IntType(8).as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [address.type, I32, I32, I32])
         function = self.builder.module.globals.get("llvm.prefetch.p0") or ir.Function(
             self.builder.module, kind, "llvm.prefetch.p0"
         )
-        self.builder.call(function, [address, *(ir.Constant(I32, flag) for flag in (0, 3, 1))])  # read, keep, data
+        self.builder.call(function, [address, *(ir.Constant(I32, flag) for flag in (0, 2, 1))])  # read, L2, data
 
     # over lanes
     def lane_sum(self, x: Vector) -> ir.Value:
