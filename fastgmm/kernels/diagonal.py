@@ -6,8 +6,9 @@ float32 rows and components 1e5 standard deviations apart, distances would be wr
 M-step:  ``scatter[k, d] += sum_i r[k, i] (x_id - m_kd)^2``  about the current mean, with the first moment beside it: a
 difference, a product, a sum and a multiply-add an entry.
 
-Both go in blocks of two components, which share the rows they load. Cache: the tile and the responsibilities ((D + K) T
-numbers) in L2, the operands (2 K D numbers) in L1 or L2.
+Both go in blocks of two components, which share the rows they load. Leaving out rows that do not matter, as the full
+layout does (`compaction`), did not pay: 5 % with 512 components of 40 features, -20 % with 64 of 16. Cache: the tile
+and the responsibilities ((D + K) T numbers) in L2, the operands (2 K D numbers) in L1 or L2.
 """
 
 from __future__ import annotations
