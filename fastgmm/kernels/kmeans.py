@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from .runtime import Kernel, exact_leaf, reducing_leaf
 from .simd import DOUBLE, I64, MANY_REGISTERS, Emitter, Matrix, Number, Variable, tile_operation
-from .tiles import load_weights, tile_arrays, weighted_sum, whole_vectors
+from .tiles import copy_to, load_weights, tile_arrays, weighted_sum, whole_vectors
 from .transposition import load_tile, store_transposed
 
 # Vectors of columns and numbers of centres that are accumulated together: 16 (4) accumulators.
@@ -210,7 +210,7 @@ def lloyd_chunk(
             for i in range(rows):
                 labels_out[first + i] = np.int32(label[i])
         if distances_out.shape[0] > 0:
-            distances_out[first : first + rows] = nearest[:rows]
+            copy_to(nearest, rows, distances_out[first:])
 
 
 seed = Kernel(seed_chunk)

@@ -20,6 +20,8 @@ from .runtime import Kernel, bind, exact_leaf
 from .tiles import (
     add_to,
     any_lost,
+    clear,
+    copy_to,
     draw_lost_nearer,
     label_tile,
     load_weights,
@@ -59,7 +61,7 @@ def expect(n, means, factor, log_coef, x, log_prob, work, top, penalty):
         if not any_lost(top, n):
             break
         if n_drawn == 0:
-            penalty[:n] = 0
+            clear(penalty, n)
         draw_lost_nearer(x, n, top, penalty)
         n_drawn += 1
     if n_drawn > 0:
@@ -131,7 +133,7 @@ def score_chunk(
         if log_prob_norm_out.shape[0] > 0:
             if lost:
                 add_to(penalty, n, norm)
-            log_prob_norm_out[first : first + rows] = norm[:rows]
+            copy_to(norm, rows, log_prob_norm_out[first:])
 
 
 @functools.cache

@@ -26,12 +26,16 @@ import numpy as np
 from numba import prange, types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
+from numba.np import arrayobj
 
 from .cache import KernelCache
 from .threads import may_run_parallel
 
 EXACT = {"contract"}
 REDUCING = {"contract", "reassoc", "nsz"}
+CACHE_LINE = 64
+# Nothing outside calls a leaf: no wrappers, which take a third of the time to compile it.
+INSIDE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 # Multiply-adds below which one thread does everything: in less than a millisecond. Waking a second one takes up to 0.3
 # ms, and where other processes use the cores, OpenMP's threads wait for each other by spinning: two fits of 1,800 rows
 # at the same time took 8 ms an iteration on threads, 0.2 ms without.
@@ -40,12 +44,12 @@ WORTH_THREADS = 8e6
 
 def exact_leaf(function: Callable) -> Callable:
     """Compile a function for use inside kernels; multiply-adds may be fused, nothing else may change."""
-    return numba.njit(error_model="numpy", nogil=True, fastmath=EXACT)(function)
+    return numba.njit(error_model="numpy", nogil=True, fastmath=EXACT, **INSIDE)(function)
 
 
 def reducing_leaf(function: Callable) -> Callable:
     """Compile a function for use inside kernels; sums may be reordered (never where a difference is compensated)."""
-    return numba.njit(error_model="numpy", nogil=True, fastmath=REDUCING)(function)
+    return numba.njit(error_model="numpy", nogil=True, fastmath=REDUCING, **INSIDE)(function)
 
 
 def bind(template: Callable, name: str, **names: Any) -> Callable:
@@ -75,6 +79,37 @@ def call_at(typing_context, address, c, arguments):
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, arguments), code_generator
+
+
+def empty_rows(n_rows, width, like):
+    """An uninitialised C-ordered ``(n_rows, width)`` array of `like`'s dtype that starts on a cache line."""
+    return np.empty((n_rows, width), like.dtype)
+
+
+@intrinsic
+def _emit_empty_rows(typing_context, n_rows, width, like):
+    array_type = types.Array(like.dtype, 2, "C")
+
+    def code_generator(context, builder, signature, values):
+        n_rows, width, _ = values
+        itemsize = context.get_constant(types.intp, like.dtype.bitwidth // 8)
+        stride = builder.mul(width, itemsize)
+        memory = context.nrt.meminfo_alloc_aligned(
+            builder, builder.mul(n_rows, stride), context.get_constant(types.uint32, CACHE_LINE)
+        )
+        array = context.make_array(array_type)(context, builder)
+        data = builder.bitcast(context.nrt.meminfo_data(builder, memory), array.data.type)
+        arrayobj.populate_array(
+            array, data=data, shape=[n_rows, width], strides=[stride, itemsize], itemsize=itemsize, meminfo=memory
+        )
+        return array._getvalue()
+
+    return array_type(types.intp, types.intp, like), code_generator
+
+
+if not config.DISABLE_JIT:
+    # In Numba's own terms it takes half a second to compile, for every kernel.
+    empty_rows = _emit_empty_rows
 
 
 def run_chunks(address, n_chunks, *arguments):

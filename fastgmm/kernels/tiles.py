@@ -11,20 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from .numerics import mix64, uniform
-from .runtime import exact_leaf, reducing_leaf
+from .runtime import CACHE_LINE, empty_rows, exact_leaf, reducing_leaf
 from .simd import COLUMN_MULTIPLE
 
-CACHE_LINE = 64
 RESCALE = np.float32(2.0**-32)
-
-
-@exact_leaf
-def aligned_scratch(n_rows, width, like):
-    """An uninitialised ``(n_rows, width)`` array of `like`'s dtype that starts on a cache line."""
-    slack = CACHE_LINE // like.itemsize
-    memory = np.empty(n_rows * width + slack, like.dtype)
-    offset = (-memory.ctypes.data % CACHE_LINE) // like.itemsize
-    return memory[offset : offset + n_rows * width].reshape(n_rows, width)
 
 
 @exact_leaf
@@ -32,7 +22,7 @@ def tile_arrays(shape, n_work, width, like):
     """The arrays of a tile: four rows of numbers for each column, the rows' features, responsibilities, and work."""
     n_components, n_features = shape
     # A cache line more than the width: rows of a power of two would compete for the same lines of L1.
-    memory = aligned_scratch(4 + n_features + n_components + n_work, width + CACHE_LINE // like.itemsize, like)
+    memory = empty_rows(4 + n_features + n_components + n_work, width + CACHE_LINE // like.itemsize, like)
     x, rest = memory[4 : 4 + n_features], memory[4 + n_features :]
     return memory[0], memory[1], memory[2], memory[3], x, rest[:n_components], rest[n_components:]
 
@@ -88,6 +78,19 @@ def any_lost(top, n):
     for i in range(n):
         lost += top[i] == -np.inf
     return lost > 0
+
+
+# Assignments to slices take Numba three seconds to compile: they can fail, with a message to be put together.
+@exact_leaf
+def copy_to(values, n, copy_out):
+    for i in range(n):
+        copy_out[i] = values[i]
+
+
+@exact_leaf
+def clear(values_out, n):
+    for i in range(n):
+        values_out[i] = 0
 
 
 @exact_leaf
