@@ -13,7 +13,22 @@ import sklearn.mixture
 
 import fastgmm
 
+FULL_FEATURES, FULL_COMPONENTS = (1, 2, 3, 5, 8, 10, 13, 16, 24, 32, 48, 64, 100), (2, 8, 64)
+OTHER_FEATURES, OTHER_COMPONENTS = (2, 16, 40, 100), (8, 64, 512)
 LIBRARIES = {"fastgmm": fastgmm.GaussianMixture, "scikit-learn": sklearn.mixture.GaussianMixture}
+
+
+def rows_for(covariance_type: str, n_features: int, n_components: int, work: float, most: int = 500_000) -> int:
+    """A number of rows, in thousands, that takes so much work an iteration, as far as the limits allow."""
+    entries = n_features**2 if covariance_type in ("full", "tied") else 5 * n_features
+    return int(np.clip(work / (n_components * (entries + 20)), most // 25, most)) // 1000 * 1000
+
+
+def family(covariance_type: str, work: float) -> list[tuple[str, int, int, int]]:
+    """Every shape of a covariance type: its name, rows, features, components."""
+    full = covariance_type == "full"
+    features, components = (FULL_FEATURES, FULL_COMPONENTS) if full else (OTHER_FEATURES, OTHER_COMPONENTS)
+    return [(covariance_type, rows_for(covariance_type, d, k, work), d, k) for d in features for k in components]
 
 
 def make_rows(n_samples: int, n_features: int, n_components: int, dtype: str = "float64", seed: int = 0) -> np.ndarray:

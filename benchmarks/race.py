@@ -24,7 +24,7 @@ import numpy as np
 import sklearn.cluster
 
 from benchmarks import peers
-from benchmarks.common import compare, fit_quietly, make_estimator, make_rows, make_start, seconds
+from benchmarks.common import compare, family, fit_quietly, make_estimator, make_rows, make_start, seconds
 from fastgmm.environment import describe_environment
 from fastgmm.initialization import Stream, kmeans_plusplus
 from fastgmm.kernels import lloyd_step
@@ -42,25 +42,12 @@ README_SHAPES = [
     ("tied", 200_000, 16, 64),
     ("spherical", 200_000, 16, 64),
 ]
-FULL_FEATURES, FULL_COMPONENTS = (1, 2, 3, 5, 8, 10, 13, 16, 24, 32, 48, 64, 100), (2, 8, 64)
-OTHER_FEATURES, OTHER_COMPONENTS = (2, 16, 40, 100), (8, 64, 512)
 PREDICT_SHAPES = [("full", 500_000, 2, 8), ("full", 100_000, 16, 64), ("full", 50_000, 40, 16),
                   ("diag", 100_000, 16, 64), ("tied", 100_000, 16, 64), ("spherical", 100_000, 16, 64)]  # fmt: skip
 KMEANS_SHAPES = [(500_000, 2, 8), (273_280, 3, 16), (200_000, 10, 10), (200_000, 16, 64), (100_000, 32, 16),
                  (50_000, 64, 16), (50_000, 40, 512)]  # fmt: skip
 COLUMNS = ("type", "rows", "D", "K", "ms", "ns / row / component", "over scikit-learn", "over oneDAL",
            "over one thread", "flops over dgemm", "float32 over float64")  # fmt: skip
-
-
-def family(name: str) -> list[tuple[str, int, int, int]]:
-    """Every shape of a family, with as many rows as keep scikit-learn's iteration to some seconds."""
-    features, components = (FULL_FEATURES, FULL_COMPONENTS) if name == "full" else (OTHER_FEATURES, OTHER_COMPONENTS)
-    shapes = []
-    for d in features:
-        for k in components:
-            entries = k * (d * d + 20 if name in ("full", "tied") else 5 * d + 20)
-            shapes.append((name, int(np.clip(5e8 / entries, 20_000, 500_000)) // 1000 * 1000, d, k))
-    return shapes
 
 
 def iteration_seconds(runs: dict[str, peers.Run], rounds: int) -> dict[str, float]:
@@ -240,7 +227,7 @@ def main() -> None:
         "small": print_small,
     }
     for name in ("full", "diag", "tied", "spherical"):
-        tables[name] = lambda rounds, name=name: print_fits(family(name), rounds)
+        tables[name] = lambda rounds, name=name: print_fits(family(name, work=5e8), rounds)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="*", default=["readme"], metavar="table", help=", ".join(tables))
     parser.add_argument("--rounds", type=int, default=3)

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .engine import warmup
 from .gaussian_mixture import GaussianMixture
 
 HINT = 'The demonstration needs matplotlib and pillow: pip install "fastgmm[demo]"'
@@ -57,9 +56,11 @@ def run_demo(image_name: str, n_components: int, max_iter: int, output: Path) ->
     from sklearn.mixture import GaussianMixture as SklearnMixture
 
     image, X = load_pixels(image_name)
-    print("Compiling what is not in the cache (a minute or two the first time) ... ", end="", flush=True)
+    print("Compiling, if the cache does not have it ... ", end="", flush=True)
     begun = time.perf_counter()
-    warmup()
+    compiled = GaussianMixture(n_components, max_iter=1, random_state=0)
+    timed_fit(compiled, X)
+    compiled.predict(X)
     print(f"{time.perf_counter() - begun:.1f} s.")
     begun = time.perf_counter()
     start = GaussianMixture(n_components, max_iter=0, random_state=0).fit(X)

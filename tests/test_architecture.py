@@ -29,7 +29,7 @@ ALLOWED = {
         "base", "covariance", "em", "engine", "initialization", "kernels", "parameters", "sources", "validation",
     },
     "__init__": {"base", "engine", "fork_guard", "gaussian_mixture"},
-    "demo": {"__init__", "engine", "gaussian_mixture", "parameters"},
+    "demo": {"__init__", "gaussian_mixture"},
     "environment": {"__init__", "fork_guard", "kernels"},
     "__main__": {"demo", "engine", "environment", "kernels", "__init__"},
 }  # fmt: skip
