@@ -288,6 +288,35 @@ def test_operations_of_a_layout_against_their_naive_twins(layout, dtype):
             assert_close(a, b, dtype, n)
 
 
+@pytest.mark.skipif(not JIT, reason="emitted code")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("layout", "n_features"), [("full", 7), ("full", 18), ("diagonal", 34)])
+def test_rows_that_do_not_matter_are_left_out_of_nothing_that_shows(layout, n_features, dtype):
+    """Components with no row, one, a few, many and all; tiny responsibilities beside large ones, and alone."""
+    module, n_components, n, width = passes.LAYOUTS[layout], 35, 192, 200
+    rng = np.random.default_rng(0)
+    x, means = rng.normal(size=(n_features, width)).astype(dtype), rng.normal(size=(n_components, n_features))
+    resp = np.zeros((n_components, width))
+    for k in range(n_components):
+        here = rng.permutation(n)[: [0, 1, 2, 5, 17, 30, n][k % 7]]
+        resp[k, here] = rng.uniform(size=len(here)) * 10.0 ** -(k % 3)
+    resp[5] += 1e-30
+    resp[6, :n] = 1e-14
+    assert module.work_rows(n_components, n_features) > n_features  # packing is what runs
+    work = np.full((module.work_rows(n_components, n_features), width), np.nan, dtype)
+    given = (np.sqrt(resp) if module.ROOT else resp).astype(dtype)
+    results = []
+    for add in (compiled(module.operations(n_features)["add_moments"], module.add_moments), module.add_moments):
+        shape = (n_components, n_features if layout == "full" else 1, n_features)
+        results.append((np.zeros(n_components), np.zeros((n_components, n_features)), np.zeros(shape)))
+        add(x, n, given.copy(), means.astype(dtype), work, *results[-1])
+    for a, b in zip(*results, strict=True):
+        a, b = (np.tril(array) if array.ndim == 3 and layout == "full" else array for array in (a, b))
+        np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE[dtype] * np.abs(b).max())
+        for k in (1, 6):  # relative to themselves
+            np.testing.assert_allclose(a[k], b[k], rtol=0, atol=10 * TOLERANCE[dtype] * np.abs(b[k]).max())
+
+
 def _naive_tied_moments(x, n, resp, means, work, weight_sums_out, first_out, scatter_out):
     tied.add_first_moments(x, n, resp, weight_sums_out, first_out)
     scatter_out[0] += np.tril((resp[:, :n].sum(axis=0) * x[:, :n]) @ x[:, :n].T)

@@ -14,8 +14,10 @@ from llvmlite import ir
 
 from .simd import DOUBLE, I32, I64, Emitter, Matrix, Number
 
-# Packing a row costs about as much as two to three multiply-adds a feature with everything in registers.
-WORTH_PACKING = 0.6
+# Less than this matters to no component: one to which all rows together give less than 1e-12 of themselves is empty.
+FLOOR = 1e-30
+# Half multiply-adds with everything in registers, a lane each, that copying one number costs: one and a half cycles.
+COPYING = 3
 
 
 class Rows(NamedTuple):
@@ -31,10 +33,22 @@ def work_rows(n_features):
     return n_features + 2
 
 
-def pack(e: Emitter, x: Matrix, n, resp: Matrix, k, root: bool, work: Matrix, weight_sums_out: Matrix) -> Rows:
+def pack(
+    e: Emitter,
+    x: Matrix,
+    n,
+    resp: Matrix,
+    k,
+    work: Matrix,
+    weight_sums_out: Matrix,
+    *,
+    root: bool,
+    work_a_feature: Number,
+) -> Rows:
     """Add the weight sum of component k, and return the rows that matter for its moments.
 
-    ``work`` has `work_rows` rows. With `root`, the responsibilities are square roots.
+    ``work`` has `work_rows` rows. With `root`, the responsibilities are square roots. Rows are packed if that is
+    less work than `work_a_feature`, in half multiply-adds a feature of a row, for all of them.
     """
     b, n_features = e.builder, x.shape[0]
     total, highest = e.variable(), e.variable()
@@ -43,8 +57,11 @@ def pack(e: Emitter, x: Matrix, n, resp: Matrix, k, root: bool, work: Matrix, we
         highest.set(e.choose(highest.get() < r, r, highest.get()))
         total.add_product(r, r) if root else total.add(r)
     e.add_lane_sums([([total], weight_sums_out, (k,))])
-    least = (1e-20 if e.scalar is DOUBLE else 1e-11) ** (0.5 if root else 1.0)
-    threshold = b.fmul(e.lane_maximum(highest.get()), ir.Constant(e.scalar, least))
+    power = 0.5 if root else 1.0
+    relative = ir.Constant(e.scalar, (1e-20 if e.scalar is DOUBLE else 1e-11) ** power)
+    threshold = b.fmul(e.lane_maximum(highest.get()), relative)
+    floor = ir.Constant(e.scalar, FLOOR**power)
+    threshold = b.select(b.fcmp_ordered("<", threshold, floor), floor, threshold)
     limit, counts = e.splat(threshold), e.variable()
     for i in e.each(0, n, e.width):
         counts.set(e.choose(limit < resp[k, i], counts.get() + e.constant(1.0), counts.get()))
@@ -53,9 +70,8 @@ def pack(e: Emitter, x: Matrix, n, resp: Matrix, k, root: bool, work: Matrix, we
     features = e.pointer_variable(x.pointer)
     row = e.pointer_variable(resp.pointer_to(k, 0))
     columns = e.number_variable(n)
-    few = b.fcmp_ordered(
-        "<", b.sitofp(count, DOUBLE), b.fmul(b.sitofp(e.index(n), DOUBLE), ir.Constant(DOUBLE, WORTH_PACKING))
-    )
+    copied = e.multiply(count, e.add(COPYING * e.width, work_a_feature))
+    few = b.icmp_signed("<", copied, e.index(e.multiply(n, work_a_feature)))
     for _ in e.when(few):
         padded = e.round_down(e.add(count, e.width - 1), e.width)
         packed, roots = Matrix(e, work.pointer, x.shape), work.pointer_to(n_features, 0)
@@ -77,11 +93,15 @@ def pack(e: Emitter, x: Matrix, n, resp: Matrix, k, root: bool, work: Matrix, we
 def _write_places(e: Emitter, row: ir.Value, threshold: ir.Value, n, padded, places: ir.Value) -> None:
     """The numbers of the columns above the threshold, in order, then zeros up to whole vectors."""
     b = e.builder
-    places, count = b.bitcast(places, I32.as_pointer()), e.number_variable(0)
-    for i in e.each(0, n):
-        here = b.fcmp_ordered("<", threshold, b.load(b.gep(row, [e.index(i)])))
-        b.store(b.trunc(e.index(i), I32), b.gep(places, [count.get()]))
-        count.set(b.add(count.get(), b.zext(here, I64)))
+    places, count, limit = b.bitcast(places, I32.as_pointer()), e.number_variable(0), e.splat(threshold)
+    flags, resp = ir.IntType(e.width), Matrix(e, row, [n])
+    for i in e.each(0, n, e.width):
+        above = b.bitcast(limit < resp[i], flags)
+        for _ in e.when(b.icmp_unsigned("!=", above, ir.Constant(flags, 0))):  # in most vectors there is none
+            for lane in range(e.width):
+                b.store(b.trunc(e.index(e.add(i, lane)), I32), b.gep(places, [count.get()]))
+                here = b.trunc(b.lshr(above, ir.Constant(flags, lane)), ir.IntType(1))
+                count.set(b.add(count.get(), b.zext(here, I64)))
     for j in e.each(count.get(), padded):
         b.store(ir.Constant(I32, 0), b.gep(places, [e.index(j)]))
 

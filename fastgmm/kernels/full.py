@@ -114,7 +114,7 @@ def emit_add_moments(
             rows = compaction.Rows(x, Matrix(e, root.pointer_to(k, 0), [n]), n)
         else:
             # Packed rows are in the place that their centred copy takes.
-            rows = compaction.pack(e, x, n, root, k, True, work, weight_sums_out)
+            rows = compaction.pack(e, x, n, root, k, work, weight_sums_out, root=ROOT, work_a_feature=D)
         for a, size in e.blocks(0, D, (n_features,) if n_features else tuple(RECTANGLES)):
             add_triangle(e, rows, means, work, weight_sums_out, first_out, scatter_out, k, a, size, n_features)
             if not n_features:
