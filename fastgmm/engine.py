@@ -310,7 +310,8 @@ def _has_common_reference(statistics: SufficientStatistics, dtype: np.dtype) -> 
 
 def _is_lossy(statistics: SufficientStatistics, parameters: MixtureParameters, dtype: np.dtype) -> bool:
     """Whether the components are so far apart that a difference from the total scatter keeps too few digits."""
-    whitened = parameters.precisions_cholesky.T @ statistics.scatter @ parameters.precisions_cholesky
+    root = parameters.precisions_cholesky
+    whitened = kernels.serial_matmul(kernels.serial_matmul(root.T, statistics.scatter), root)
     return bool(np.diagonal(whitened).max() > LOSSY_RATIO[dtype] * statistics.total_weight)
 
 
@@ -344,7 +345,7 @@ def _scatter_about_means(statistics: SufficientStatistics, weight_sums: NDArray)
         # Rows that are equal as far as their digits go are no nearer than their rounding.
         return np.maximum(scatter, weight_sums[:, np.newaxis] * rounding_variance(statistics.reference + move))
     if statistics.layout == "tied":
-        return statistics.scatter - (factor[:, np.newaxis] * move).T @ move
+        return statistics.scatter - kernels.serial_matmul((factor[:, np.newaxis] * move).T, move)
     return statistics.scatter - np.einsum("k,kd,ke->kde", factor, move, move)
 
 

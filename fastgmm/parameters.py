@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .covariance import CovarianceModel, get_model
-from .kernels import Operands, shift_origin
+from .kernels import Operands, serial_matmul, shift_origin
 
 LOG_2_PI = float(np.log(2 * np.pi))
 
@@ -95,7 +95,7 @@ class MixtureParameters:
             log_coef = np.log(self.weights) + form.log_det(self.precisions_cholesky, self.n_features)
         log_coef = log_coef - self.n_features / 2 * LOG_2_PI
         if form.layout == "tied":
-            means = means @ factor[0].T
+            means = serial_matmul(means, factor[0].T)
         return Operands(*(np.ascontiguousarray(a, dtype=dtype) for a in (origin, means, factor, log_coef)))
 
 

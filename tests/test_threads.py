@@ -92,6 +92,14 @@ def test_serial_loop_has_the_bits_of_the_parallel_one(monkeypatch):
     assert parallel.log_likelihood == serial.log_likelihood
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 2), (512, 100, 100), (100, 512, 100), (7, 600, 600)])
+def test_product_on_one_thread_is_the_product(shape):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=shape[:2]), rng.normal(size=shape[1:])
+    np.testing.assert_allclose(threads.serial_matmul(a, b), a @ b, rtol=1e-12, atol=1e-11)
+    np.testing.assert_allclose(threads.serial_matmul(b.T, a.T), (a @ b).T, rtol=1e-12, atol=1e-11)
+
+
 def test_n_jobs_is_set_inside_and_restored():
     before = numba.get_num_threads()
     with thread_limit(1) as n:

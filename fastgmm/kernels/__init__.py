@@ -31,7 +31,7 @@ from .full import UNROLLED as UNROLLED_FEATURES
 from .random_resp import random_resp as _random_resp
 from .rows import read_only, rows_view, shift_origin, tiling, weights_view
 from .simd import VECTOR_BITS
-from .threads import resolve_n_jobs, thread_limit
+from .threads import resolve_n_jobs, serial_matmul, thread_limit
 
 __all__ = [
     "UNROLLED_FEATURES",
@@ -45,6 +45,7 @@ __all__ = [
     "resolve_n_jobs",
     "score",
     "seed_step",
+    "serial_matmul",
     "shift_origin",
     "thread_limit",
 ]

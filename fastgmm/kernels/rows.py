@@ -13,11 +13,14 @@ from .simd import COLUMN_MULTIPLE
 
 
 def _tile_bytes() -> int:
-    """Half of the L2 cache, as far as the system tells how large that is, else of 512 KB."""
+    """Three quarters of the L2 cache, of 512 KB if the system does not tell how large it is.
+
+    Half of it cost 12 % more with 512 diagonal components, all of it up to 10 % more with 64 of 64 features.
+    """
     with contextlib.suppress(OSError, ValueError):
         size = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text().strip()
-        return int(size.removesuffix("K")) * 1024 // 2
-    return 256 * 1024
+        return int(size.removesuffix("K")) * 1024 * 3 // 4
+    return 384 * 1024
 
 
 # What a tile's arrays may fill.
