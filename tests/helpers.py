@@ -1,11 +1,22 @@
 """Problems to test on: parameters and rows of any shape."""
 
+import os
+
 import numpy as np
 
 from fastgmm.covariance import get_model
 from fastgmm.engine import MixtureParameters
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+DTYPES = [np.float64, np.float32]
+TOLERANCE = {np.float64: 1e-12, np.float32: 2e-4}
+JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") != "1"
+
+
+def assert_close(actual, desired, dtype, scale=None):
+    """Equal up to rounding that grows with the size of what was added up."""
+    scale = max(1.0, np.abs(desired).max()) if scale is None else scale
+    np.testing.assert_allclose(actual, desired, rtol=0, atol=TOLERANCE[dtype] * scale)
 
 
 def covariances_in_form(covariance_type, n_components, n_features, rng):

@@ -1,25 +1,27 @@
 """The compiled passes against the naive twin: layouts, dtypes, shapes around tile edges. Also without a compiler."""
 
-import inspect
-import itertools
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 
 import reference
 from fastgmm import kernels
 from fastgmm.covariance import get_model
-from fastgmm.kernels import kmeans, numerics, passes, responsibilities, rows, simd, tied, tiles, transposition
-from helpers import COVARIANCE_TYPES, full_covariances, random_parameters, random_rows
+from fastgmm.kernels import passes, rows, tiles
+from helpers import (
+    COVARIANCE_TYPES,
+    DTYPES,
+    JIT,
+    assert_close,
+    full_covariances,
+    random_parameters,
+    random_rows,
+)
 
-DTYPES = [np.float64, np.float32]
-TOLERANCE = {np.float64: 1e-12, np.float32: 2e-4}
-JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") != "1"
 # Without the compiler every number is a Python object: small shapes only.
 T = 512 if JIT else 64
 SIZES = [1, 2, 63, 64, 65, T - 1, T, T + 1, 2 * T + 3] if JIT else [1, 63, 65]
@@ -32,12 +34,6 @@ def expected(parameters, X, sample_weight=None):
     resp, log_prob_norm = reference.responsibilities(X, *arguments)
     weight = np.ones(len(X)) if sample_weight is None else sample_weight
     return *reference.moments(X, resp, parameters.means, weight), (weight * log_prob_norm).sum(), resp, log_prob_norm
-
-
-def assert_close(actual, desired, dtype, scale=None):
-    """Equal up to rounding that grows with the size of what was added up."""
-    scale = max(1.0, np.abs(desired).max()) if scale is None else scale
-    np.testing.assert_allclose(actual, desired, rtol=0, atol=TOLERANCE[dtype] * scale)
 
 
 def compare(covariance_type, parameters, X, dtype, sample_weight=None):
@@ -195,157 +191,6 @@ def test_row_of_weight_0_adds_nothing_however_far_it_is():
         np.testing.assert_array_equal(a, b)
 
 
-def operation(emit):
-    """A tile operation that applies an emitting function of one vector to every entry of a tile."""
-
-    def naive(x, n, y_out):
-        pass
-
-    def emit_all(e, x, n, y_out):
-        for i in e.each(0, n, e.width):
-            y_out[i] = emit(e, x[i])
-
-    applied = simd.tile_operation(naive)(emit_all)
-    return numba.njit(lambda x, n, y_out: applied(x, n, y_out))
-
-
-@pytest.mark.skipif(not JIT, reason="emitted code")
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_exp(dtype):
-    low = -679 if dtype is np.float64 else -74
-    special = [0.0, -1e30, -np.inf, np.nan, -1e-300, -1e-20]
-    x = np.concatenate([np.linspace(low, 0, 4096 - 64), np.resize(special, 64)]).astype(dtype)
-    result = np.empty_like(x)
-    operation(numerics.exp)(x, len(x), result)
-    truth = np.exp(x.astype(np.longdouble))
-    regular = slice(0, 4096 - 64)
-    assert np.abs(result[regular] / truth[regular] - 1).max() < (3e-16 if dtype is np.float64 else 2e-7)
-    np.testing.assert_array_equal(result[-64:][:6], [1, 0, 0, np.nan, 1, 1])
-
-
-@pytest.mark.skipif(not JIT, reason="emitted code")
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_log(dtype):
-    x = np.concatenate([1 + np.geomspace(1e-6, 1, 512), np.geomspace(1e-30, 1e30, 3582), [1, np.nan]]).astype(dtype)
-    result = np.empty_like(x)
-    operation(numerics.log)(x, len(x), result)
-    truth = np.log(x[:-2].astype(np.longdouble))
-    error = np.abs(result[:-2] - truth) / np.maximum(np.abs(truth), np.finfo(dtype).tiny)
-    assert error[truth != 0].max() < (5e-16 if dtype is np.float64 else 3e-7)
-    assert result[-2] == 0
-    assert np.isnan(result[-1])
-
-
-def compiled(operation, naive):
-    """An operation as a kernel calls it."""
-    names = ", ".join(inspect.signature(naive).parameters)
-    namespace = {"operation": operation}
-    exec(f"def call({names}):\n    operation({names})", namespace)
-    return numba.njit(namespace["call"])
-
-
-LAYOUT_SHAPES = [(k, d) for k in (1, 2, 3, 5, 6, 7) for d in (1, 4, 7)] + [(2, d) for d in range(1, 19)]
-
-
-@pytest.mark.skipif(not JIT, reason="emitted code")
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("layout", ["full", "diagonal", "tied"])
-def test_operations_of_a_layout_against_their_naive_twins(layout, dtype):
-    """For every rest of K and D by the sizes of blocks, unrolled or not."""
-    module = passes.LAYOUTS[layout]
-    n, width = 128, 136
-    for n_components, n_features in LAYOUT_SHAPES:
-        rng = np.random.default_rng(n_features)
-        shape = {"full": (n_components, n_features), "diagonal": (n_components, 1), "tied": (1, n_features)}[layout]
-        x = rng.normal(size=(n_features, width)).astype(dtype)
-        means, factor = rng.normal(size=(n_components, n_features)), rng.normal(size=(*shape, n_features))
-        factor = factor if layout == "diagonal" else np.tril(factor)
-        means, factor = means.astype(dtype), factor.astype(dtype)
-        log_coef = rng.normal(size=n_components).astype(dtype)
-        resp = rng.uniform(size=(n_components, width)).astype(dtype)
-        work = np.full((module.work_rows(n_components, n_features), width), np.nan, dtype)
-        operations = module.operations(n_features)
-        results = []
-        for log_prob_tile in (compiled(operations["log_prob_tile"], module.log_prob_tile), module.log_prob_tile):
-            top, log_prob = np.zeros(width, dtype), np.zeros((n_components, width), dtype)
-            log_prob_tile(x, n, means, factor, log_coef, work, top, log_prob)
-            results.append((top, log_prob))
-        for a, b in zip(*results, strict=True):
-            assert_close(a[..., :n], b[..., :n], dtype)
-            np.testing.assert_array_equal(a[..., n:], 0)  # nothing beyond the columns in use
-        add_moments, naive = (
-            (numba.njit(operations["add_moments"].py_func), _naive_tied_moments)
-            if layout == "tied"
-            else (compiled(operations["add_moments"], module.add_moments), module.add_moments)
-        )
-        results = []
-        for add in (add_moments, naive):
-            sums, first = np.ones(n_components), np.ones((n_components, n_features))
-            scatter = np.ones((*shape, n_features))
-            add(x, n, resp.copy(), means, work, sums, first, scatter)
-            results.append((sums, first, scatter if layout == "diagonal" else np.tril(scatter)))
-        for a, b in zip(*results, strict=True):
-            assert_close(a, b, dtype, n)
-
-
-@pytest.mark.skipif(not JIT, reason="emitted code")
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("layout", "n_features"), [("full", 7), ("full", 18), ("diagonal", 34)])
-def test_rows_that_do_not_matter_are_left_out_of_nothing_that_shows(layout, n_features, dtype):
-    """Components with no row, one, a few, many and all; tiny responsibilities beside large ones, and alone."""
-    module, n_components, n, width = passes.LAYOUTS[layout], 35, 192, 200
-    rng = np.random.default_rng(0)
-    x, means = rng.normal(size=(n_features, width)).astype(dtype), rng.normal(size=(n_components, n_features))
-    resp = np.zeros((n_components, width))
-    for k in range(n_components):
-        here = rng.permutation(n)[: [0, 1, 2, 5, 17, 30, n][k % 7]]
-        resp[k, here] = rng.uniform(size=len(here)) * 10.0 ** -(k % 3)
-    resp[5] += 1e-30
-    resp[6, :n] = 1e-14
-    assert module.work_rows(n_components, n_features) > n_features  # packing is what runs
-    work = np.full((module.work_rows(n_components, n_features), width), np.nan, dtype)
-    given = (np.sqrt(resp) if module.ROOT else resp).astype(dtype)
-    results = []
-    for add in (compiled(module.operations(n_features)["add_moments"], module.add_moments), module.add_moments):
-        shape = (n_components, n_features if layout == "full" else 1, n_features)
-        results.append((np.zeros(n_components), np.zeros((n_components, n_features)), np.zeros(shape)))
-        add(x, n, given.copy(), means.astype(dtype), work, *results[-1])
-    for a, b in zip(*results, strict=True):
-        a, b = (np.tril(array) if array.ndim == 3 and layout == "full" else array for array in (a, b))
-        np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE[dtype] * np.abs(b).max())
-        for k in (1, 6):  # relative to themselves
-            np.testing.assert_allclose(a[k], b[k], rtol=0, atol=10 * TOLERANCE[dtype] * np.abs(b[k]).max())
-
-
-def _naive_tied_moments(x, n, resp, means, work, weight_sums_out, first_out, scatter_out):
-    tied.add_first_moments(x, n, resp, weight_sums_out, first_out)
-    scatter_out[0] += np.tril((resp[:, :n].sum(axis=0) * x[:, :n]) @ x[:, :n].T)
-
-
-@pytest.mark.skipif(not JIT, reason="emitted code")
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n_components", [1, 2, 3, 10])
-def test_responsibilities_against_their_naive_twins(n_components, dtype):
-    rng = np.random.default_rng(0)
-    n, width = 192, 200
-    weight = rng.uniform(size=width).astype(dtype)
-    weight[5] = 0
-    log_prob = (20 * rng.normal(size=(n_components, width)) - 500).astype(dtype)
-    log_prob[0, 7] = -np.inf if n_components > 1 else -3
-    top = log_prob.max(axis=0)
-    for name, operation in responsibilities.operations().items():
-        naive = getattr(responsibilities, name)
-        results = []
-        for call in (compiled(operation, naive), naive):
-            resp, norm = log_prob.copy(), np.zeros(width, dtype)
-            call(resp, n, top, weight, norm)
-            results.append((resp, norm))
-        (resp, norm), (expected, expected_norm) = results
-        np.testing.assert_allclose(norm, expected_norm, rtol=4 * np.finfo(dtype).eps)
-        np.testing.assert_allclose(resp[:, :n], expected[:, :n], rtol=100 * TOLERANCE[dtype], atol=1e-18)
-        np.testing.assert_array_equal(resp[:, n:], log_prob[:, n:])
-
-
 def test_factors_of_covariances():
     rng = np.random.default_rng(0)
     for n_features in (1, 2, 5, 12):
@@ -360,68 +205,6 @@ def test_factors_of_covariances():
             np.testing.assert_allclose(factor[k] @ covariances[k] @ factor[k].T, np.eye(n_features), atol=1e-10)
             inverse = np.linalg.inv(np.linalg.cholesky(covariances[k]))
             np.testing.assert_allclose(factor[k], inverse, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.skipif(not JIT, reason="emitted code")
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_operations_of_kmeans_against_their_naive_twins(dtype):
-    n, width = 128, 136
-    distances_tile, nearest_tile, add_to_centres, add_rows_to_centres = (
-        compiled(getattr(kmeans, f"emit_{naive.__name__}"), naive)
-        for naive in (kmeans.distances_tile, kmeans.nearest_tile, kmeans.add_to_centres, kmeans.add_rows_to_centres)
-    )
-    for n_centres, n_features in [(0, 2), *itertools.product((1, 2, 3, 5, 8, 15), (1, 3, 4, 23))]:
-        rng = np.random.default_rng(n_centres)
-        x, centres = rng.normal(size=(n_features, width)).astype(dtype), rng.normal(size=(n_centres, n_features))
-        centres = centres.astype(dtype)
-        label, weight = (
-            rng.integers(0, max(1, n_centres), size=width).astype(dtype),
-            rng.uniform(size=width).astype(dtype),
-        )
-        weight[:: 5 if n_centres else 1] = 0
-        x[:, 5] = np.finfo(dtype).max  # far, and of weight 0
-        results = []
-        for one in (distances_tile, kmeans.distances_tile):
-            results.append(np.zeros((n_centres, width), dtype))
-            with np.errstate(over="ignore"):
-                one(x, n, centres, results[-1])
-        assert_close(results[0][:, :5], results[1][:, :5], dtype, scale=20)
-        assert_close(results[0][:, 6:], results[1][:, 6:], dtype, scale=20)
-        results = []
-        for one in (nearest_tile, kmeans.nearest_tile):
-            results.append(np.zeros((2, width), dtype))
-            with np.errstate(over="ignore"):
-                one(x, n, centres, *results[-1])
-        np.testing.assert_allclose(*results, rtol=TOLERANCE[dtype])
-        results = []
-        for one, rows_or_tile in (
-            (add_to_centres, x), (kmeans.add_to_centres, x), (add_rows_to_centres, x.T.copy()),
-        ):  # fmt: skip
-            results.append((np.ones(n_centres), np.ones((n_centres, n_features))))
-            one(rows_or_tile, n, label, weight, centres, *results[-1])
-        for other in results[1:]:
-            for a, b in zip(results[0], other, strict=True):
-                assert_close(a, b, dtype, scale=n)
-
-
-@pytest.mark.skipif(not JIT, reason="emitted code")
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_transposition_against_its_naive_twins(dtype):
-    load_rows = compiled(transposition.emit_load_rows, transposition.load_rows)
-    store_rows = compiled(transposition.emit_store_rows, transposition.store_rows)
-    rng = np.random.default_rng(0)
-    for n_features in (*range(1, 19), 33):
-        for n in (16, 48):
-            X, origin = rng.normal(size=(n + 3, n_features)).astype(dtype), rng.normal(size=n_features).astype(dtype)
-            tiles_loaded = [np.zeros((n_features, n + 8), dtype) for _ in range(2)]
-            for one, tile in zip((load_rows, transposition.load_rows), tiles_loaded, strict=True):
-                one(X.reshape(-1), 2 * n_features, n_features, n, origin, tile)
-            np.testing.assert_array_equal(*tiles_loaded)
-            np.testing.assert_array_equal(tiles_loaded[0][:, :n], (X[2 : n + 2] - origin).T)
-            stored = [np.zeros((n + 1, n_features), dtype) for _ in range(2)]
-            for one, out in zip((store_rows, transposition.store_rows), stored, strict=True):
-                one(tiles_loaded[0], n, out)
-            np.testing.assert_array_equal(*stored)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
