@@ -10,8 +10,10 @@ import numpy as np
 
 from .common import fit_quietly, make_estimator
 
-with contextlib.suppress(ImportError):
+try:
     import daal4py
+except ImportError:
+    daal4py = None
 
 # Runs so many iterations and returns the means, and the mean log-likelihood at the last E-step if the library has one.
 Run = Callable[[int], tuple[np.ndarray, float | None]]
@@ -41,7 +43,7 @@ def scikit_learn(X: np.ndarray, n_components: int, covariance_type: str, start: 
 def onedal(X: np.ndarray, n_components: int, covariance_type: str, start: dict) -> Run | None:
     """oneDAL's EM (PyPI: scikit-learn-intelex), which has two covariance types; None if it cannot run this."""
     storage = {"full": "full", "diag": "diagonal"}.get(covariance_type)
-    if storage is None or "daal4py" not in globals():
+    if storage is None or daal4py is None:
         return None
     precisions = start["precisions_init"]
     covariances = list(np.linalg.inv(precisions)) if storage == "full" else list(1 / precisions[:, np.newaxis])

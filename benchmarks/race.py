@@ -15,7 +15,7 @@ import functools
 import math
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -105,7 +105,7 @@ def digits(value: float | str | None) -> str:
     return f"{value:,.0f}" if value >= 100 or isinstance(value, int) else f"{value:.3g}"
 
 
-def print_table(columns: tuple[str, ...], rows: list[dict], summarise: tuple[str, ...]) -> None:
+def print_table(columns: tuple[str, ...], rows: Iterable[dict], summarise: tuple[str, ...]) -> None:
     """Print rows as Markdown as they come, then the geometric mean and the lowest of some columns."""
     print("\n| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     done = []

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from fastgmm import __version__
+from . import __version__
 
 
 def _demo(arguments: argparse.Namespace) -> None:

@@ -90,6 +90,13 @@ def test_factor_operand_gives_mahalanobis_distances(model):
             np.testing.assert_array_equal(own, np.tril(own))
 
 
+def test_a_single_scale_is_an_operand_where_its_square_is_ordinary():
+    form = get_model("spherical").form
+    assert form.factor(np.array([1e-8, 1e8]), 2, 3).shape == (2, 1, 1)
+    for scale in (1e-10, 1e10):  # in float32 its square times that of a difference of the other size overflows
+        np.testing.assert_array_equal(form.factor(np.array([1, scale]), 2, 3)[:, 0], [[1] * 3, [scale] * 3])
+
+
 def test_ill_defined_covariances_are_named(model):
     rng = np.random.default_rng(0)
     for bad in (0.0, -1.0, np.nan, np.inf):

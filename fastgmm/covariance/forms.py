@@ -9,6 +9,7 @@ kernels read ``L = P^T``, lower triangular: ``|L (x - m)|^2`` is the squared Mah
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,48 +46,48 @@ class IllDefinedCovarianceError(ValueError):
         return f"the covariances of components {listed} are not positive definite"
 
 
-class Form:
+class Form(abc.ABC):
     """One way to store the covariances of K components in D dimensions."""
 
     name: str
     layout: str
     """The kernels' layout that reads this form."""
 
+    @abc.abstractmethod
     def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
         """Shape of covariances, precisions and precision factors."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def precisions_cholesky(self, covariances: Array) -> Array:
         """Factors of the inverses; IllDefinedCovarianceError if there are none."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def precisions(self, precisions_cholesky: Array) -> Array:
         """The inverses of the covariances."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def covariances(self, precisions_cholesky: Array) -> Array:
         """The covariances of these precision factors."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def factor_precisions(self, precisions: Array) -> Array:
         """Factors of precisions that are known to be positive definite."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def precision_problem(self, precisions: Array) -> str | None:
         """What, if anything, these precisions should be and are not."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def factor(self, precisions_cholesky: Array, n_components: int, n_features: int) -> Array:
         """The kernels' factor operand, of the shape that `fastgmm.kernels.Operands` gives for the layout."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def log_det(self, precisions_cholesky: Array, n_features: int) -> Array:
         """Logarithm of the determinant of each precision factor; one number if all components share it."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def full(self, covariances: Array, n_components: int, n_features: int) -> Array:
         """The covariances as matrices, (K, D, D)."""
-        raise NotImplementedError
 
     def sample(self, rng: np.random.RandomState, means: Array, covariances: Array, counts: NDArray) -> Array:
         """Rows drawn from the components, `counts` of each, component after component: (counts.sum(), D)."""
@@ -143,7 +144,10 @@ class Spherical(_Scales):
         return (n_components,)
 
     def factor(self, precisions_cholesky: Array, n_components: int, n_features: int) -> Array:
-        return np.repeat(precisions_cholesky[:, np.newaxis, np.newaxis], n_features, axis=2)
+        scales = precisions_cholesky[:, np.newaxis, np.newaxis]
+        # A single scale goes to the sum of the squares, which neither overflows nor underflows then, even in float32.
+        ordinary = np.all((scales > 1e-9) & (scales < 1e9))
+        return scales if ordinary else np.repeat(scales, n_features, axis=2)
 
     def log_det(self, precisions_cholesky: Array, n_features: int) -> Array:
         return n_features * np.log(precisions_cholesky)

@@ -9,13 +9,15 @@ One *pass* over the rows is all that EM costs. Its design, from the outside in:
 * A chunk is walked in *tiles* of some hundred rows, transposed so that a SIMD lane is a row, and small enough that
   everything the size of rows x components stays in cache (`tiles`).
 * What happens to a tile is the *layout*'s business: `full`, `diagonal` or `tied`, three modules of the same form, whose
-  arithmetic is bound into the two *operations*, accumulate and score (`passes`).
+  arithmetic is bound into the two *operations*, accumulate and score (`passes`). Between E-step and M-step stands
+  log-sum-exp (`responsibilities`), the same for all. They share `distances`, `moments` and `compaction`, which leaves
+  out rows that do not matter to a component.
 * Rows are shifted by an *origin* near the data when they are loaded, and the operands with them, so that float32 keeps
   its digits however far from zero the data lie (`rows.shift_origin`).
 
-Beside these: `kmeans` for initialisation, `cholesky` for the factors, `numerics` for exp and log, `simd` for register
-tiles, `runtime`, `cache` and `threads` for everything about Numba. Nothing here knows anything of the rest of the
-package.
+Beside these: `kmeans` and `random_resp` for initialisation, `cholesky` for the factors, `transposition` of rows into
+tiles and back, `numerics` for exp and log, `simd` for register tiles, `runtime`, `cache` and `threads` for everything
+about Numba. Nothing here knows anything of the rest of the package.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ class Operands(NamedTuple):
         Subtracted from every row when it is loaded.
     means : (K, D)
         Relative to the origin; for the tied layout moreover multiplied by the factor.
-    factor : (K, D, D) lower triangular for "full", (K, 1, D) for "diagonal", (1, D, D) lower triangular for "tied"
+    factor : (K, D, D) for "full", (1, D, D) for "tied", lower triangular; (K, 1, D) or (K, 1, 1) for "diagonal"
         ``|factor (x - mean)|^2`` is the squared Mahalanobis distance.
     log_coef : (K,)
         What is added to minus half the squared distance: ``log weight + log |factor| - D/2 log 2 pi``, in nats.

@@ -1,14 +1,14 @@
-"""The diagonal layout: every component has one scale a feature. Spherical models use it with equal scales.
+"""The diagonal layout: every component has one scale a feature, or a single one (spherical models).
 
 E-step:  ``log_prob[k, i] = log_coef[k] - sum_d (s_kd (x_id - m_kd))^2 / 2``  with s the square root of the precision: a
-difference, a product and a multiply-add an entry. (``s x - s m`` would save one of the three, but rounds ``s m``: with
-float32 rows and components 1e5 standard deviations apart, distances would be wrong in the third digit.)
+difference, a product and a multiply-add an entry. A single scale goes to the sum: no product, half the time.
 M-step:  ``scatter[k, d] += sum_i r[k, i] (x_id - m_kd)^2``  about the current mean, with the first moment beside it: a
 difference, a product, a sum and a multiply-add an entry.
 
-Both go in blocks of two components, which share the rows they load; with many components of many features the M-step
-leaves out the rows that do not matter (`compaction`). Cache: the tile and the responsibilities ((D + K) T numbers) in
-L2, the operands (2 K D numbers) in L1 or L2.
+The E-step goes in blocks of components, which share the columns they load. So does the M-step if there is little to
+do; otherwise the tile is turned into rows again, and a component goes through the rows that matter to it (`compaction`)
+one by one, a SIMD lane a feature. Cache: the tile and the responsibilities ((D + K) T numbers) in L2, the operands (2 K
+D numbers) in L1 or L2.
 """
 
 from __future__ import annotations
@@ -17,27 +17,38 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
+from llvmlite import ir
 
 from . import compaction
-from .simd import MANY_REGISTERS, Emitter, Matrix, tile_operation
+from .distances import each_distance, each_group, write_log_prob
+from .moments import add_weight_sums
+from .simd import I64, MANY_REGISTERS, Emitter, Matrix, Vector, tile_operation
+from .transposition import write_rows
 
-VECTORS = 4 if MANY_REGISTERS else 2
 COMPONENTS = (2, 1)
 FEATURES = (4, 2, 1) if MANY_REGISTERS else (2, 1)
 ROOT = False
-# From so many on, rows that do not matter are left out. With 512 components of 40 features a pass costs a fifth less
-# near the optimum; with 16 features it would cost a tenth more.
-MANY_COMPONENTS, MANY_FEATURES = 32, 32
+# From so many on, rows that do not matter are left out.
+MANY_COMPONENTS, MANY_FEATURES = 6, 8
+# Rows whose moments are summed in the rows' dtype before they go to float64.
+RUN = 64
+
+
+def goes_by_rows(n_components, n_features):
+    """Whether the M-step leaves out rows that do not matter."""
+    return n_components >= MANY_COMPONENTS and n_features >= MANY_FEATURES
 
 
 def work_rows(n_components, n_features):
-    """Rows of scratch that the operations need beside the tile itself."""
-    many = n_components >= MANY_COMPONENTS and n_features >= MANY_FEATURES
-    return compaction.work_rows(n_features) if many else 1
+    """Rows of scratch that the operations need beside the tile itself: its rows, and the numbers of some of them."""
+    return n_features + 1 if goes_by_rows(n_components, n_features) else 1
 
 
 def log_prob_tile(x, n, means, factor, log_coef, work, top_out, log_prob_out):
-    """Write ``log_coef[k] - sum_d (factor[k, 0, d] (x[d, i] - means[k, d]))^2 / 2``, and the highest of each row."""
+    """Write ``log_coef[k] - sum_d (factor[k, 0, d] (x[d, i] - means[k, d]))^2 / 2``, and the highest of each row.
+
+    `factor` is (K, 1, D), or (K, 1, 1) for a single scale.
+    """
     for k in range(len(means)):
         y = factor[k, 0][:, np.newaxis] * (x[:, :n] - means[k][:, np.newaxis])
         log_prob_out[k, :n] = log_coef[k] - 0.5 * (y * y).sum(axis=0)
@@ -48,28 +59,15 @@ def emit_log_prob_tile(
     e: Emitter, x: Matrix, n, means: Matrix, factor: Matrix, log_coef: Matrix, work: Matrix, top_out: Matrix,
     log_prob_out: Matrix,
 ):  # fmt: skip
-    n_components, n_features = means.shape
-    columns = [v * e.width for v in range(VECTORS)]
-    for i in e.each(0, n, VECTORS * e.width):
-        places = [e.add(i, column) for column in columns]
-        top = [e.variable(-np.inf) for _ in columns]
-        for k, size in e.blocks(0, n_components, COMPONENTS):
-            q = [[e.variable() for _ in columns] for _ in range(size)]
-            for d in e.each(0, n_features):
-                row = [x[d, place] for place in places]
-                for c in range(size):
-                    m, s = means.splat(e.add(k, c), d), factor.splat(e.add(k, c), 0, d)
-                    for v in range(VECTORS):
-                        y = s * (row[v] - m)
-                        q[c][v].add_product(y, y)
-            for c in range(size):
-                coefficient = log_coef.splat(e.add(k, c))
-                for v, place in enumerate(places):
-                    value = e.fma(q[c][v].get(), e.constant(-0.5), coefficient)
-                    log_prob_out[e.add(k, c), place] = value
-                    top[v].set(e.choose(value < top[v].get(), top[v].get(), value))  # NaN gets to the top
-        for v, place in enumerate(places):
-            top_out[place] = top[v].get()
+    def half(k) -> Vector:
+        scale = factor.splat(k, 0, 0)
+        return scale * scale * e.constant(-0.5)
+
+    single = e.builder.icmp_signed("!=", factor.shape[2], means.shape[1])
+    for is_single in e.either(single):
+        for places in each_group(e, n):
+            distances = each_distance(e, x, places, means, scales=None if is_single else factor)
+            write_log_prob(e, places, distances, log_coef, top_out, log_prob_out, half if is_single else None)
 
 
 def add_moments(x, n, resp, means, work, weight_sums_out, first_out, scatter_out):
@@ -85,45 +83,102 @@ def emit_add_moments(
     e: Emitter, x: Matrix, n, resp: Matrix, means: Matrix, work: Matrix, weight_sums_out: Matrix, first_out: Matrix,
     scatter_out: Matrix,
 ):  # fmt: skip
-    n_components, n_features = means.shape
-    many = e.builder.and_(
-        e.builder.icmp_signed(">=", n_components, e.index(MANY_COMPONENTS)),
-        e.builder.icmp_signed(">=", n_features, e.index(MANY_FEATURES)),
+    b, (n_components, n_features) = e.builder, means.shape
+    large = b.and_(
+        b.icmp_signed(">=", n_components, e.index(MANY_COMPONENTS)),
+        b.icmp_signed(">=", n_features, e.index(MANY_FEATURES)),
     )
-    for _ in e.when(many):
-        for k in e.each(0, n_components):
-            rows = compaction.pack(e, x, n, resp, k, work, weight_sums_out, root=ROOT, work_a_feature=4)
-            add_block(e, rows.x, rows.n, Matrix(e, rows.resp.pointer, [1, n]), [(k, 0)], means, first_out, scatter_out)
-    for _ in e.when(e.builder.not_(many)):
-        for k, size in e.blocks(0, n_components, COMPONENTS):
-            weights = [e.variable() for _ in range(size)]
-            for i in e.each(0, n, e.width):
-                for c in range(size):
-                    weights[c].add(resp[e.add(k, c), i])
-            e.add_lane_sums([(weights, weight_sums_out, (k,))])
-            components = [(e.add(k, c), e.add(k, c)) for c in range(size)]
-            add_block(e, x, n, resp, components, means, first_out, scatter_out)
+    for is_large in e.either(large):
+        if not is_large:
+            add_columns(e, x, n, resp, means, weight_sums_out, first_out, scatter_out)
+            continue
+        sample = e.multiply(n_components, compaction.SAMPLE)
+        sparse = few_matter(e, compaction.count_mattering_in_sample(e, resp), sample, n_features)
+        for is_sparse in e.either(sparse):
+            if is_sparse:
+                add_mattering(e, x, n, resp, means, work, weight_sums_out, first_out, scatter_out)
+            else:
+                add_columns(e, x, n, resp, means, weight_sums_out, first_out, scatter_out)
+
+
+def few_matter(e: Emitter, count, n, n_features) -> ir.Value:
+    """Whether `count` rows one by one are faster than n columns: a row takes three vectors of features more."""
+    b = e.builder
+    return b.icmp_signed("<", b.mul(count, b.add(n_features, e.index(3 * e.width))), b.mul(n, n_features))
+
+
+def add_columns(
+    e: Emitter, x: Matrix, n, resp: Matrix, means: Matrix, weight_sums_out: Matrix, first_out: Matrix,
+    scatter_out: Matrix,
+):  # fmt: skip
+    """Add the moments of all columns, some components together."""
+    for k, size in e.blocks(0, means.shape[0], COMPONENTS):
+        add_weight_sums(e, n, resp, k, size, weight_sums_out)
+        add_block(e, x, n, resp, [e.add(k, c) for c in range(size)], means, first_out, scatter_out)
+
+
+def add_mattering(
+    e: Emitter, x: Matrix, n, resp: Matrix, means: Matrix, work: Matrix, weight_sums_out: Matrix, first_out: Matrix,
+    scatter_out: Matrix,
+):  # fmt: skip
+    """Add the moments, component by component, of the rows that matter, or of all columns if that is faster."""
+    n_components, n_features = means.shape
+    rows, memory = work.reshaped(n, n_features), work.pointer_to(n_features, 0)
+    write_rows(e, x, n, rows)
+    for k in e.each(0, n_components):
+        mattering = compaction.find_mattering(e, n, resp, k, weight_sums_out, memory, root=ROOT)
+        for is_few in e.either(few_matter(e, mattering.count, n, n_features)):
+            if is_few:
+                add_rows(e, rows, mattering, resp, k, means, first_out, scatter_out)
+            else:
+                add_block(e, x, n, resp, [k], means, first_out, scatter_out)
+
+
+def add_rows(
+    e: Emitter, rows: Matrix, mattering: compaction.Mattering, resp: Matrix, k, means: Matrix, first_out: Matrix,
+    scatter_out: Matrix,
+):  # fmt: skip
+    """Add the moments of one component over the rows that matter to it."""
+    b = e.builder
+    for d, size in e.blocks(0, rows.shape[1], [4 * e.width, 2 * e.width, *e.block_sizes]):
+        lanes = min(size, e.width)
+        features = [e.add(d, p) for p in range(0, size, lanes)]
+        m = [means.vector(lanes, k, feature) for feature in features]
+        for start in e.each(0, mattering.count, RUN):
+            stop = e.minimum(e.add(start, RUN), mattering.count)
+            first, scatter = ([e.variable(0.0, lanes) for _ in features] for _ in range(2))
+            for i in e.each(start, stop):
+                row = b.zext(b.load(b.gep(mattering.places, [i])), I64)
+                r = resp.splat(k, row, lanes=lanes)
+                for p, feature in enumerate(features):
+                    t = rows.vector(lanes, row, feature) - m[p]
+                    u = r * t
+                    first[p].add(u)
+                    scatter[p].add_product(u, t)
+            for p, feature in enumerate(features):
+                e.add_to_memory(e.double(first[p].get().value), first_out.pointer_to(k, feature))
+                e.add_to_memory(e.double(scatter[p].get().value), scatter_out.pointer_to(k, 0, feature))
 
 
 def add_block(
     e: Emitter, x: Matrix, n, resp: Matrix, components: list, means: Matrix, first_out: Matrix, scatter_out: Matrix
 ):
-    """Add the moments of some components together; for each its number, and its row of `resp`."""
+    """Add the moments of some components together."""
     for d, size in e.blocks(0, means.shape[1], FEATURES):
         features = [e.add(d, p) for p in range(size)]
         entries = [(c, p) for c in range(len(components)) for p in range(size)]
-        m = {(c, p): means.splat(components[c][0], features[p]) for c, p in entries}
+        m = {(c, p): means.splat(components[c], features[p]) for c, p in entries}
         first, scatter = ({entry: e.variable() for entry in entries} for _ in range(2))
         for i in e.each(0, n, e.width):
             rows = [x[feature, i] for feature in features]
-            resps = [resp[row, i] for _, row in components]
+            resps = [resp[k, i] for k in components]
             for c, p in entries:
                 t = rows[p] - m[c, p]
                 u = resps[c] * t
                 first[c, p].add(u)
                 scatter[c, p].add_product(u, t)
         sums: list = []
-        for c, (k, _) in enumerate(components):
+        for c, k in enumerate(components):
             sums.append(([first[c, p] for p in range(size)], first_out, (k, d)))
             sums.append(([scatter[c, p] for p in range(size)], scatter_out, (k, 0, d)))
         e.add_lane_sums(sums)

@@ -20,6 +20,7 @@ from collections.abc import Callable
 import numpy as np
 
 from . import compaction
+from .distances import highest
 from .simd import MANY_REGISTERS, Emitter, Matrix, tile_operation
 
 BLOCKS = (4, 2, 1)
@@ -87,9 +88,8 @@ def emit_log_prob_tile(
             for v, column in enumerate(columns):
                 place = e.add(i, column)
                 value = e.fma(q[v].get(), e.constant(-0.5), coefficient)
-                top = top_out[place]
                 log_prob_out[k, place] = value
-                top_out[place] = e.choose(value < top, top, value)  # NaN gets to the top
+                top_out[place] = highest(e, top_out[place], value)
 
 
 def add_moments(x, n, root, means, work, weight_sums_out, first_out, scatter_out):
@@ -114,7 +114,9 @@ def emit_add_moments(
             rows = compaction.Rows(x, Matrix(e, root.pointer_to(k, 0), [n]), n)
         else:
             # Packed rows are in the place that their centred copy takes.
-            rows = compaction.pack(e, x, n, root, k, work, weight_sums_out, root=ROOT, work_a_feature=D)
+            memory = work.pointer_to(e.add(D, 1), 0)
+            mattering = compaction.find_mattering(e, n, root, k, weight_sums_out, memory, root=ROOT)
+            rows = compaction.pack(e, x, n, root, k, work, mattering, work_a_feature=D)
         for a, size in e.blocks(0, D, (n_features,) if n_features else tuple(RECTANGLES)):
             add_triangle(e, rows, means, work, weight_sums_out, first_out, scatter_out, k, a, size, n_features)
             if not n_features:

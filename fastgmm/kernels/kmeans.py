@@ -1,25 +1,19 @@
 """k-means on tiles: squared distances to centres, seeding by D^2 sampling, Lloyd's sums; all weighted.
 
-Distances are sums of squared differences of centred rows, never an expanded quadratic: one difference and one
-multiply-add an entry, which run side by side on today's CPUs. Cache: the tile (D T numbers) in L1 or L2, the centres (K
-D numbers) in L1 or L2.
+Cache: the tile (D T numbers) in L1 or L2, the centres (K D numbers) in L1 or L2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from llvmlite import ir
 
+from .distances import each_distance, each_group
 from .runtime import Kernel, exact_leaf, reducing_leaf
-from .simd import DOUBLE, I64, MANY_REGISTERS, Emitter, Matrix, Number, Variable, tile_operation
+from .simd import DOUBLE, I64, Emitter, Matrix, tile_operation
 from .tiles import copy_to, load_weights, tile_arrays, weighted_sum, whole_vectors
 from .transposition import load_tile, store_transposed
 
-# Vectors of columns and numbers of centres that are accumulated together: 16 (4) accumulators.
-VECTORS = 4 if MANY_REGISTERS else 2
-CENTRES = (4, 2, 1) if MANY_REGISTERS else (2, 1)
 FEATURES = (4, 2, 1)
 # Up to so many coordinates of centres it is faster to add every column, masked, to every centre's sums.
 FEW_ENTRIES = 32
@@ -42,26 +36,9 @@ def nearest_tile(x, n, centres, nearest_out, label_out):
         label_out[:n][closer] = k
 
 
-def each_distance(e: Emitter, x: Matrix, places: list, centres: Matrix) -> Iterator[tuple[Number, list[Variable]]]:
-    """The number of each centre, and its squared distances to the columns from each place on, a vector each."""
-    n_centres, n_features = centres.shape
-    for k, size in e.blocks(0, n_centres, CENTRES):
-        sums = [[e.variable() for _ in places] for _ in range(size)]
-        for d in e.each(0, n_features):
-            row = [x[d, place] for place in places]
-            for c in range(size):
-                m = centres.splat(e.add(k, c), d)
-                for v in range(len(places)):
-                    t = row[v] - m
-                    sums[c][v].add_product(t, t)
-        for c in range(size):
-            yield e.add(k, c), sums[c]
-
-
 @tile_operation(distances_tile)
 def emit_distances_tile(e: Emitter, x: Matrix, n, centres: Matrix, distance_out: Matrix):
-    for i in e.each(0, n, VECTORS * e.width):
-        places = [e.add(i, v * e.width) for v in range(VECTORS)]
+    for places in each_group(e, n):
         for j, distances in each_distance(e, x, places, centres):
             for place, distance in zip(places, distances, strict=True):
                 distance_out[j, place] = distance.get()
@@ -69,8 +46,7 @@ def emit_distances_tile(e: Emitter, x: Matrix, n, centres: Matrix, distance_out:
 
 @tile_operation(nearest_tile)
 def emit_nearest_tile(e: Emitter, x: Matrix, n, centres: Matrix, nearest_out: Matrix, label_out: Matrix):
-    for i in e.each(0, n, VECTORS * e.width):
-        places = [e.add(i, v * e.width) for v in range(VECTORS)]
+    for places in each_group(e, n):
         nearest, label = ([e.variable(initial) for _ in places] for initial in (np.inf, 0.0))
         for k, distances in each_distance(e, x, places, centres):
             number = e.splat(e.number(k))
@@ -134,9 +110,9 @@ def emit_add_rows_to_centres(
             k = b.fptosi(b.load(label.pointer_to(i)), I64)
             e.add_to_memory(w, weight_sums_out.pointer_to(k))
             for d, size in e.blocks(0, rows.shape[1], e.block_sizes):
-                difference = b.fsub(rows.part(size, i, d), centres.part(size, k, d))
+                difference = rows.vector(size, i, d) - centres.vector(size, k, d)
                 weights = e.splat(w, size)
-                e.add_to_memory(b.fmul(weights.value, e.double(difference)), first_out.pointer_to(k, d))
+                e.add_to_memory(b.fmul(weights.value, e.double(difference.value)), first_out.pointer_to(k, d))
 
 
 def seed_chunk(
@@ -192,6 +168,7 @@ def lloyd_chunk(
     Labels and squared distances are written where the outputs for them are not empty.
     """
     weight, nearest, label, _, x, _, _ = tile_arrays((0, origin.shape[0]), 0, width, flat)
+    # Rows as rows again: those in memory are not centred, and may not be in C order.
     by_row = np.empty((width, origin.shape[0]), flat.dtype)
     stop = min((c + 1) * rows_a_chunk, n_rows)
     for first in range(c * rows_a_chunk, stop, width):

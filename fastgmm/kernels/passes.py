@@ -5,7 +5,8 @@ responsibilities for every row. The rows are cut into chunks whose boundaries de
 a chunk has its own row of the output and is walked in tiles (see `tiles`). Whatever the number of threads, the same
 sums are formed in the same order: the same bits.
 
-A layout is a module with four functions: `work_rows`, `prepare`, `log_prob_tile` and `add_moments`.
+A layout is a module with `work_rows`, the scratch it wants; `operations`, its compiled `log_prob_tile` and
+`add_moments`, beside their naive twins; and `ROOT`, whether its moments want square roots of responsibilities.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def emit_normalise(
             for v, column in enumerate(columns):
                 difference = log_prob[k, column] - highest[v]
                 if root:
-                    value = exp(e, difference * e.constant(0.5))
+                    value = exp(e, difference, power=0.5)
                     total[v].add_product(value, value)
                 else:
                     value = exp(e, difference)

@@ -140,6 +140,10 @@ class Emitter:
         """The largest multiple of a power of two that is no more than a."""
         return a // multiple * multiple if isinstance(a, int) else self.builder.and_(a, self.index(-multiple))
 
+    def minimum(self, a: Number, b: Number) -> ir.Value:
+        a, b = self.index(a), self.index(b)
+        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
+
     def number(self, n: Number) -> ir.Value:
         """A whole number as a floating-point number."""
         return self.builder.sitofp(self.index(n), self.scalar)
@@ -177,6 +181,12 @@ class Emitter:
         b.branch(after)
         b.position_at_end(after)
 
+    def either(self, condition: ir.Value) -> Iterator[bool]:
+        """``if condition: ... else: ...``: yields True while the first branch is to be emitted, then False."""
+        for branch in (True, False):
+            for _ in self.when(condition if branch else self.builder.not_(condition)):
+                yield branch
+
     def number_variable(self, initial: Number) -> Slot:
         return Slot(self, self.index(initial))
 
@@ -195,14 +205,16 @@ class Emitter:
             start = end
 
     # vectors
-    def constant(self, number: float) -> Vector:
-        return Vector(self, ir.Constant(self.type, [float(number)] * self.width))
+    def constant(self, number: float, lanes: int = 0) -> Vector:
+        """A vector of copies of one number; of the native width, if nothing else is said."""
+        lanes = lanes or self.width
+        return Vector(self, ir.Constant(ir.VectorType(self.scalar, lanes), [float(number)] * lanes))
 
-    def variable(self, initial: float | Vector = 0.0) -> Variable:
-        return Variable(self, initial if isinstance(initial, Vector) else self.constant(initial))
+    def variable(self, initial: float = 0.0, lanes: int = 0) -> Variable:
+        return Variable(self, self.constant(initial, lanes))
 
     def splat(self, scalar: ir.Value, lanes: int = 0) -> Vector:
-        """A vector of copies of one number; of the native width, if nothing else is said."""
+        """A vector of copies of a number that is known at run time."""
         lanes = lanes or self.width
         nothing = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
         one = self.builder.insert_element(nothing, scalar, ir.Constant(I32, 0))
@@ -230,9 +242,24 @@ class Emitter:
         """A vector of copies of a whole number, as wide as the floating-point numbers."""
         return ir.Constant(self.integer_type, [number] * self.width)
 
+    def compress(self, numbers: ir.Value, condition: ir.Value) -> ir.Value:
+        """The numbers of the lanes where the condition holds, side by side; what is behind them is anything."""
+        kind = numbers.type
+        name = f"llvm.experimental.vector.compress.v{kind.count}i{kind.element.width}"
+        function = self.builder.module.globals.get(name) or ir.Function(
+            self.builder.module, ir.FunctionType(kind, [kind, condition.type, kind]), name
+        )
+        return self.builder.call(function, [numbers, condition, ir.Constant(kind, ir.Undefined)])
+
+    def count(self, condition: ir.Value) -> ir.Value:
+        """In how many lanes the condition holds."""
+        bits = self.builder.bitcast(condition, ir.IntType(self.width))
+        return self.builder.ctpop(self.builder.zext(bits, I64))
+
     def _call(self, name: str, arguments: Sequence[ir.Value]) -> ir.Value:
-        name = f"llvm.{name}.v{self.width}f{8 * self.size}"
-        kind = ir.FunctionType(self.type, [argument.type for argument in arguments])
+        vector = arguments[0].type
+        name = f"llvm.{name}.v{vector.count}f{8 * self.size}"
+        kind = ir.FunctionType(vector, [vector for _ in arguments])
         function = self.builder.module.globals.get(name) or ir.Function(self.builder.module, kind, name)
         return self.builder.call(function, arguments)
 
@@ -341,13 +368,14 @@ class Matrix:
         pointer = self.pointer_to(*(place if isinstance(place, tuple) else (place,)))
         self.e.builder.store(vector.value, self.e.builder.bitcast(pointer, self.e.type.as_pointer()), align=self.e.size)
 
-    def splat(self, *place: Number) -> Vector:
-        return self.e.splat(self.e.builder.load(self.pointer_to(*place)))
+    def splat(self, *place: Number, lanes: int = 0) -> Vector:
+        return self.e.splat(self.e.builder.load(self.pointer_to(*place)), lanes)
 
-    def part(self, lanes: int, *place: Number) -> ir.Value:
+    def vector(self, lanes: int, *place: Number) -> Vector:
         """A vector of another width than the native one."""
         kind = ir.VectorType(self.e.scalar, lanes).as_pointer()
-        return self.e.builder.load(self.e.builder.bitcast(self.pointer_to(*place), kind), align=self.e.size)
+        pointer = self.e.builder.bitcast(self.pointer_to(*place), kind)
+        return Vector(self.e, self.e.builder.load(pointer, align=self.e.size))
 
     def reshaped(self, *shape: Number) -> Matrix:
         """The same memory seen as an array of another shape."""

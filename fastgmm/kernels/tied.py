@@ -16,10 +16,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .runtime import reducing_leaf
+from .distances import each_distance, each_group, write_log_prob
+from .moments import add_weight_sums
+from .runtime import bind, exact_leaf, reducing_leaf
 from .simd import MANY_REGISTERS, Emitter, Matrix, tile_operation
 
-VECTORS = 4 if MANY_REGISTERS else 2
 COMPONENTS = (4, 2, 1)
 FEATURES = (4, 2, 1) if MANY_REGISTERS else (2, 1)
 ROOT = False
@@ -43,40 +44,20 @@ def emit_log_prob_tile(
     e: Emitter, x: Matrix, n, means: Matrix, factor: Matrix, log_coef: Matrix, work: Matrix, top_out: Matrix,
     log_prob_out: Matrix,
 ):  # fmt: skip
-    n_components, n_features = means.shape
-    columns = [v * e.width for v in range(VECTORS)]
-    for i in e.each(0, n, VECTORS * e.width):
-        places = [e.add(i, column) for column in columns]
-        for j, size in e.blocks(0, n_features, (4, 2, 1)):
-            y = [[e.variable() for _ in columns] for _ in range(size)]
+    for places in each_group(e, n):
+        for j, size in e.blocks(0, means.shape[1], (4, 2, 1)):
+            y = [[e.variable() for _ in places] for _ in range(size)]
             # The factor has zeros above its diagonal, so a block may run over the whole of its own square.
             for d in e.each(0, e.add(j, size)):
                 row = [x[d, place] for place in places]
                 for a in range(size):
                     L = factor.splat(0, e.add(j, a), d)
-                    for v in range(VECTORS):
+                    for v in range(len(places)):
                         y[a][v].add_product(L, row[v])
             for a in range(size):
                 for v, place in enumerate(places):
                     work[e.add(j, a), place] = y[a][v].get()
-        top = [e.variable(-np.inf) for _ in columns]
-        for k, size in e.blocks(0, n_components, COMPONENTS):
-            q = [[e.variable() for _ in columns] for _ in range(size)]
-            for d in e.each(0, n_features):
-                row = [work[d, place] for place in places]
-                for c in range(size):
-                    m = means.splat(e.add(k, c), d)
-                    for v in range(VECTORS):
-                        t = row[v] - m
-                        q[c][v].add_product(t, t)
-            for c in range(size):
-                coefficient = log_coef.splat(e.add(k, c))
-                for v, place in enumerate(places):
-                    value = e.fma(q[c][v].get(), e.constant(-0.5), coefficient)
-                    log_prob_out[e.add(k, c), place] = value
-                    top[v].set(e.choose(value < top[v].get(), top[v].get(), value))  # NaN gets to the top
-        for v, place in enumerate(places):
-            top_out[place] = top[v].get()
+        write_log_prob(e, places, each_distance(e, work, places, means), log_coef, top_out, log_prob_out)
 
 
 def add_first_moments(x, n, resp, weight_sums_out, first_out):
@@ -89,11 +70,7 @@ def emit_add_first_moments(e: Emitter, x: Matrix, n, resp: Matrix, weight_sums_o
     n_components, n_features = first_out.shape
     for k, size in e.blocks(0, n_components, COMPONENTS):
         components = [e.add(k, c) for c in range(size)]
-        weights = [e.variable() for _ in components]
-        for i in e.each(0, n, e.width):
-            for c, component in enumerate(components):
-                weights[c].add(resp[component, i])
-        e.add_lane_sums([(weights, weight_sums_out, (k,))])
+        add_weight_sums(e, n, resp, k, size, weight_sums_out)
         for d, n_block in e.blocks(0, n_features, FEATURES):
             features = [e.add(d, p) for p in range(n_block)]
             entries = [(c, p) for c in range(size) for p in range(n_block)]
@@ -135,8 +112,6 @@ def add_moments(x, n, resp, means, work, weight_sums_out, first_out, scatter_out
 @functools.cache
 def operations(n_features: int) -> dict[str, Callable]:
     """The layout's operations, the same for any number of features."""
-    from .runtime import bind, exact_leaf
-
     first = tile_operation(add_first_moments)(emit_add_first_moments)
     return {
         "log_prob_tile": tile_operation(log_prob_tile)(emit_log_prob_tile),

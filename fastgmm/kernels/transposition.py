@@ -37,14 +37,13 @@ def emit_load_rows(e: Emitter, flat: Matrix, start, row_stride, n, origin: Matri
                 ahead = e.add(first, e.add(e.multiply(row_stride, n), e.multiply(d, e.width)))
                 for line in range(e.width):
                     e.prefetch(flat.pointer_to(e.add(ahead, line * e.width)))
-            parts = [flat.part(size, e.add(row, d)) for row in rows]
+            parts = [flat.vector(size, e.add(row, d)).value for row in rows]
             vectors = transposed(e, [joined(e, parts[j::size]) for j in range(size)], size)
             for j, vector in enumerate(vectors):
                 x_out[e.add(d, j), i] = Vector(e, vector) - origin.splat(e.add(d, j))
 
 
-@tile_operation(store_rows)
-def emit_store_rows(e: Emitter, tile: Matrix, n, rows_out: Matrix):
+def write_rows(e: Emitter, tile: Matrix, n, rows_out: Matrix):
     b = e.builder
     for i in e.each(0, n, e.width):
         for k, size in e.blocks(0, tile.shape[0], e.block_sizes):
@@ -55,6 +54,9 @@ def emit_store_rows(e: Emitter, tile: Matrix, n, rows_out: Matrix):
                 part = b.shuffle_vector(vectors[lane % size], ir.Constant(e.type, ir.Undefined), mask)
                 place = rows_out.pointer_to(e.add(i, lane), k)
                 b.store(part, b.bitcast(place, kind.as_pointer()), align=e.size)
+
+
+emit_store_rows = tile_operation(store_rows)(write_rows)
 
 
 def joined(e: Emitter, parts: list[ir.Value]) -> ir.Value:
