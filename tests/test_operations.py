@@ -8,7 +8,8 @@ import numba
 import numpy as np
 import pytest
 
-from fastgmm.kernels import full, kmeans, numerics, passes, responsibilities, simd, tied, transposition
+from fastgmm.kernels import full, kmeans, numerics, passes, responsibilities, tied, transposition
+from fastgmm.kernels.operation import tile_operation
 from helpers import DTYPES, JIT, TOLERANCE, assert_close
 
 pytestmark = pytest.mark.skipif(not JIT, reason="emitted code")
@@ -24,7 +25,7 @@ def operation(emit):
         for i in e.each(0, n, e.width):
             y_out[i] = emit(e, x[i])
 
-    applied = simd.tile_operation(naive)(emit_all)
+    applied = tile_operation(naive)(emit_all)
     return numba.njit(lambda x, n, y_out: applied(x, n, y_out))
 
 
@@ -127,7 +128,7 @@ def test_rows_that_do_not_matter_are_left_out_of_nothing_that_shows(layout, n_fe
     resp[12, :n] = 1e-31  # below what matters to anything: an empty component
     assert module.work_rows(n_components, n_features) > n_features  # packing is what runs
     work = np.full((module.work_rows(n_components, n_features), width), np.nan, dtype)
-    given = (np.sqrt(resp) if module.ROOT else resp).astype(dtype)
+    given = (np.sqrt(resp) if module.wants_roots(n_features) else resp).astype(dtype)
     results = []
     for add in (compiled(module.operations(n_features)["add_moments"], module.add_moments), module.add_moments):
         shape = (n_components, n_features if layout == "full" else 1, n_features)
@@ -158,15 +159,21 @@ def test_responsibilities_against_their_naive_twins(n_components, dtype):
     log_prob = (20 * rng.normal(size=(n_components, width)) - 500).astype(dtype)
     log_prob[0, 7] = -np.inf if n_components > 1 else -3
     top = log_prob.max(axis=0)
-    for name, operation in responsibilities.operations().items():
-        naive = getattr(responsibilities, name)
+    weights = {True: weight, False: (weight > 0.2).astype(dtype)}
+    for name, is_weighted in itertools.product(responsibilities.operations(), weights):
+        operation, naive = responsibilities.operations()[name], getattr(responsibilities, name)
         results = []
         for call in (compiled(operation, naive), naive):
-            resp, norm = log_prob.copy(), np.zeros(width, dtype)
-            call(resp, n, top, weight, norm)
+            resp = log_prob.copy()
+            if name in ("normalise", "log_norm"):
+                norm = np.zeros(width, dtype)
+                call(resp, n, top, norm)
+            else:
+                norm = np.ones(1)
+                call(resp, n, top, weights[is_weighted], int(is_weighted), norm)
             results.append((resp, norm))
         (resp, norm), (expected, expected_norm) = results
-        np.testing.assert_allclose(norm, expected_norm, rtol=4 * np.finfo(dtype).eps)
+        np.testing.assert_allclose(norm, expected_norm, rtol=4 * np.finfo(dtype).eps, atol=TOLERANCE[dtype])
         np.testing.assert_allclose(resp[:, :n], expected[:, :n], rtol=100 * TOLERANCE[dtype], atol=1e-18)
         np.testing.assert_array_equal(resp[:, n:], log_prob[:, n:])
 

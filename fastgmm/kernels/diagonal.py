@@ -20,14 +20,14 @@ import numpy as np
 from llvmlite import ir
 
 from . import compaction
-from .distances import each_distance, each_group, write_log_prob
+from .distances import VECTORS, each_distance, write_log_prob
 from .moments import add_weight_sums
-from .simd import I64, MANY_REGISTERS, Emitter, Matrix, Vector, tile_operation
+from .operation import tile_operation
+from .simd import I64, MANY_REGISTERS, Emitter, Matrix, Vector
 from .transposition import write_rows
 
 COMPONENTS = (2, 1)
 FEATURES = (4, 2, 1) if MANY_REGISTERS else (2, 1)
-ROOT = False
 # From so many on, rows that do not matter are left out.
 MANY_COMPONENTS, MANY_FEATURES = 6, 8
 # Rows whose moments are summed in the rows' dtype before they go to float64.
@@ -37,6 +37,11 @@ RUN = 64
 def goes_by_rows(n_components, n_features):
     """Whether the M-step leaves out rows that do not matter."""
     return n_components >= MANY_COMPONENTS and n_features >= MANY_FEATURES
+
+
+def wants_roots(n_features):
+    """Whether the M-step takes square roots of responsibilities."""
+    return False
 
 
 def work_rows(n_components, n_features):
@@ -65,7 +70,7 @@ def emit_log_prob_tile(
 
     single = e.builder.icmp_signed("!=", factor.shape[2], means.shape[1])
     for is_single in e.either(single):
-        for places in each_group(e, n):
+        for places in e.each_group(n, VECTORS):
             distances = each_distance(e, x, places, means, scales=None if is_single else factor)
             write_log_prob(e, places, distances, log_coef, top_out, log_prob_out, half if is_single else None)
 
@@ -126,7 +131,7 @@ def add_mattering(
     rows, memory = work.reshaped(n, n_features), work.pointer_to(n_features, 0)
     write_rows(e, x, n, rows)
     for k in e.each(0, n_components):
-        mattering = compaction.find_mattering(e, n, resp, k, weight_sums_out, memory, root=ROOT)
+        mattering = compaction.find_mattering(e, n, resp, k, weight_sums_out, memory, root=False)
         for is_few in e.either(few_matter(e, mattering.count, n, n_features)):
             if is_few:
                 add_rows(e, rows, mattering, resp, k, means, first_out, scatter_out)

@@ -20,12 +20,6 @@ POINTS = (4, 2, 1)
 SCALED_POINTS = (2, 1)
 
 
-def each_group(e: Emitter, n: Number) -> Iterator[list[Number]]:
-    """The columns of a tile, a group at a time: where each of the group's vectors begins."""
-    for i in e.each(0, n, VECTORS * e.width):
-        yield [e.add(i, v * e.width) for v in range(VECTORS)]
-
-
 def each_distance(
     e: Emitter, x: Matrix, places: list[Number], points: Matrix, scales: Matrix | None = None
 ) -> Iterator[tuple[Number, list[Variable]]]:

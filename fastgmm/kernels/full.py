@@ -21,7 +21,8 @@ import numpy as np
 
 from . import compaction
 from .distances import highest
-from .simd import MANY_REGISTERS, Emitter, Matrix, tile_operation
+from .operation import tile_operation
+from .simd import MANY_REGISTERS, Emitter, Matrix
 
 BLOCKS = (4, 2, 1)
 # Vectors of columns that are accumulated together in the E-step: with four features 16 (8) accumulators.
@@ -29,8 +30,11 @@ VECTORS = 4 if MANY_REGISTERS else 2
 # The M-step's rectangles: rows, and for each number of rows the columns that may stand left of them.
 RECTANGLES = {4: (4,), 2: (4,), 1: (4, 2)} if MANY_REGISTERS else {2: (4, 2), 1: (4, 2)}
 UNROLLED = 5
-# The M-step's responsibilities are square roots.
-ROOT = True
+
+
+def wants_roots(n_features):
+    """Whether the M-step takes square roots of responsibilities; 0 features stand for any number above `UNROLLED`."""
+    return not 0 < n_features <= UNROLLED
 
 
 def work_rows(n_components, n_features):
@@ -92,62 +96,78 @@ def emit_log_prob_tile(
                 top_out[place] = highest(e, top_out[place], value)
 
 
-def add_moments(x, n, root, means, work, weight_sums_out, first_out, scatter_out):
+def add_moments(x, n, resp, means, work, weight_sums_out, first_out, scatter_out):
     """Add a tile's weight sums (K,), first moments (K, D) and scatter (K, D, D), both about the means.
 
-    ``root`` holds square roots of responsibilities. Of the scatter only the lower triangle has a meaning.
+    With more than `UNROLLED` features ``resp`` holds square roots of responsibilities. Of the scatter only the lower
+    triangle has a meaning.
     """
     for k in range(len(means)):
-        s = root[k, :n] * (x[:, :n] - means[k][:, np.newaxis])
-        weight_sums_out[k] += (root[k, :n] ** 2).sum()
-        first_out[k] += (root[k, :n] * s).sum(axis=1)
-        scatter_out[k] += np.tril(s @ s.T)
+        t, r = x[:, :n] - means[k][:, np.newaxis], resp[k, :n] ** (2 if wants_roots(len(x)) else 1)
+        weight_sums_out[k] += r.sum()
+        first_out[k] += (r * t).sum(axis=1)
+        scatter_out[k] += np.tril((r * t) @ t.T)
 
 
 def emit_add_moments(
-    e: Emitter, x: Matrix, n, root: Matrix, means: Matrix, work: Matrix, weight_sums_out: Matrix, first_out: Matrix,
+    e: Emitter, x: Matrix, n, resp: Matrix, means: Matrix, work: Matrix, weight_sums_out: Matrix, first_out: Matrix,
     scatter_out: Matrix, n_features=None,
 ):  # fmt: skip
-    D = n_features or means.shape[1]
     for k in e.each(0, means.shape[0]):
         if n_features:
-            rows = compaction.Rows(x, Matrix(e, root.pointer_to(k, 0), [n]), n)
+            add_few_features(e, x, n, resp, means, weight_sums_out, first_out, scatter_out, k, n_features)
         else:
-            # Packed rows are in the place that their centred copy takes.
-            memory = work.pointer_to(e.add(D, 1), 0)
-            mattering = compaction.find_mattering(e, n, root, k, weight_sums_out, memory, root=ROOT)
-            rows = compaction.pack(e, x, n, root, k, work, mattering, work_a_feature=D)
-        for a, size in e.blocks(0, D, (n_features,) if n_features else tuple(RECTANGLES)):
-            add_triangle(e, rows, means, work, weight_sums_out, first_out, scatter_out, k, a, size, n_features)
-            if not n_features:
-                for b, n_columns in e.blocks(0, a, RECTANGLES[size]):
-                    add_rectangle(e, rows.n, work, scatter_out, k, a, size, b, n_columns)
+            add_many_features(e, x, n, resp, means, work, weight_sums_out, first_out, scatter_out, k)
 
 
-def add_triangle(e: Emitter, rows, means, work, weight_sums_out, first_out, scatter_out, k, a, size, n_features):
+def add_few_features(e: Emitter, x, n, resp, means, weight_sums_out, first_out, scatter_out, k, n_features):
+    """Everything of one component in registers."""
+    features = range(n_features)
+    m = [means.splat(k, d) for d in features]
+    weight, first = e.variable(), [e.variable() for _ in features]
+    triangle = {(p, q): e.variable() for p in features for q in range(p + 1)}
+    for i in e.each(0, n, e.width):
+        r, t = resp[k, i], [x[d, i] - m[d] for d in features]
+        weight.add(r)
+        for p in features:
+            u = r * t[p]
+            first[p].add(u)
+            for q in range(p + 1):
+                triangle[p, q].add_product(u, t[q])
+    sums: list = [([weight], weight_sums_out, (k,)), (first, first_out, (k, 0))]
+    e.add_lane_sums(sums + [([triangle[p, q] for q in range(p + 1)], scatter_out, (k, p, 0)) for p in features])
+
+
+def add_many_features(e: Emitter, x, n, root, means, work, weight_sums_out, first_out, scatter_out, k):
+    """One component in blocks, over the rows that matter, which are packed into the place of their centred copy."""
+    D = means.shape[1]
+    memory = work.pointer_to(e.add(D, 1), 0)
+    mattering = compaction.find_mattering(e, n, root, k, weight_sums_out, memory, root=True)
+    rows = compaction.pack(e, x, n, root, k, work, mattering, work_a_feature=D)
+    for a, size in e.blocks(0, D, tuple(RECTANGLES)):
+        add_triangle(e, rows, means, work, first_out, scatter_out, k, a, size)
+        for b, n_columns in e.blocks(0, a, RECTANGLES[size]):
+            add_rectangle(e, rows.n, work, scatter_out, k, a, size, b, n_columns)
+
+
+def add_triangle(e: Emitter, rows, means, work, first_out, scatter_out, k, a, size):
     """Rows a to a + size: write ``sqrt(r) (x - m)``, add the first moments and the block on the diagonal."""
     features = [e.add(a, p) for p in range(size)]
     m = [means.splat(k, d) for d in features]
     first = [e.variable() for _ in features]
     triangle = {(p, q): e.variable() for p in range(size) for q in range(p + 1)}
-    weight = e.variable()
     for i in e.each(0, rows.n, e.width):
         r = rows.resp[i]
         s = [(rows.x[d, i] - m[p]) * r for p, d in enumerate(features)]
-        if n_features:
-            weight.add_product(r, r)
-        else:
-            for p, d in enumerate(features):
-                work[d, i] = s[p]
-        for p in range(size):
+        for p, d in enumerate(features):
+            work[d, i] = s[p]
             first[p].add_product(s[p], r)
             for q in range(p + 1):
                 triangle[p, q].add_product(s[p], s[q])
     sums: list = [(first, first_out, (k, a))]
-    sums += [([triangle[p, q] for q in range(p + 1)], scatter_out, (k, d, a)) for p, d in enumerate(features)]
-    if n_features:
-        sums.append(([weight], weight_sums_out, (k,)))
-    e.add_lane_sums(sums)
+    e.add_lane_sums(
+        sums + [([triangle[p, q] for q in range(p + 1)], scatter_out, (k, features[p], a)) for p in range(size)]
+    )
 
 
 def add_rectangle(e: Emitter, n, work, scatter_out, k, a, n_rows, b, n_columns):

@@ -8,9 +8,10 @@ from __future__ import annotations
 import numpy as np
 from llvmlite import ir
 
-from .distances import each_distance, each_group
+from .distances import VECTORS, each_distance
+from .operation import tile_operation
 from .runtime import Kernel, exact_leaf, reducing_leaf
-from .simd import DOUBLE, I64, Emitter, Matrix, tile_operation
+from .simd import DOUBLE, I64, Emitter, Matrix
 from .tiles import copy_to, load_weights, tile_arrays, weighted_sum, whole_vectors
 from .transposition import load_tile, store_transposed
 
@@ -38,7 +39,7 @@ def nearest_tile(x, n, centres, nearest_out, label_out):
 
 @tile_operation(distances_tile)
 def emit_distances_tile(e: Emitter, x: Matrix, n, centres: Matrix, distance_out: Matrix):
-    for places in each_group(e, n):
+    for places in e.each_group(n, VECTORS):
         for j, distances in each_distance(e, x, places, centres):
             for place, distance in zip(places, distances, strict=True):
                 distance_out[j, place] = distance.get()
@@ -46,7 +47,7 @@ def emit_distances_tile(e: Emitter, x: Matrix, n, centres: Matrix, distance_out:
 
 @tile_operation(nearest_tile)
 def emit_nearest_tile(e: Emitter, x: Matrix, n, centres: Matrix, nearest_out: Matrix, label_out: Matrix):
-    for places in each_group(e, n):
+    for places in e.each_group(n, VECTORS):
         nearest, label = ([e.variable(initial) for _ in places] for initial in (np.inf, 0.0))
         for k, distances in each_distance(e, x, places, centres):
             number = e.splat(e.number(k))

@@ -6,7 +6,7 @@ a chunk has its own row of the output and is walked in tiles (see `tiles`). What
 sums are formed in the same order: the same bits.
 
 A layout is a module with `work_rows`, the scratch it wants; `operations`, its compiled `log_prob_tile` and
-`add_moments`, beside their naive twins; and `ROOT`, whether its moments want square roots of responsibilities.
+`add_moments`, beside their naive twins; and `wants_roots`, whether its moments want square roots of responsibilities.
 """
 
 from __future__ import annotations
@@ -39,13 +39,10 @@ from .transposition import load_tile, reload_columns, store_transposed
 LAYOUTS = {"full": full, "diagonal": diagonal, "tied": tied}
 
 # The names that `kernel` binds, by layout; here they stand for the full one.
-log_prob_tile, add_moments, ROOT = full.log_prob_tile, full.add_moments, full.ROOT
-normalise, normalise_resp, log_norm = (
-    getattr(responsibilities, name) for name in ("normalise", "normalise", "log_norm")
-)
+log_prob_tile, add_moments, ROOT = full.log_prob_tile, full.add_moments, True
+share_out, normalise, log_norm = responsibilities.share_out_roots, responsibilities.normalise, responsibilities.log_norm
 # How often a row that is out of range is drawn nearer: 2^-32 at a time crosses the whole range of float64.
 N_RESCALE = 70
-NO_WEIGHTS = np.empty(0)
 
 
 def expect(n, means, factor, log_coef, x, log_prob, work, top, penalty):
@@ -78,7 +75,7 @@ def accumulate_chunk(
 
     Responsibilities are those given by `labels` or `resp`, or, if both are empty, those of the E-step.
     """
-    weight, top, norm, penalty, x, r, work = tile_arrays(means.shape, n_work, width, flat)
+    weight, top, _, penalty, x, r, work = tile_arrays(means.shape, n_work, width, flat)
     stop = min((c + 1) * rows_a_chunk, n_rows)
     for first in range(c * rows_a_chunk, stop, width):
         rows = min(width, stop - first)
@@ -94,11 +91,11 @@ def accumulate_chunk(
                 root_of(r, n)
         else:
             lost = expect(n, means, factor, log_coef, x, r, work, top, penalty)
-            normalise(r, n, top, weight, norm)
+            share_out(r, n, top, weight, sample_weight.shape[0], log_likelihood_out[c : c + 1])
             if lost:
-                add_to(penalty, n, norm)
+                add_to(penalty, n, top)
                 reload_columns(flat, row_stride, column_stride, first, rows, penalty, origin, x)
-            log_likelihood_out[c] += weighted_sum(norm, weight, n)
+            log_likelihood_out[c] += weighted_sum(top, weight, n)
         add_moments(x, n, r, means, work, weight_sums_out[c], first_out[c], scatter_out[c])
 
 
@@ -110,9 +107,8 @@ def score_chunk(
 
     An empty output is left alone.
     """
-    weight, top, norm, penalty, x, r, work = tile_arrays(means.shape, n_work, width, flat)
+    _, top, norm, penalty, x, r, work = tile_arrays(means.shape, n_work, width, flat)
     only_labels = log_prob_norm_out.shape[0] + max_log_resp_out.shape[0] + resp_out.shape[0] == 0
-    load_weights(NO_WEIGHTS, 0, width, width, weight)
     stop = min((c + 1) * rows_a_chunk, n_rows)
     for first in range(c * rows_a_chunk, stop, width):
         rows = min(width, stop - first)
@@ -124,10 +120,10 @@ def score_chunk(
         if only_labels:
             continue
         if resp_out.shape[0] > 0:
-            normalise_resp(r, n, top, weight, norm)
+            normalise(r, n, top, norm)
             store_transposed(r, rows, resp_out[first:])
         else:
-            log_norm(r, n, top, weight, norm)
+            log_norm(r, n, top, norm)
         if max_log_resp_out.shape[0] > 0:
             for i in range(rows):
                 max_log_resp_out[first + i] = top[i] - norm[i]
@@ -142,11 +138,11 @@ def bound_leaves(layout: str, n_features: int) -> dict[str, object]:
     """What the templates above call, for one layout and number of features (0 for any)."""
     names: dict[str, object] = dict(LAYOUTS[layout].operations(n_features))
     shared = responsibilities.operations()
-    root = LAYOUTS[layout].ROOT
+    root = LAYOUTS[layout].wants_roots(n_features)
     names["expect"] = exact_leaf(bind(expect, f"expect_{layout}_{n_features}", **names))
     names["ROOT"] = root
-    names["normalise"] = shared["normalise_to_roots" if root else "normalise"]
-    names["normalise_resp"], names["log_norm"] = shared["normalise"], shared["log_norm"]
+    names["share_out"] = shared["share_out_roots" if root else "share_out"]
+    names["normalise"], names["log_norm"] = shared["normalise"], shared["log_norm"]
     return names
 
 

@@ -11,69 +11,104 @@ from collections.abc import Callable
 import numpy as np
 
 from .numerics import exp, log
-from .simd import Emitter, Matrix, tile_operation
+from .operation import tile_operation
+from .simd import MANY_REGISTERS, Emitter, Matrix, Vector
 
-# Vectors of columns at a time: the steps of one exponential wait for each other, those of two do not.
-VECTORS = 2
+# Vectors of columns at a time: the steps of one exponential wait for each other, those of several do not, and they
+# share a logarithm. Two instead of four: a fifth more with D=2 and K=8.
+VECTORS = 4 if MANY_REGISTERS else 2
 
 
-def normalise(log_prob, n, top, weight, log_prob_norm_out):
-    """Turn log-probabilities into responsibilities times the rows' weights, and write the rows' log-densities.
+def share_out(log_prob, n, top, weight, weighted, log_total_out):
+    """Turn log-probabilities into responsibilities times the rows' weights, and add up log-densities.
 
-    ``log_prob_norm_out[i] = log sum_k exp(log_prob[k, i])``, ``log_prob[k, i] = weight[i] exp(log_prob[k, i] -
-    log_prob_norm_out[i])``. ``top[i]`` is the highest of a row.
+    ``log_prob[k, i] = weight[i] exp(log_prob[k, i]) / sum_j exp(log_prob[j, i])``; ``log_total_out[0] += sum_i
+    weight[i] log sum_k exp(log_prob[k, i] - top[i])``, the log-densities above ``top[i]``, the highest of a row. If
+    `weighted` is 0, all weights are 1 or 0.
     """
     exponentials = np.exp(log_prob[:, :n] - top[:n])
     total = exponentials.sum(axis=0)
-    log_prob_norm_out[:n] = top[:n] + np.log(total)
     log_prob[:, :n] = exponentials / total * weight[:n]
+    log_total_out[0] += (weight[:n] * np.log(total))[weight[:n] > 0].sum()
 
 
-def normalise_to_roots(log_prob, n, top, weight, log_prob_norm_out):
-    """Do as `normalise`, but leave the square roots of weighted responsibilities."""
-    normalise(log_prob, n, top, weight, log_prob_norm_out)
+def share_out_roots(log_prob, n, top, weight, weighted, log_total_out):
+    """Do as `share_out`, but leave the square roots of weighted responsibilities."""
+    share_out(log_prob, n, top, weight, weighted, log_total_out)
     log_prob[:, :n] = np.sqrt(log_prob[:, :n])
 
 
-def log_norm(log_prob, n, top, weight, log_prob_norm_out):
-    """Write the rows' log-densities alone."""
+def normalise(log_prob, n, top, log_prob_norm_out):
+    """Turn log-probabilities into responsibilities, and write the rows' log-densities."""
+    log_norm(log_prob, n, top, log_prob_norm_out)
+    log_prob[:, :n] = np.exp(log_prob[:, :n] - log_prob_norm_out[:n])
+
+
+def log_norm(log_prob, n, top, log_prob_norm_out):
+    """Write the rows' log-densities ``log sum_k exp(log_prob[k])``."""
     log_prob_norm_out[:n] = top[:n] + np.log(np.exp(log_prob[:, :n] - top[:n]).sum(axis=0))
 
 
-def emit_normalise(
-    e: Emitter, log_prob: Matrix, n, top: Matrix, weight: Matrix, log_prob_norm_out: Matrix, keep=True, root=False
-):
-    n_components = log_prob.shape[0]
-    for i in e.each(0, n, VECTORS * e.width):
-        columns = [e.add(i, v * e.width) for v in range(VECTORS)]
-        highest = [top[column] for column in columns]
-        total = [e.variable() for _ in columns]
-        for k in e.each(0, n_components):
-            for v, column in enumerate(columns):
-                difference = log_prob[k, column] - highest[v]
-                if root:
-                    value = exp(e, difference, power=0.5)
-                    total[v].add_product(value, value)
-                else:
-                    value = exp(e, difference)
-                    total[v].add(value)
-                if keep:
-                    log_prob[k, column] = value
-        scale = []
+def exponentials(e: Emitter, log_prob: Matrix, columns: list, top: Matrix, keep=True, root=False) -> list[Vector]:
+    """The sum over the components of ``exp(log_prob - top)`` for each vector of columns.
+
+    With `keep` the exponentials take the place of the log-probabilities, with `root` their square roots.
+    """
+    highest, total = [top[column] for column in columns], [e.variable() for _ in columns]
+    for k in e.each(0, log_prob.shape[0]):
         for v, column in enumerate(columns):
-            log_prob_norm_out[column] = highest[v] + log(e, total[v].get())
-            share = weight[column] / total[v].get()
-            scale.append(e.sqrt(share) if root else share)
-        for k in e.each(0, n_components if keep else 0):
-            for v, column in enumerate(columns):
-                log_prob[k, column] = log_prob[k, column] * scale[v]
+            value = exp(e, log_prob[k, column] - highest[v], power=0.5 if root else 1.0)
+            total[v].add_product(value, value) if root else total[v].add(value)
+            if keep:
+                log_prob[k, column] = value
+    return [variable.get() for variable in total]
+
+
+def scale_columns(e: Emitter, matrix: Matrix, columns: list, scales: list[Vector]) -> None:
+    """Multiply each vector of columns, in all rows."""
+    for k in e.each(0, matrix.shape[0]):
+        for column, scale in zip(columns, scales, strict=True):
+            matrix[k, column] = matrix[k, column] * scale
+
+
+def emit_share_out(
+    e: Emitter, log_prob: Matrix, n, top: Matrix, weight: Matrix, weighted, log_total_out: Matrix, root=False
+):
+    zero, log_total = e.constant(0.0), e.variable()
+    for columns in e.each_group(n, VECTORS):
+        totals = exponentials(e, log_prob, columns, top, root=root)
+        weights = [weight[column] for column in columns]
+        shares = [w / total for w, total in zip(weights, totals, strict=True)]
+        for is_weighted in e.either(e.builder.icmp_signed("!=", weighted, e.index(0))):
+            if is_weighted:
+                for w, total in zip(weights, totals, strict=True):
+                    log_total.add(e.choose(zero < w, w * log(e, total), zero))
+            else:
+                # One logarithm of a product, since a total is between 1 and K. With one for each vector, and square
+                # roots of the shares for few features too, an iteration with D=2 and K=2 took 1.5 times as long.
+                product = e.constant(1.0)
+                for w, total in zip(weights, totals, strict=True):
+                    product = product * e.choose(zero < w, total, e.constant(1.0))
+                log_total.add(log(e, product))
+        scale_columns(e, log_prob, columns, [e.sqrt(share) for share in shares] if root else shares)
+    e.add_lane_sums([([log_total], log_total_out, (0,))])
+
+
+def emit_normalise(e: Emitter, log_prob: Matrix, n, top: Matrix, log_prob_norm_out: Matrix, keep=True):
+    for columns in e.each_group(n, VECTORS):
+        totals = exponentials(e, log_prob, columns, top, keep=keep)
+        for column, total in zip(columns, totals, strict=True):
+            log_prob_norm_out[column] = top[column] + log(e, total)
+        if keep:
+            scale_columns(e, log_prob, columns, [e.constant(1.0) / total for total in totals])
 
 
 @functools.cache
 def operations() -> dict[str, Callable]:
-    """The three ways to go on from log-probabilities."""
+    """The ways to go on from log-probabilities: two of EM, two of prediction."""
     return {
+        "share_out": tile_operation(share_out)(emit_share_out),
+        "share_out_roots": tile_operation(share_out_roots, root=True)(emit_share_out),
         "normalise": tile_operation(normalise)(emit_normalise),
-        "normalise_to_roots": tile_operation(normalise_to_roots, root=True)(emit_normalise),
         "log_norm": tile_operation(log_norm, keep=False)(emit_normalise),
     }

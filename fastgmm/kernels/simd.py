@@ -3,26 +3,21 @@
 In a blocked Numba loop LLVM keeps the accumulators in memory, and compiles every loop three times over in case its
 arrays overlap. Here an accumulator is a `Variable`, which LLVM keeps in a register for a whole inner loop.
 
-An *operation* on a tile is a pair: a naive function in NumPy that says what is computed, and under it, decorated with
-``@tile_operation(naive)``, one of the same arguments that emits code for it. Kernels call the second; under
-``NUMBA_DISABLE_JIT`` they call the first, and the tests compare the two. Emitting code reads like the loops it stands
-for: ``for i in e.each(0, n, e.width)`` emits a loop if a bound is known only at run time, and is unrolled by Python if
-all are plain numbers.
+Emitting code reads like the loops it stands for: ``for i in e.each(0, n, e.width)`` emits a loop if a bound is known
+only at run time, and is unrolled by Python if all are plain numbers. Kernels call emitted code as *operations* (see
+`operation`).
 
 Multiply-adds are `llvm.fmuladd`: one instruction where the CPU has it, two where it does not.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from llvmlite import binding, ir
-from numba import types
 from numba.core import cgutils, config
-from numba.extending import intrinsic
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
 DOUBLE, FLOAT = ir.DoubleType(), ir.FloatType()
@@ -170,6 +165,11 @@ class Emitter:
         i.add_incoming(b.add(i, self.index(step)), b.block)
         b.branch(head)
         b.position_at_end(after)
+
+    def each_group(self, n: Number, vectors: int) -> Iterator[list[Number]]:
+        """The first n columns, some vectors at a time: where each of these begins."""
+        for i in self.each(0, n, vectors * self.width):
+            yield [self.add(i, v * self.width) for v in range(vectors)]
 
     def when(self, condition: ir.Value) -> Iterator[None]:
         """``if condition:``, written ``for _ in e.when(condition):``."""
@@ -380,41 +380,3 @@ class Matrix:
     def reshaped(self, *shape: Number) -> Matrix:
         """The same memory seen as an array of another shape."""
         return Matrix(self.e, self.pointer, shape)
-
-
-def tile_operation(naive: Callable, **plain: int) -> Callable[[Callable], Callable]:
-    """Make a function that emits code callable in kernels; `naive` says in NumPy what it computes.
-
-    The emitting function gets an `Emitter` of the first argument's dtype, then a `Matrix` or a number for each
-    argument of the naive one, then the plain numbers given here, which it can unroll by.
-    """
-
-    def decorate(emit: Callable) -> Callable:
-        if config.DISABLE_JIT:
-            return naive
-
-        def code_generator(context, builder, signature, arguments):
-            kinds = signature.args
-            emitter = Emitter(builder, np.dtype(kinds[0].dtype.name))
-            operands = []
-            for kind, value in zip(kinds, arguments, strict=True):
-                if isinstance(kind, types.Array):
-                    array = context.make_array(kind)(context, builder, value)
-                    value = Matrix(emitter, array.data, cgutils.unpack_tuple(builder, array.shape))
-                operands.append(value)
-            emit(emitter, *operands, **plain)
-            return context.get_dummy_value()
-
-        def typing(typing_context, *kinds):
-            return types.void(*kinds), code_generator
-
-        # Numba matches a call's arguments with the names it finds here.
-        leading = inspect.Parameter("typing_context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        parameters = [leading, *inspect.signature(naive).parameters.values()]
-        typing.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        typing.__name__ = typing.__qualname__ = naive.__name__
-        operation = intrinsic(typing)
-        operation.__doc__ = naive.__doc__
-        return operation
-
-    return decorate

@@ -16,14 +16,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .distances import each_distance, each_group, write_log_prob
+from .distances import VECTORS, each_distance, write_log_prob
 from .moments import add_weight_sums
+from .operation import tile_operation
 from .runtime import bind, exact_leaf, reducing_leaf
-from .simd import MANY_REGISTERS, Emitter, Matrix, tile_operation
+from .simd import MANY_REGISTERS, Emitter, Matrix
 
 COMPONENTS = (4, 2, 1)
 FEATURES = (4, 2, 1) if MANY_REGISTERS else (2, 1)
-ROOT = False
+
+
+def wants_roots(n_features):
+    """Whether the M-step takes square roots of responsibilities."""
+    return False
 
 
 def work_rows(n_components, n_features):
@@ -44,7 +49,7 @@ def emit_log_prob_tile(
     e: Emitter, x: Matrix, n, means: Matrix, factor: Matrix, log_coef: Matrix, work: Matrix, top_out: Matrix,
     log_prob_out: Matrix,
 ):  # fmt: skip
-    for places in each_group(e, n):
+    for places in e.each_group(n, VECTORS):
         for j, size in e.blocks(0, means.shape[1], (4, 2, 1)):
             y = [[e.variable() for _ in places] for _ in range(size)]
             # The factor has zeros above its diagonal, so a block may run over the whole of its own square.

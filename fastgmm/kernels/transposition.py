@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 from llvmlite import ir
 
+from .operation import tile_operation
 from .runtime import exact_leaf
-from .simd import I32, Emitter, Matrix, Vector, tile_operation
+from .simd import I32, Emitter, Matrix, Vector
 
 
 def load_rows(flat, start, row_stride, n, origin, x_out):
