@@ -126,7 +126,7 @@ def test_rows_that_do_not_matter_are_left_out_of_nothing_that_shows(layout, n_fe
     resp[5] += 1e-30
     resp[6, :n] = 1e-14
     resp[12, :n] = 1e-31  # below what matters to anything: an empty component
-    assert module.work_rows(n_components, n_features) > n_features  # packing is what runs
+    assert module.work_rows(n_components, n_features) > n_features  # leaving out is what runs
     work = np.full((module.work_rows(n_components, n_features), width), np.nan, dtype)
     given = (np.sqrt(resp) if module.wants_roots(n_features) else resp).astype(dtype)
     results = []

@@ -13,26 +13,20 @@ from typing import NamedTuple
 from llvmlite import ir
 
 from .simd import COLUMN_MULTIPLE, DOUBLE, I32, I64, Emitter, Matrix, Number
+from .transposition import features_of
 
 # Less than this matters to no component: one to which all rows together give less than 1e-12 of themselves is empty.
 FLOOR = 1e-30
-# Half multiply-adds with everything in registers, a lane each, that copying one number costs: one and a half cycles.
-COPYING = 3
 # Columns that are looked at to see whether many rows matter; a tile has no fewer.
 SAMPLE = COLUMN_MULTIPLE
 
 
-class Rows(NamedTuple):
-    """The rows of a tile that matter: their features, one component's responsibilities, how many columns they take."""
+class Columns(NamedTuple):
+    """Columns of a tile: their features, one component's responsibilities, how many they are."""
 
     x: Matrix
     resp: Matrix
     n: Number
-
-
-def work_rows(n_features):
-    """Rows of scratch that packing needs."""
-    return n_features + 2
 
 
 class Mattering(NamedTuple):
@@ -55,10 +49,10 @@ def find_mattering(e: Emitter, n, resp: Matrix, k, weight_sums_out: Matrix, memo
         total.add_product(r, r) if root else total.add(r)
     e.add_lane_sums([([total], weight_sums_out, (k,))])
     power = 0.5 if root else 1.0
-    threshold = b.fmul(e.lane_maximum(highest.get()), _relative(e, power))
+    threshold = b.fmul(e.lane_maximum(highest.get()), _relative(e, root))
     floor = ir.Constant(e.scalar, FLOOR**power)
     limit = e.splat(b.select(b.fcmp_ordered("<", threshold, floor), floor, threshold))
-    places, count = b.bitcast(memory, I32.as_pointer()), e.number_variable(0)
+    places, count = b.bitcast(memory, I32.as_pointer()), e.slot(0)
     kind = ir.VectorType(I32, e.width)
     lanes = ir.Constant(kind, list(range(e.width)))
     for i in e.each(0, n, e.width):
@@ -71,59 +65,48 @@ def find_mattering(e: Emitter, n, resp: Matrix, k, weight_sums_out: Matrix, memo
     return Mattering(count.get(), places)
 
 
-def count_mattering_in_sample(e: Emitter, resp: Matrix) -> ir.Value:
+def count_mattering_in_sample(e: Emitter, resp: Matrix, *, root: bool) -> ir.Value:
     """How many responsibilities of the first `SAMPLE` columns would matter, if all components were equally large."""
-    n_components = resp.shape[0]
+    n_components, start = resp.shape[0], e.index(0)  # an emitted number: a loop, not its turns one by one
     highest, counts = e.variable(), e.variable()
     for k in e.each(0, n_components):
-        for i in e.each(e.index(0), SAMPLE, e.width):
+        for i in e.each(start, SAMPLE, e.width):
             highest.set(e.choose(highest.get() < resp[k, i], resp[k, i], highest.get()))
-    limit = e.splat(e.builder.fmul(e.lane_maximum(highest.get()), _relative(e)))
+    limit = e.splat(e.builder.fmul(e.lane_maximum(highest.get()), _relative(e, root)))
     for k in e.each(0, n_components):
-        for i in e.each(e.index(0), SAMPLE, e.width):
+        for i in e.each(start, SAMPLE, e.width):
             counts.set(e.choose(limit < resp[k, i], counts.get() + e.constant(1.0), counts.get()))
     return e.builder.fptosi(e.lane_sum(counts.get()), I64)
 
 
-def _relative(e: Emitter, power: float = 1.0) -> ir.Value:
-    return ir.Constant(e.scalar, (1e-20 if e.scalar is DOUBLE else 1e-11) ** power)
-
-
-def pack(e: Emitter, x: Matrix, n, resp: Matrix, k, work: Matrix, mattering: Mattering, work_a_feature: Number) -> Rows:
-    """The rows that matter for the moments of component k.
-
-    ``work`` has `work_rows` rows, of which the last was given to `find_mattering`. Rows are packed if that is less work
-    than `work_a_feature`, in half multiply-adds a feature of a row, for all of them.
-    """
-    b, n_features = e.builder, x.shape[0]
-    count, places = mattering
-    features = e.pointer_variable(x.pointer)
-    row = e.pointer_variable(resp.pointer_to(k, 0))
-    columns = e.number_variable(n)
-    copied = e.multiply(count, e.add(COPYING * e.width, work_a_feature))
-    few = b.icmp_signed("<", copied, e.index(e.multiply(n, work_a_feature)))
-    for _ in e.when(few):
-        padded = e.round_down(e.add(count, e.width - 1), e.width)
-        packed, roots = Matrix(e, work.pointer, x.shape), work.pointer_to(n_features, 0)
-        for j in e.each(count, padded):
-            b.store(ir.Constant(I32, 0), b.gep(places, [e.index(j)]))
-        for j in e.each(0, padded, e.width):
-            indices = [b.zext(b.load(b.gep(places, [e.index(e.add(j, lane))])), I64) for lane in range(e.width)]
-            _gather(e, row.get(), indices, b.gep(roots, [e.index(j)]))
-            for d in e.each(0, n_features):
-                _gather(e, x.pointer_to(d, 0), indices, packed.pointer_to(d, j))
-        for j in e.each(count, padded):
-            b.store(ir.Constant(e.scalar, 0.0), b.gep(roots, [e.index(j)]))
-        features.set(work.pointer)
-        row.set(roots)
-        columns.set(padded)
-    return Rows(Matrix(e, features.get(), x.shape), Matrix(e, row.get(), [n]), columns.get())
-
-
-def _gather(e: Emitter, source: ir.Value, indices: list, target: ir.Value) -> None:
-    """A vector of numbers from anywhere in a row; single loads, since gather instructions are slower on AMD's CPUs."""
+def few_matter(e: Emitter, count, n, n_features, overhead: int) -> ir.Value:
+    """Whether `count` rows are less work than n if each of them takes some features more."""
     b = e.builder
-    vector: ir.Value = ir.Constant(e.type, ir.Undefined)
-    for lane, index in enumerate(indices):
-        vector = b.insert_element(vector, b.load(b.gep(source, [index])), ir.Constant(I32, lane))
-    b.store(vector, b.bitcast(target, e.type.as_pointer()), align=e.size)
+    return b.icmp_signed("<", b.mul(count, b.add(n_features, e.index(overhead))), b.mul(n, n_features))
+
+
+def _relative(e: Emitter, root: bool) -> ir.Value:
+    return ir.Constant(e.scalar, (1e-20 if e.scalar is DOUBLE else 1e-11) ** (0.5 if root else 1.0))
+
+
+def pack(e: Emitter, rows: Matrix, resp: Matrix, k, mattering: Mattering, packed: Matrix, resp_out: Matrix) -> Columns:
+    """Copy the rows that matter into columns, with responsibility 0 up to whole vectors: (T, D) to (D, T).
+
+    A square of rows and features at a time is transposed in registers: half a cycle a number. Numbers gathered one by
+    one from columns took one and a half.
+    """
+    b, (count, places), n_features = e.builder, mattering, rows.shape[1]
+    flat, padded = Matrix(e, rows.pointer, [0]), e.round_down(e.add(count, e.width - 1), e.width)
+    for j in e.each(count, padded):
+        b.store(ir.Constant(I32, 0), b.gep(places, [e.index(j)]))
+    for j in e.each(0, padded, e.width):
+        own = [b.zext(b.load(b.gep(places, [e.index(e.add(j, lane))])), I64) for lane in range(e.width)]
+        starts = [e.multiply(row, n_features) for row in own]
+        for d, size in e.blocks(0, n_features, e.block_sizes):
+            for p, vector in enumerate(features_of(e, flat, [e.add(start, d) for start in starts], size)):
+                packed[e.add(d, p), j] = vector
+        for lane, row in enumerate(own):
+            b.store(b.load(resp.pointer_to(k, row)), resp_out.pointer_to(e.add(j, lane)))
+    for j in e.each(count, padded):
+        b.store(ir.Constant(e.scalar, 0.0), resp_out.pointer_to(j))
+    return Columns(packed, resp_out, padded)

@@ -17,7 +17,6 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
-from llvmlite import ir
 
 from . import compaction
 from .distances import VECTORS, each_distance, write_log_prob
@@ -98,18 +97,13 @@ def emit_add_moments(
             add_columns(e, x, n, resp, means, weight_sums_out, first_out, scatter_out)
             continue
         sample = e.multiply(n_components, compaction.SAMPLE)
-        sparse = few_matter(e, compaction.count_mattering_in_sample(e, resp), sample, n_features)
+        count = compaction.count_mattering_in_sample(e, resp, root=False)
+        sparse = compaction.few_matter(e, count, sample, n_features, 3 * e.width)
         for is_sparse in e.either(sparse):
             if is_sparse:
                 add_mattering(e, x, n, resp, means, work, weight_sums_out, first_out, scatter_out)
             else:
                 add_columns(e, x, n, resp, means, weight_sums_out, first_out, scatter_out)
-
-
-def few_matter(e: Emitter, count, n, n_features) -> ir.Value:
-    """Whether `count` rows one by one are faster than n columns: a row takes three vectors of features more."""
-    b = e.builder
-    return b.icmp_signed("<", b.mul(count, b.add(n_features, e.index(3 * e.width))), b.mul(n, n_features))
 
 
 def add_columns(
@@ -132,7 +126,7 @@ def add_mattering(
     write_rows(e, x, n, rows)
     for k in e.each(0, n_components):
         mattering = compaction.find_mattering(e, n, resp, k, weight_sums_out, memory, root=False)
-        for is_few in e.either(few_matter(e, mattering.count, n, n_features)):
+        for is_few in e.either(compaction.few_matter(e, mattering.count, n, n_features, 3 * e.width)):
             if is_few:
                 add_rows(e, rows, mattering, resp, k, means, first_out, scatter_out)
             else:

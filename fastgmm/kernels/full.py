@@ -23,6 +23,7 @@ from . import compaction
 from .distances import highest
 from .operation import tile_operation
 from .simd import MANY_REGISTERS, Emitter, Matrix
+from .transposition import write_rows
 
 BLOCKS = (4, 2, 1)
 # Vectors of columns that are accumulated together in the E-step: with four features 16 (8) accumulators.
@@ -38,8 +39,8 @@ def wants_roots(n_features):
 
 
 def work_rows(n_components, n_features):
-    """Rows of scratch that the operations need beside the tile itself."""
-    return n_features if n_features <= UNROLLED else compaction.work_rows(n_features)
+    """Rows of scratch that the operations need beside the tile itself: centred columns, and, for packing, rows."""
+    return n_features if n_features <= UNROLLED else 2 * n_features + 2
 
 
 def log_prob_tile(x, n, means, factor, log_coef, work, top_out, log_prob_out):
@@ -113,11 +114,11 @@ def emit_add_moments(
     e: Emitter, x: Matrix, n, resp: Matrix, means: Matrix, work: Matrix, weight_sums_out: Matrix, first_out: Matrix,
     scatter_out: Matrix, n_features=None,
 ):  # fmt: skip
-    for k in e.each(0, means.shape[0]):
-        if n_features:
+    if n_features:
+        for k in e.each(0, means.shape[0]):
             add_few_features(e, x, n, resp, means, weight_sums_out, first_out, scatter_out, k, n_features)
-        else:
-            add_many_features(e, x, n, resp, means, work, weight_sums_out, first_out, scatter_out, k)
+    else:
+        add_many_features(e, x, n, resp, means, work, weight_sums_out, first_out, scatter_out)
 
 
 def add_few_features(e: Emitter, x, n, resp, means, weight_sums_out, first_out, scatter_out, k, n_features):
@@ -135,30 +136,43 @@ def add_few_features(e: Emitter, x, n, resp, means, weight_sums_out, first_out, 
             for q in range(p + 1):
                 triangle[p, q].add_product(u, t[q])
     sums: list = [([weight], weight_sums_out, (k,)), (first, first_out, (k, 0))]
-    e.add_lane_sums(sums + [([triangle[p, q] for q in range(p + 1)], scatter_out, (k, p, 0)) for p in features])
+    e.add_lane_sums([*sums, *(([triangle[p, q] for q in range(p + 1)], scatter_out, (k, p, 0)) for p in features)])
 
 
-def add_many_features(e: Emitter, x, n, root, means, work, weight_sums_out, first_out, scatter_out, k):
-    """One component in blocks, over the rows that matter, which are packed into the place of their centred copy."""
-    D = means.shape[1]
-    memory = work.pointer_to(e.add(D, 1), 0)
-    mattering = compaction.find_mattering(e, n, root, k, weight_sums_out, memory, root=True)
-    rows = compaction.pack(e, x, n, root, k, work, mattering, work_a_feature=D)
-    for a, size in e.blocks(0, D, tuple(RECTANGLES)):
-        add_triangle(e, rows, means, work, first_out, scatter_out, k, a, size)
-        for b, n_columns in e.blocks(0, a, RECTANGLES[size]):
-            add_rectangle(e, rows.n, work, scatter_out, k, a, size, b, n_columns)
+def add_many_features(e: Emitter, x, n, root, means, work, weight_sums_out, first_out, scatter_out):
+    """One component after the other in blocks, over the rows that matter if these are few."""
+    b, (n_components, D) = e.builder, means.shape
+    rows = Matrix(e, work.pointer_to(e.add(D, 2), 0), [n, D])
+    memory, packed_root = work.pointer_to(D, 0), Matrix(e, work.pointer_to(e.add(D, 1), 0), [n])
+    sample, packing = e.multiply(n_components, compaction.SAMPLE), e.width * 3 // 2
+    sparse = compaction.few_matter(e, compaction.count_mattering_in_sample(e, root, root=True), sample, D, packing)
+    for _ in e.when(sparse):
+        write_rows(e, x, n, rows)
+    for k in e.each(0, n_components):
+        mattering = compaction.find_mattering(e, n, root, k, weight_sums_out, memory, root=True)
+        features, roots, count = e.slot(x.pointer), e.slot(root.pointer_to(k, 0)), e.slot(n)
+        for _ in e.when(b.and_(sparse, compaction.few_matter(e, mattering.count, n, D, packing))):
+            # The place of their centred copy.
+            packed = compaction.pack(e, rows, root, k, mattering, Matrix(e, work.pointer, x.shape), packed_root)
+            features.set(packed.x.pointer)
+            roots.set(packed.resp.pointer)
+            count.set(packed.n)
+        columns = compaction.Columns(Matrix(e, features.get(), x.shape), Matrix(e, roots.get(), [n]), count.get())
+        for a, size in e.blocks(0, D, tuple(RECTANGLES)):
+            add_triangle(e, columns, means, work, first_out, scatter_out, k, a, size)
+            for c, n_columns in e.blocks(0, a, RECTANGLES[size]):
+                add_rectangle(e, columns.n, work, scatter_out, k, a, size, c, n_columns)
 
 
-def add_triangle(e: Emitter, rows, means, work, first_out, scatter_out, k, a, size):
+def add_triangle(e: Emitter, columns, means, work, first_out, scatter_out, k, a, size):
     """Rows a to a + size: write ``sqrt(r) (x - m)``, add the first moments and the block on the diagonal."""
     features = [e.add(a, p) for p in range(size)]
     m = [means.splat(k, d) for d in features]
     first = [e.variable() for _ in features]
     triangle = {(p, q): e.variable() for p in range(size) for q in range(p + 1)}
-    for i in e.each(0, rows.n, e.width):
-        r = rows.resp[i]
-        s = [(rows.x[d, i] - m[p]) * r for p, d in enumerate(features)]
+    for i in e.each(0, columns.n, e.width):
+        r = columns.resp[i]
+        s = [(columns.x[d, i] - m[p]) * r for p, d in enumerate(features)]
         for p, d in enumerate(features):
             work[d, i] = s[p]
             first[p].add_product(s[p], r)

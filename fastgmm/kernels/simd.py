@@ -187,11 +187,8 @@ class Emitter:
             for _ in self.when(condition if branch else self.builder.not_(condition)):
                 yield branch
 
-    def number_variable(self, initial: Number) -> Slot:
+    def slot(self, initial: Number) -> Slot:
         return Slot(self, self.index(initial))
-
-    def pointer_variable(self, initial: ir.Value) -> Slot:
-        return Slot(self, initial)
 
     def blocks(self, start: Number, stop: Number, sizes: Sequence[int]) -> Iterator[tuple[Number, int]]:
         """Cut a range into blocks: as many as go in of the first size, of the second, ... Powers of two, down to 1.

@@ -38,10 +38,8 @@ def emit_load_rows(e: Emitter, flat: Matrix, start, row_stride, n, origin: Matri
                 ahead = e.add(first, e.add(e.multiply(row_stride, n), e.multiply(d, e.width)))
                 for line in range(e.width):
                     e.prefetch(flat.pointer_to(e.add(ahead, line * e.width)))
-            parts = [flat.vector(size, e.add(row, d)).value for row in rows]
-            vectors = transposed(e, [joined(e, parts[j::size]) for j in range(size)], size)
-            for j, vector in enumerate(vectors):
-                x_out[e.add(d, j), i] = Vector(e, vector) - origin.splat(e.add(d, j))
+            for j, vector in enumerate(features_of(e, flat, [e.add(row, d) for row in rows], size)):
+                x_out[e.add(d, j), i] = vector - origin.splat(e.add(d, j))
 
 
 def write_rows(e: Emitter, tile: Matrix, n, rows_out: Matrix):
@@ -58,6 +56,12 @@ def write_rows(e: Emitter, tile: Matrix, n, rows_out: Matrix):
 
 
 emit_store_rows = tile_operation(store_rows)(write_rows)
+
+
+def features_of(e: Emitter, flat: Matrix, starts: list, size: int) -> list[Vector]:
+    """The first, second, ... of `size` features of as many rows as a vector has lanes, given where these begin."""
+    parts = [flat.vector(size, start).value for start in starts]
+    return [Vector(e, v) for v in transposed(e, [joined(e, parts[j::size]) for j in range(size)], size)]
 
 
 def joined(e: Emitter, parts: list[ir.Value]) -> ir.Value:
