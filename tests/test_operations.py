@@ -92,7 +92,7 @@ def test_operations_of_a_layout_against_their_naive_twins(layout, dtype):
         results = []
         for log_prob_tile in (compiled(operations["log_prob_tile"], module.log_prob_tile), module.log_prob_tile):
             top, log_prob = np.zeros(width, dtype), np.zeros((n_components, width), dtype)
-            log_prob_tile(x, n, means, factor, log_coef, work, top, log_prob)
+            log_prob_tile(x, n, means, factor, log_coef, work, x.reshape(-1), 0, n_features, top, log_prob)
             results.append((top, log_prob))
         for a, b in zip(*results, strict=True):
             assert_close(a[..., :n], b[..., :n], dtype)
@@ -228,7 +228,7 @@ def test_transposition_against_its_naive_twins(dtype):
             X, origin = rng.normal(size=(n + 3, n_features)).astype(dtype), rng.normal(size=n_features).astype(dtype)
             tiles_loaded = [np.zeros((n_features, n + 8), dtype) for _ in range(2)]
             for one, tile in zip((load_rows, transposition.load_rows), tiles_loaded, strict=True):
-                one(X.reshape(-1), 2 * n_features, n_features, n, origin, tile)
+                one(X.reshape(-1), 2 * n_features, n_features, n, origin, tile, 1)
             np.testing.assert_array_equal(*tiles_loaded)
             np.testing.assert_array_equal(tiles_loaded[0][:, :n], (X[2 : n + 2] - origin).T)
             stored = [np.zeros((n + 1, n_features), dtype) for _ in range(2)]

@@ -1,9 +1,12 @@
 """Leaving out the rows that have nothing to do with a component.
 
 With several components most responsibilities are far below rounding: at the optimum a row belongs to one to three of
-them. If few rows of a tile matter for a component, its statistics are summed over a packed copy of these rows. What is
-left out is less than 1e-20 (float32: 1e-11) of the component's highest responsibility in the tile, which is below the
-rounding of the sums, or less than 1e-30 of a row; the sums of the responsibilities themselves leave nothing out.
+them. If few rows of a tile matter for a component, its moments are summed over these rows alone. What is left out is
+less than 1e-20 (float32: 1e-11) of the component's highest responsibility in the tile, which is below the rounding of
+the sums, or less than 1e-30 of a row; the sums of the responsibilities themselves leave nothing out.
+
+Leaving rows out of the E-step as well did not look worth it: the distance in the first half of the features is a bound,
+but in mixtures of 16 to 32 features 70 to 99 % of the rows are within it (64 features: 25 %).
 """
 
 from __future__ import annotations
@@ -36,7 +39,9 @@ class Mattering(NamedTuple):
     places: ir.Value
 
 
-def find_mattering(e: Emitter, n, resp: Matrix, k, weight_sums_out: Matrix, memory: ir.Value, *, root: bool):
+def find_mattering(
+    e: Emitter, n, resp: Matrix, k, weight_sums_out: Matrix, memory: ir.Value, *, root: bool
+) -> Mattering:
     """Add the weight sum of component k, and find the columns that matter for its moments.
 
     With `root`, the responsibilities are square roots. ``memory`` is a row of scratch, for the places.
@@ -48,9 +53,8 @@ def find_mattering(e: Emitter, n, resp: Matrix, k, weight_sums_out: Matrix, memo
         highest.set(e.choose(highest.get() < r, r, highest.get()))
         total.add_product(r, r) if root else total.add(r)
     e.add_lane_sums([([total], weight_sums_out, (k,))])
-    power = 0.5 if root else 1.0
     threshold = b.fmul(e.lane_maximum(highest.get()), _relative(e, root))
-    floor = ir.Constant(e.scalar, FLOOR**power)
+    floor = ir.Constant(e.scalar, FLOOR ** (0.5 if root else 1.0))
     limit = e.splat(b.select(b.fcmp_ordered("<", threshold, floor), floor, threshold))
     places, count = b.bitcast(memory, I32.as_pointer()), e.slot(0)
     kind = ir.VectorType(I32, e.width)

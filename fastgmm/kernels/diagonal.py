@@ -17,18 +17,21 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
+from llvmlite import ir
 
 from . import compaction
 from .distances import VECTORS, each_distance, write_log_prob
 from .moments import add_weight_sums
 from .operation import tile_operation
 from .simd import I64, MANY_REGISTERS, Emitter, Matrix, Vector
-from .transposition import write_rows
+from .transposition import Ahead, write_rows
 
 COMPONENTS = (2, 1)
 FEATURES = (4, 2, 1) if MANY_REGISTERS else (2, 1)
 # From so many on, rows that do not matter are left out.
 MANY_COMPONENTS, MANY_FEATURES = 6, 8
+# What a row by itself costs beside its features, in vectors of them.
+ROW = 3
 # Rows whose moments are summed in the rows' dtype before they go to float64.
 RUN = 64
 
@@ -48,7 +51,7 @@ def work_rows(n_components, n_features):
     return n_features + 1 if goes_by_rows(n_components, n_features) else 1
 
 
-def log_prob_tile(x, n, means, factor, log_coef, work, top_out, log_prob_out):
+def log_prob_tile(x, n, means, factor, log_coef, work, flat, ahead, row_stride, top_out, log_prob_out):
     """Write ``log_coef[k] - sum_d (factor[k, 0, d] (x[d, i] - means[k, d]))^2 / 2``, and the highest of each row.
 
     `factor` is (K, 1, D), or (K, 1, 1) for a single scale.
@@ -60,17 +63,18 @@ def log_prob_tile(x, n, means, factor, log_coef, work, top_out, log_prob_out):
 
 
 def emit_log_prob_tile(
-    e: Emitter, x: Matrix, n, means: Matrix, factor: Matrix, log_coef: Matrix, work: Matrix, top_out: Matrix,
-    log_prob_out: Matrix,
+    e: Emitter, x: Matrix, n, means: Matrix, factor: Matrix, log_coef: Matrix, work: Matrix, flat: Matrix,
+    ahead, row_stride, top_out: Matrix, log_prob_out: Matrix,
 ):  # fmt: skip
     def half(k) -> Vector:
         scale = factor.splat(k, 0, 0)
         return scale * scale * e.constant(-0.5)
 
+    following = Ahead(e, flat, ahead, row_stride)
     single = e.builder.icmp_signed("!=", factor.shape[2], means.shape[1])
     for is_single in e.either(single):
         for places in e.each_group(n, VECTORS):
-            distances = each_distance(e, x, places, means, scales=None if is_single else factor)
+            distances = each_distance(e, x, places, means, None if is_single else factor, following)
             write_log_prob(e, places, distances, log_coef, top_out, log_prob_out, half if is_single else None)
 
 
@@ -92,18 +96,16 @@ def emit_add_moments(
         b.icmp_signed(">=", n_components, e.index(MANY_COMPONENTS)),
         b.icmp_signed(">=", n_features, e.index(MANY_FEATURES)),
     )
-    for is_large in e.either(large):
-        if not is_large:
-            add_columns(e, x, n, resp, means, weight_sums_out, first_out, scatter_out)
-            continue
+    sparse = e.slot(ir.Constant(ir.IntType(1), 0))
+    for _ in e.when(large):
         sample = e.multiply(n_components, compaction.SAMPLE)
         count = compaction.count_mattering_in_sample(e, resp, root=False)
-        sparse = compaction.few_matter(e, count, sample, n_features, 3 * e.width)
-        for is_sparse in e.either(sparse):
-            if is_sparse:
-                add_mattering(e, x, n, resp, means, work, weight_sums_out, first_out, scatter_out)
-            else:
-                add_columns(e, x, n, resp, means, weight_sums_out, first_out, scatter_out)
+        sparse.set(compaction.few_matter(e, count, sample, n_features, ROW * e.width))
+    for is_sparse in e.either(sparse.get()):
+        if is_sparse:
+            add_mattering(e, x, n, resp, means, work, weight_sums_out, first_out, scatter_out)
+        else:
+            add_columns(e, x, n, resp, means, weight_sums_out, first_out, scatter_out)
 
 
 def add_columns(
@@ -126,7 +128,7 @@ def add_mattering(
     write_rows(e, x, n, rows)
     for k in e.each(0, n_components):
         mattering = compaction.find_mattering(e, n, resp, k, weight_sums_out, memory, root=False)
-        for is_few in e.either(compaction.few_matter(e, mattering.count, n, n_features, 3 * e.width)):
+        for is_few in e.either(compaction.few_matter(e, mattering.count, n, n_features, ROW * e.width)):
             if is_few:
                 add_rows(e, rows, mattering, resp, k, means, first_out, scatter_out)
             else:

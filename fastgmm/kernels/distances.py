@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from .simd import MANY_REGISTERS, Emitter, Matrix, Number, Variable, Vector
+from .transposition import Ahead
 
 # Vectors of columns in a group, and numbers of points that are gone through together: 16 (8) accumulators.
 VECTORS = 4 if MANY_REGISTERS else 2
@@ -21,16 +22,26 @@ SCALED_POINTS = (2, 1)
 
 
 def each_distance(
-    e: Emitter, x: Matrix, places: list[Number], points: Matrix, scales: Matrix | None = None
+    e: Emitter,
+    x: Matrix,
+    places: list[Number],
+    points: Matrix,
+    scales: Matrix | None = None,
+    ahead: Ahead | None = None,
 ) -> Iterator[tuple[Number, list[Variable]]]:
     """The number of each point, and the squared distances to it from a group of columns, a vector each.
 
-    With `scales` (K, 1, D) those are ``sum_d (scales[k, 0, d] (x[d, i] - points[k, d]))^2``.
+    With `scales` (K, 1, D) those are ``sum_d (scales[k, 0, d] (x[d, i] - points[k, d]))^2``. With `ahead`, the rows of
+    the next tile are asked for on the way, each of the first points taking its share.
     """
     n_points, n_features = points.shape
+    group = len(places) * e.width
+    rows_each = min(group, 32 // e.size)  # so that two points ask for a cache line a feature
     for k, size in e.blocks(0, n_points, POINTS if scales is None else SCALED_POINTS):
         sums = [[e.variable() for _ in places] for _ in range(size)]
         for d in e.each(0, n_features):
+            if ahead is not None:
+                ahead.prefetch(places[0], k, size, d, group, rows_each)
             row = [x[d, place] for place in places]
             for p in range(size):
                 point = points.splat(e.add(k, p), d)

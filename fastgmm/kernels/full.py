@@ -23,7 +23,7 @@ from . import compaction
 from .distances import highest
 from .operation import tile_operation
 from .simd import MANY_REGISTERS, Emitter, Matrix
-from .transposition import write_rows
+from .transposition import Ahead, write_rows
 
 BLOCKS = (4, 2, 1)
 # Vectors of columns that are accumulated together in the E-step: with four features 16 (8) accumulators.
@@ -31,6 +31,8 @@ VECTORS = 4 if MANY_REGISTERS else 2
 # The M-step's rectangles: rows, and for each number of rows the columns that may stand left of them.
 RECTANGLES = {4: (4,), 2: (4,), 1: (4, 2)} if MANY_REGISTERS else {2: (4, 2), 1: (4, 2)}
 UNROLLED = 5
+# What packing a row costs beside its features, in vectors of them.
+PACKING = 1.5
 
 
 def wants_roots(n_features):
@@ -43,7 +45,7 @@ def work_rows(n_components, n_features):
     return n_features if n_features <= UNROLLED else 2 * n_features + 2
 
 
-def log_prob_tile(x, n, means, factor, log_coef, work, top_out, log_prob_out):
+def log_prob_tile(x, n, means, factor, log_coef, work, flat, ahead, row_stride, top_out, log_prob_out):
     """Write ``log_coef[k] - |factor[k] (x[:, i] - means[k])|^2 / 2``, and the highest of each row."""
     for k in range(len(means)):
         y = np.tril(factor[k]) @ (x[:, :n] - means[k][:, np.newaxis])
@@ -52,8 +54,8 @@ def log_prob_tile(x, n, means, factor, log_coef, work, top_out, log_prob_out):
 
 
 def emit_log_prob_tile(
-    e: Emitter, x: Matrix, n, means: Matrix, factor: Matrix, log_coef: Matrix, work: Matrix, top_out: Matrix,
-    log_prob_out: Matrix, n_features=None,
+    e: Emitter, x: Matrix, n, means: Matrix, factor: Matrix, log_coef: Matrix, work: Matrix, flat: Matrix,
+    ahead, row_stride, top_out: Matrix, log_prob_out: Matrix, n_features=None,
 ):  # fmt: skip
     D = n_features or means.shape[1]
     columns = [v * e.width for v in range(VECTORS)]
@@ -61,6 +63,7 @@ def emit_log_prob_tile(
     # Packed: in rows of the tile's stride the group's centred rows would compete for the same lines of L1.
     centred = work.reshaped(D, group)
     registers: dict = {}
+    following = Ahead(e, flat, ahead, row_stride)
     for i in e.each(0, n, e.width):
         top_out[i] = e.constant(-np.inf)
     for k in e.each(0, means.shape[0]):
@@ -77,6 +80,7 @@ def emit_log_prob_tile(
                 for s in range(size):
                     d = e.add(j, s)
                     m = means.splat(k, d)
+                    following.prefetch(i, k, 1, d, group, rows_each=group)
                     c = [x[d, e.add(i, v)] - m for v in columns]
                     registers[d] = c
                     if not n_features:
@@ -144,7 +148,7 @@ def add_many_features(e: Emitter, x, n, root, means, work, weight_sums_out, firs
     b, (n_components, D) = e.builder, means.shape
     rows = Matrix(e, work.pointer_to(e.add(D, 2), 0), [n, D])
     memory, packed_root = work.pointer_to(D, 0), Matrix(e, work.pointer_to(e.add(D, 1), 0), [n])
-    sample, packing = e.multiply(n_components, compaction.SAMPLE), e.width * 3 // 2
+    sample, packing = e.multiply(n_components, compaction.SAMPLE), int(PACKING * e.width)
     sparse = compaction.few_matter(e, compaction.count_mattering_in_sample(e, root, root=True), sample, D, packing)
     for _ in e.when(sparse):
         write_rows(e, x, n, rows)

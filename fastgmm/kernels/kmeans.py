@@ -132,7 +132,7 @@ def seed_chunk(
     for first in range(c * rows_a_chunk, stop, width):
         rows = min(width, stop - first)
         n = whole_vectors(rows)
-        load_tile(flat, row_stride, column_stride, first, rows, n, origin, x)
+        load_tile(flat, row_stride, column_stride, first, rows, n, origin, x, 1)
         load_weights(sample_weight, first, rows, n, weight)
         so_far = closest[first : first + rows]
         if latest.shape[0] > 0:
@@ -175,7 +175,7 @@ def lloyd_chunk(
     for first in range(c * rows_a_chunk, stop, width):
         rows = min(width, stop - first)
         n = whole_vectors(rows)
-        load_tile(flat, row_stride, column_stride, first, rows, n, origin, x)
+        load_tile(flat, row_stride, column_stride, first, rows, n, origin, x, 1)
         load_weights(sample_weight, first, rows, n, weight)
         emit_nearest_tile(x, n, centres, nearest, label)
         inertia_out[c] += weighted_sum(nearest, weight, rows)

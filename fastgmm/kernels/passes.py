@@ -45,7 +45,7 @@ share_out, normalise, log_norm = responsibilities.share_out_roots, responsibilit
 N_RESCALE = 70
 
 
-def expect(n, means, factor, log_coef, x, log_prob, work, top, penalty):
+def expect(n, means, factor, log_coef, flat, ahead, row_stride, x, log_prob, work, top, penalty):
     """E-step of a tile as far as log-probabilities, the highest of each row on `top`. (A template.)
 
     A row so far from everything that the squares of all its distances overflow belongs to its nearest component: drawn
@@ -55,7 +55,7 @@ def expect(n, means, factor, log_coef, x, log_prob, work, top, penalty):
     """
     n_drawn = 0
     for _ in range(N_RESCALE):
-        log_prob_tile(x, n, means, factor, log_coef, work, top, log_prob)
+        log_prob_tile(x, n, means, factor, log_coef, work, flat, ahead, row_stride, top, log_prob)
         if not any_lost(top, n):
             break
         if n_drawn == 0:
@@ -80,7 +80,7 @@ def accumulate_chunk(
     for first in range(c * rows_a_chunk, stop, width):
         rows = min(width, stop - first)
         n = whole_vectors(rows)
-        load_tile(flat, row_stride, column_stride, first, rows, n, origin, x)
+        load_tile(flat, row_stride, column_stride, first, rows, n, origin, x, 0)
         load_weights(sample_weight, first, rows, n, weight)
         if labels.shape[0] + resp.shape[0] > 0:
             if labels.shape[0] > 0:
@@ -90,7 +90,8 @@ def accumulate_chunk(
             if ROOT:
                 root_of(r, n)
         else:
-            lost = expect(n, means, factor, log_coef, x, r, work, top, penalty)
+            ahead = (first + width) * row_stride
+            lost = expect(n, means, factor, log_coef, flat, ahead, row_stride, x, r, work, top, penalty)
             share_out(r, n, top, weight, sample_weight.shape[0], log_likelihood_out[c : c + 1])
             if lost:
                 add_to(penalty, n, top)
@@ -113,8 +114,9 @@ def score_chunk(
     for first in range(c * rows_a_chunk, stop, width):
         rows = min(width, stop - first)
         n = whole_vectors(rows)
-        load_tile(flat, row_stride, column_stride, first, rows, n, origin, x)
-        lost = expect(n, means, factor, log_coef, x, r, work, top, penalty)
+        load_tile(flat, row_stride, column_stride, first, rows, n, origin, x, 0)
+        ahead = (first + width) * row_stride
+        lost = expect(n, means, factor, log_coef, flat, ahead, row_stride, x, r, work, top, penalty)
         if labels_out.shape[0] > 0:
             label_tile(r, rows, top, labels_out[first:])
         if only_labels:

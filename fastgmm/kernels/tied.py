@@ -21,6 +21,7 @@ from .moments import add_weight_sums
 from .operation import tile_operation
 from .runtime import bind, exact_leaf, reducing_leaf
 from .simd import MANY_REGISTERS, Emitter, Matrix
+from .transposition import Ahead
 
 COMPONENTS = (4, 2, 1)
 FEATURES = (4, 2, 1) if MANY_REGISTERS else (2, 1)
@@ -36,7 +37,7 @@ def work_rows(n_components, n_features):
     return n_features
 
 
-def log_prob_tile(x, n, means, factor, log_coef, work, top_out, log_prob_out):
+def log_prob_tile(x, n, means, factor, log_coef, work, flat, ahead, row_stride, top_out, log_prob_out):
     """Write ``log_coef[k] - |factor[0] x[:, i] - means[k]|^2 / 2``, and the highest of each row."""
     whitened = np.tril(factor[0]) @ x[:, :n]
     for k in range(len(means)):
@@ -46,9 +47,10 @@ def log_prob_tile(x, n, means, factor, log_coef, work, top_out, log_prob_out):
 
 
 def emit_log_prob_tile(
-    e: Emitter, x: Matrix, n, means: Matrix, factor: Matrix, log_coef: Matrix, work: Matrix, top_out: Matrix,
-    log_prob_out: Matrix,
+    e: Emitter, x: Matrix, n, means: Matrix, factor: Matrix, log_coef: Matrix, work: Matrix, flat: Matrix,
+    ahead, row_stride, top_out: Matrix, log_prob_out: Matrix,
 ):  # fmt: skip
+    following = Ahead(e, flat, ahead, row_stride)
     for places in e.each_group(n, VECTORS):
         for j, size in e.blocks(0, means.shape[1], (4, 2, 1)):
             y = [[e.variable() for _ in places] for _ in range(size)]
@@ -62,7 +64,9 @@ def emit_log_prob_tile(
             for a in range(size):
                 for v, place in enumerate(places):
                     work[e.add(j, a), place] = y[a][v].get()
-        write_log_prob(e, places, each_distance(e, work, places, means), log_coef, top_out, log_prob_out)
+        write_log_prob(
+            e, places, each_distance(e, work, places, means, ahead=following), log_coef, top_out, log_prob_out
+        )
 
 
 def add_first_moments(x, n, resp, weight_sums_out, first_out):
