@@ -4,7 +4,7 @@ Equal rows, equal start, equal number of iterations, all in turn in one process;
 more of them take longer than one, so that neither validation nor a last E-step counts. Medians.
 
     python benchmarks/race.py              the README's table, about ten minutes
-    python benchmarks/race.py full diag    every shape of these families (also: tied, spherical), about an hour each
+    python benchmarks/race.py full diag    every shape of these families (also: tied, spherical)
     python benchmarks/race.py predict kmeans small
 """
 

@@ -51,8 +51,8 @@ def test_exponentials_are_ours_and_vectors_are_wide(layout, n_features, dtype, m
     wide = fused.count(register)
     # Eleven (five) for each polynomial of an exponential alone.
     assert wide > 30
-    # The inner loops of all operations use nothing else, but for the last features of a row.
-    assert wide / len(fused) > 0.9
+    # The inner loops of all operations use nothing else, but for the last features of a row in the diagonal layout.
+    assert wide / len(fused) > (0.9 if layout == "diagonal" else 0.95)
     scalar = re.findall(rf"vfn?m(?:add|sub)\d+s{suffix[-1]}\s", code)
     assert len(scalar) < 0.25 * wide
 

@@ -179,6 +179,22 @@ def test_responsibilities_against_their_naive_twins(n_components, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("payload", [0, 1954])  # R marks missing numbers by the second, in the low bits of a NaN
+def test_a_row_of_nan_has_no_responsibilities(payload, dtype):
+    word, bits = (np.uint64, 0x7FF8000000000000) if dtype is np.float64 else (np.uint32, 0x7FC00000)
+    nan = np.array([bits + payload], word).view(dtype)[0]
+    for name in ("share_out", "share_out_roots", "normalise"):
+        log_prob, top, weight = np.zeros((3, 64), dtype), np.zeros(64, dtype), np.ones(64, dtype)
+        log_prob[:, 5], top[5] = nan, nan
+        norm, total = np.zeros(64, dtype), np.zeros(1)
+        rest = (norm,) if name == "normalise" else (weight, 0, total)
+        compiled(responsibilities.operations()[name], getattr(responsibilities, name))(log_prob, 64, top, *rest)
+        np.testing.assert_array_equal(np.isnan(log_prob), np.broadcast_to(np.arange(64) == 5, (3, 64)))
+        if name == "normalise":
+            np.testing.assert_array_equal(np.isnan(norm), np.arange(64) == 5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_operations_of_kmeans_against_their_naive_twins(dtype):
     n, width = 128, 136
     distances_tile, nearest_tile, add_to_centres, add_rows_to_centres = (

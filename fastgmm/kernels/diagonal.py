@@ -1,7 +1,7 @@
 """The diagonal layout: every component has one scale a feature, or a single one (spherical models).
 
 E-step:  ``log_prob[k, i] = log_coef[k] - sum_d (s_kd (x_id - m_kd))^2 / 2``  with s the square root of the precision: a
-difference, a product and a multiply-add an entry. A single scale goes to the sum: no product, half the time.
+difference, a product and a multiply-add an entry. A single scale goes to the sum: no product, two thirds of the time.
 M-step:  ``scatter[k, d] += sum_i r[k, i] (x_id - m_kd)^2``  about the current mean, with the first moment beside it: a
 difference, a product, a sum and a multiply-add an entry.
 
@@ -36,11 +36,6 @@ ROW = 3
 RUN = 64
 
 
-def goes_by_rows(n_components, n_features):
-    """Whether the M-step leaves out rows that do not matter."""
-    return n_components >= MANY_COMPONENTS and n_features >= MANY_FEATURES
-
-
 def wants_roots(n_features):
     """Whether the M-step takes square roots of responsibilities."""
     return False
@@ -48,7 +43,8 @@ def wants_roots(n_features):
 
 def work_rows(n_components, n_features):
     """Rows of scratch that the operations need beside the tile itself: its rows, and the numbers of some of them."""
-    return n_features + 1 if goes_by_rows(n_components, n_features) else 1
+    many = n_components >= MANY_COMPONENTS and n_features >= MANY_FEATURES
+    return n_features + 1 if many else 1
 
 
 def log_prob_tile(x, n, means, factor, log_coef, work, flat, ahead, row_stride, top_out, log_prob_out):
@@ -92,10 +88,7 @@ def emit_add_moments(
     scatter_out: Matrix,
 ):  # fmt: skip
     b, (n_components, n_features) = e.builder, means.shape
-    large = b.and_(
-        b.icmp_signed(">=", n_components, e.index(MANY_COMPONENTS)),
-        b.icmp_signed(">=", n_features, e.index(MANY_FEATURES)),
-    )
+    large = b.icmp_signed(">", work.shape[0], n_features)  # there is scratch for rows
     sparse = e.slot(ir.Constant(ir.IntType(1), 0))
     for _ in e.when(large):
         sample = e.multiply(n_components, compaction.SAMPLE)

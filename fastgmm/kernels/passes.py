@@ -80,9 +80,10 @@ def accumulate_chunk(
     for first in range(c * rows_a_chunk, stop, width):
         rows = min(width, stop - first)
         n = whole_vectors(rows)
-        load_tile(flat, row_stride, column_stride, first, rows, n, origin, x, 0)
+        given = labels.shape[0] + resp.shape[0]
+        load_tile(flat, row_stride, column_stride, first, rows, n, origin, x, given)  # or the E-step prefetches
         load_weights(sample_weight, first, rows, n, weight)
-        if labels.shape[0] + resp.shape[0] > 0:
+        if given > 0:
             if labels.shape[0] > 0:
                 weigh_labels(labels, first, rows, n, weight, r)
             else:
@@ -90,7 +91,7 @@ def accumulate_chunk(
             if ROOT:
                 root_of(r, n)
         else:
-            ahead = (first + width) * row_stride
+            ahead = (first + width) * row_stride if column_stride == 1 else 0  # C order, or nothing new
             lost = expect(n, means, factor, log_coef, flat, ahead, row_stride, x, r, work, top, penalty)
             share_out(r, n, top, weight, sample_weight.shape[0], log_likelihood_out[c : c + 1])
             if lost:
@@ -115,7 +116,7 @@ def score_chunk(
         rows = min(width, stop - first)
         n = whole_vectors(rows)
         load_tile(flat, row_stride, column_stride, first, rows, n, origin, x, 0)
-        ahead = (first + width) * row_stride
+        ahead = (first + width) * row_stride if column_stride == 1 else 0  # C order, or nothing new
         lost = expect(n, means, factor, log_coef, flat, ahead, row_stride, x, r, work, top, penalty)
         if labels_out.shape[0] > 0:
             label_tile(r, rows, top, labels_out[first:])
