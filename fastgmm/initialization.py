@@ -1,12 +1,10 @@
 """Where EM starts: k-means, k-means++, random rows, random responsibilities, labels; all weighted, all reproducible.
 
-A row of weight w counts as w copies of it. Random numbers are our own stream, a counter run through SplitMix64, so a
-seed means the same start on every machine, with any number of threads, and whatever else is upgraded.
+A row of weight w counts as w copies of it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -16,35 +14,14 @@ from numpy.typing import NDArray
 from . import kernels
 from .covariance import CovarianceModel, get_model
 from .engine import accumulate_labels, accumulate_resp, estimate_covariances, estimate_weights_and_means
+from .kmeans import Clusters, kmeans, kmeans_plusplus
 from .parameters import MixtureParameters
-from .sources import ArraySource
+from .random_stream import Stream, drawer
+from .sources import ArraySource, point_near
 from .statistics import SufficientStatistics
 
 Array = NDArray[np.float64]
-MAX_LLOYD_STEPS, LLOYD_TOLERANCE = 300, 1e-4  # scikit-learn's
 BLOCK_BYTES = 8 * 1024 * 1024
-FARTHEST = {np.dtype(np.float64): 1e290, np.dtype(np.float32): 1e38}
-
-
-class Stream:
-    """Uniform random numbers from a 64-bit seed: SplitMix64, so the same for ever."""
-
-    MASK = (1 << 64) - 1
-
-    def __init__(self, seed: int):
-        self.state = seed & self.MASK
-
-    def word(self) -> int:
-        """The next 64 random bits."""
-        self.state = (self.state + 0x9E3779B97F4A7C15) & self.MASK
-        z = self.state
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & self.MASK
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & self.MASK
-        return z ^ (z >> 31)
-
-    def uniform(self) -> float:
-        """The next number in [0, 1)."""
-        return (self.word() >> 11) / (1 << 53)
 
 
 @dataclass(frozen=True)
@@ -112,13 +89,12 @@ def from_points(points: Array, source: ArraySource, model: CovarianceModel, reg_
     scikit-learn gives these components the covariance ``reg_covar I``, which makes the first iteration a step of
     k-means, depends on the unit of the data, and does not exist for ``reg_covar=0``.
     """
-    origin = kernels.shift_origin(points, source.X.dtype)
-    labels = np.empty(len(source.X), np.int32)
-    kernels.lloyd_step(source.X, source.sample_weight, origin, _shifted(points, origin), labels=labels)
+    clusters = Clusters(source, kernels.shift_origin(points, source.X.dtype), len(points))
+    clusters.assign(points)
 
     def covariances() -> Array:
         statistics = accumulate_labels(
-            labels, points, source.X, source.sample_weight, covariance_type=model.name
+            clusters.labels, points, source.X, source.sample_weight, covariance_type=model.name
         ).recentred(points)
         scatter, weight_sums = statistics.scatter, statistics.weight_sums
         if model.layout != "tied":
@@ -137,76 +113,11 @@ def from_kmeans(
     return from_labels(labels, centres, source, model, reg_covar)
 
 
-def kmeans(source: ArraySource, n_clusters: int, stream: Stream) -> tuple[Array, NDArray[np.int32]]:
-    """Lloyd's algorithm from a k-means++ start, until the centres move by less than scikit-learn's tolerance.
-
-    Returns
-    -------
-    centres : (n_clusters, D)
-    labels : (N,) int32
-    """
-    origin = point_near(source).astype(source.X.dtype)
-    tolerance = LLOYD_TOLERANCE * _variance(source, origin)
-    centres = kmeans_plusplus(source, n_clusters, stream)
-    for _ in range(MAX_LLOYD_STEPS):
-        shifted = _shifted(centres, origin)
-        weight_sums, first, _ = kernels.lloyd_step(source.X, source.sample_weight, origin, shifted)
-        filled = weight_sums > 0
-        moved = origin.astype(np.float64) + shifted
-        moved[filled] += first[filled] / weight_sums[filled, np.newaxis]
-        if not filled.all():
-            moved[~filled] = _farthest_rows(source, origin, shifted, int((~filled).sum()), moved[~filled])
-        shift = float(((moved - centres) ** 2).sum())
-        centres = moved
-        if shift <= tolerance:
-            break
-    labels = np.empty(len(source.X), np.int32)
-    kernels.lloyd_step(source.X, source.sample_weight, origin, _shifted(centres, origin), labels=labels)
-    return centres, labels
-
-
-def kmeans_plusplus(source: ArraySource, n_clusters: int, stream: Stream) -> Array:
-    """Rows drawn one after the other with probability proportional to weight times squared distance to those so far.
-
-    Of ``2 + log(n_clusters)`` draws for each, the one that lowers the sum of squared distances most is taken (greedy
-    k-means++, as in scikit-learn). If fewer than `n_clusters` different rows exist, some are drawn twice.
-
-    Returns
-    -------
-    points : (n_clusters, D)
-    """
-    X, sample_weight = source.X, source.sample_weight
-    origin = point_near(source).astype(X.dtype)
-    n_trials = 2 + int(math.log(n_clusters))
-    # Squared distances to the chosen rows; the latest may not be among them yet, it joins in the next pass. No distance
-    # is beyond this, so that sums of them are finite and something to draw from.
-    closest = np.full(len(X), FARTHEST[X.dtype], X.dtype)
-    chosen = np.empty((n_clusters, X.shape[1]), X.dtype)
-    draw = _drawer(source, stream)
-    chosen[0] = X[draw()]
-    first = chosen[:1] - origin
-    potentials, rows_a_chunk = kernels.seed_step(X, sample_weight, origin, first[:0], first, closest)
-    potential = potentials[:, 0]
-    for k in range(1, n_clusters):
-        if not potential.sum() > 0:  # every row is one of those chosen
-            chosen[k] = X[draw()]
-            continue
-        latest = chosen[k - 1 : k] - origin
-        rows = [
-            _draw_by_distance(source, origin, latest, closest, potential, rows_a_chunk, stream.uniform())
-            for _ in range(n_trials)
-        ]
-        potentials, _ = kernels.seed_step(X, sample_weight, origin, X[rows] - origin, latest, closest)
-        best = int(potentials.sum(axis=0)[1:].argmin())
-        chosen[k], potential = X[rows[best]], potentials[:, 1 + best]
-    return chosen.astype(np.float64)
-
-
 def random_rows(source: ArraySource, n_rows: int, stream: Stream) -> Array:
     """Rows drawn by weight, without repeating a row or an equal one as long as that takes few draws; (n_rows, D)."""
     drawn: dict[bytes, NDArray] = {}
     repeated = []
-    draw = _drawer(source, stream)
+    draw = drawer(source, stream)
     for _ in range(20 * n_rows):
         row = source.X[draw()]
         if drawn.setdefault(row.tobytes(), row) is not row:
@@ -216,26 +127,6 @@ def random_rows(source: ArraySource, n_rows: int, stream: Stream) -> Array:
     return np.array([*drawn.values(), *repeated][:n_rows], dtype=np.float64)
 
 
-def point_near(source: ArraySource) -> Array:
-    """A point near the rows, (D,), to subtract from them; see `kernels.shift_origin`."""
-    some = source.X[:: max(1, len(source.X) // 256)]
-    return kernels.shift_origin(some, source.X.dtype).astype(np.float64)
-
-
-def _variance(source: ArraySource, origin: NDArray) -> float:
-    """About the variance of the rows, averaged over features; 0 if it cannot be represented."""
-    centre = np.zeros((1, source.X.shape[1]), source.X.dtype)
-    weight_sums, first, inertia = kernels.lloyd_step(source.X, source.sample_weight, origin, centre)
-    with np.errstate(over="ignore", invalid="ignore"):
-        variance = inertia / weight_sums[0] - float(((first[0] / weight_sums[0]) ** 2).sum())
-    return max(0.0, variance) / source.X.shape[1] if np.isfinite(variance) else 0.0
-
-
-def _shifted(points: Array, origin: NDArray) -> NDArray:
-    """Points as kernels take them: relative to an origin, in its dtype."""
-    return np.ascontiguousarray(points - origin.astype(np.float64), dtype=origin.dtype)
-
-
 def _rows_a_block(n_components: int) -> int:
     return max(1024, BLOCK_BYTES // (8 * n_components))
 
@@ -243,60 +134,6 @@ def _rows_a_block(n_components: int) -> int:
 def _from_statistics(statistics: SufficientStatistics, model: CovarianceModel, reg_covar: float) -> Start:
     weights, means = estimate_weights_and_means(statistics)
     return Start(weights, means, lambda: estimate_covariances(statistics, model, reg_covar), len(weights))
-
-
-def _drawer(source: ArraySource, stream: Stream) -> Callable[[], int]:
-    """Draws the numbers of rows, with probability proportional to their weights."""
-    if source.sample_weight is None:
-        return lambda: int(stream.uniform() * len(source.X))
-    cumulative = np.cumsum(source.sample_weight)
-    last = int(np.flatnonzero(source.sample_weight)[-1])
-    return lambda: min(int(np.searchsorted(cumulative, stream.uniform() * cumulative[-1], side="right")), last)
-
-
-def _draw_by_distance(
-    source: ArraySource,
-    origin: NDArray,
-    latest: NDArray,
-    closest: NDArray,
-    potential: Array,
-    rows_a_chunk: int,
-    u: float,
-) -> int:
-    """The number of a row drawn with probability proportional to weight times squared distance.
-
-    `potential` has the sums over chunks of rows, to all chosen rows; `closest` has the distances, perhaps without the
-    latest.
-    """
-    target = u * potential.sum()
-    chunk = _invert(potential, target)
-    rows = slice(chunk * rows_a_chunk, (chunk + 1) * rows_a_chunk)
-    distances = closest[rows].copy()
-    kernels.seed_step(source.X[rows], None, origin, latest[:0], latest, distances)
-    mass = distances.astype(np.float64)
-    if source.sample_weight is not None:
-        mass *= source.sample_weight[rows]
-    return rows.start + _invert(mass, target - potential[:chunk].sum())
-
-
-def _invert(mass: Array, target: float) -> int:
-    """The first index at which the cumulative sum of `mass` exceeds a target, of those with a positive mass."""
-    index = int(np.searchsorted(np.cumsum(mass), target, side="right"))
-    positive = np.flatnonzero(mass > 0)
-    return int(positive[min(int(np.searchsorted(positive, index)), len(positive) - 1)])
-
-
-def _farthest_rows(source: ArraySource, origin: NDArray, centres: NDArray, n_rows: int, otherwise: Array) -> Array:
-    """The rows farthest from their nearest centres, for clusters without any; `otherwise` where there are too few."""
-    distances = np.empty(len(source.X), source.X.dtype)
-    kernels.lloyd_step(source.X, source.sample_weight, origin, centres, distances=distances)
-    if source.sample_weight is not None:
-        distances[source.sample_weight == 0] = 0
-    rows = np.argsort(-distances, kind="stable")[:n_rows]
-    rows = rows[distances[rows] > 0]
-    result = otherwise.copy()
-    result[: len(rows)] = source.X[rows]
-    return result
 
 
 def initial_parameters(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from . import kernels
+
 
 @dataclass(frozen=True)
 class ArraySource:
@@ -43,3 +45,9 @@ class ArraySource:
     def part(self, rows: slice) -> tuple[NDArray, NDArray[np.float64] | None]:
         """A slice of the rows and of the weights."""
         return self.X[rows], None if self.sample_weight is None else self.sample_weight[rows]
+
+
+def point_near(source: ArraySource) -> NDArray[np.float64]:
+    """A point near the rows, (D,), to subtract from them; see `kernels.shift_origin`."""
+    some = source.X[:: max(1, len(source.X) // 256)]
+    return kernels.shift_origin(some, source.X.dtype).astype(np.float64)

@@ -207,6 +207,10 @@ def test_factors_of_covariances():
             np.testing.assert_allclose(factor[k], inverse, rtol=1e-9, atol=1e-12)
 
 
+def one_hot(labels, n_clusters):
+    return (labels[:, np.newaxis] == np.arange(n_clusters)).astype(float)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("n_clusters", "n_features"), [(1, 1), (2, 3), (5, 4), (4, 6)])
 def test_kmeans_steps(n_clusters, n_features, dtype):
@@ -217,26 +221,51 @@ def test_kmeans_steps(n_clusters, n_features, dtype):
         X = rng.normal(size=(n_samples, n_features)).astype(dtype)
         weights = rng.integers(0, 3, size=n_samples).astype(float)
         distances = reference.squared_distances(X.astype(float) - origin, points)
-        labels, nearest = np.empty(n_samples, np.int32), np.empty(n_samples, dtype)
-        sums, first, inertia = kernels.lloyd_step(X, weights, origin, points, labels=labels, distances=nearest)
+        labels, gap, nearest = (
+            np.full(n_samples, -1, np.int32),
+            np.zeros(n_samples, np.float32),
+            np.zeros(n_samples, dtype),
+        )
+        nothing = np.zeros(n_clusters, np.float32)
+        sums, first, inertia = kernels.lloyd_step(X, weights, origin, points, nothing, labels, gap, distances=nearest)
         assert_close(nearest, distances.min(axis=1), dtype)
         np.testing.assert_array_equal(labels, distances.argmin(axis=1))
-        one_hot = (labels[:, np.newaxis] == np.arange(n_clusters)).astype(float)
-        expected_sums, expected_first, _ = reference.moments(X - origin, one_hot, points, weights)
-        assert_close(sums, expected_sums, dtype)
-        assert_close(first, expected_first, dtype, n_samples)
+        assert_close(sums, one_hot(labels, n_clusters).T @ weights, dtype)
+        assert_close(first, (one_hot(labels, n_clusters) * weights[:, np.newaxis]).T @ (X - origin), dtype, n_samples)
         assert_close(inertia, (weights * distances.min(axis=1)).sum(), dtype, n_samples)
+        ordered = np.sort(np.sqrt(distances), axis=1)
+        if n_clusters > 1:
+            np.testing.assert_allclose(gap, ordered[:, 1] - ordered[:, 0], atol=1e-4 * ordered.max())
+            assert (gap < ordered[:, 1] - ordered[:, 0] + 1e-7).all()
+
+        # The centres move. Rows that can have changed get new labels and move from sum to sum; the others keep a bound.
+        move = rng.normal(size=n_features).astype(dtype) / 20
+        moved = points + move * (np.arange(n_clusters) % 2)[:, np.newaxis].astype(dtype)
+        lost = np.full(n_clusters, 2.001 * np.sqrt((move.astype(float) ** 2).sum()), np.float32)
+        spared, before = gap > lost[labels], labels.copy()
+        more_sums, more_first, _ = kernels.lloyd_step(X, weights, origin, moved, lost, labels, gap, distances=nearest)
+        distances_moved = reference.squared_distances(X.astype(float) - origin, moved)
+        np.testing.assert_array_equal(labels, distances_moved.argmin(axis=1))
+        looked_at = np.where(spared, distances.min(axis=1), distances_moved.min(axis=1))  # the spared ones' stay
+        assert_close(nearest, looked_at, dtype)
+        assert_close(sums + more_sums, one_hot(labels, n_clusters).T @ weights, dtype)
+        expected = (one_hot(labels, n_clusters) * weights[:, np.newaxis]).T @ (X - origin)
+        assert_close(first + more_first, expected, dtype, n_samples)
+        np.testing.assert_array_equal(labels[spared], before[spared])
+        if n_clusters > 1:
+            ordered = np.sort(np.sqrt(distances_moved), axis=1)
+            assert (gap < ordered[:, 1] - ordered[:, 0] + 1e-7).all()
 
         closest = distances[:, 0].astype(dtype)
         latest, candidates = points[:1] + dtype(0.5), points[1:]
-        potential, rows_a_chunk = kernels.seed_step(X, weights, origin, candidates, latest, closest)
+        potential, width = kernels.seed_step(X, weights, origin, candidates, latest, closest)
         updated = np.minimum(distances[:, 0], reference.squared_distances(X.astype(float) - origin, latest)[:, 0])
         assert_close(closest, updated, dtype)
         with_candidates = np.minimum(updated[:, np.newaxis], np.column_stack([updated, distances[:, 1:]]))
         assert_close(potential.sum(axis=0), weights @ with_candidates, dtype, n_samples)
-        for c, chunk in enumerate(potential):
-            part = slice(c * rows_a_chunk, (c + 1) * rows_a_chunk)
-            assert_close(chunk[0], weights[part] @ updated[part], dtype, n_samples)
+        for t, tile in enumerate(potential):
+            part = slice(t * width, (t + 1) * width)
+            assert_close(tile[0], weights[part] @ updated[part], dtype, n_samples)
 
 
 def test_random_responsibilities_depend_on_contents_alone():

@@ -276,19 +276,21 @@ def seed_step(
 
     Returns
     -------
-    potential : (n_chunks, 1 + L) float64
-        Weighted sums of squared distances, chunk by chunk: to the centres so far, and to those and each candidate.
-    rows_a_chunk : int
+    potential : (n_tiles, 1 + L) float64
+        Weighted sums of squared distances, tile by tile: to the centres so far, and to those and each candidate.
+    width : int
+        The rows of a tile.
     """
     rows = rows_view(X)
     cut = tiling(len(X), 4 + X.shape[1] + len(candidates), rows.flat.dtype.itemsize)
-    potential = np.zeros((cut.n_chunks, 1 + len(candidates)))
+    rows_a_chunk = -(-cut.rows_a_chunk // cut.width) * cut.width
+    potential = np.zeros((-(-len(X) // cut.width), 1 + len(candidates)))
     weights, scale = weights_view(sample_weight, len(X))
     kmeans.seed(
-        cut.n_chunks,
+        -(-len(X) // rows_a_chunk),
         *rows,
         len(X),
-        cut.rows_a_chunk,
+        rows_a_chunk,
         cut.width,
         weights,
         origin,
@@ -298,7 +300,7 @@ def seed_step(
         potential,
         operations=2 * X.size * (len(latest) + len(candidates)),
     )
-    return scale * potential, cut.rows_a_chunk
+    return scale * potential, cut.width
 
 
 def lloyd_step(
@@ -306,11 +308,13 @@ def lloyd_step(
     sample_weight: ArrayLike | None,
     origin: np.ndarray,
     centres: np.ndarray,
+    lost: np.ndarray,
+    labels: np.ndarray,
+    gap: np.ndarray,
     *,
-    labels: np.ndarray | None = None,
     distances: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Give every row to its nearest centre, and sum.
+    """Bring the rows' labels up to date with centres that have moved.
 
     Parameters
     ----------
@@ -318,23 +322,29 @@ def lloyd_step(
         As for `seed_step`.
     centres : (K, D) of X's dtype
         Relative to the origin.
-    labels : (N,) int32, optional
-        Receives the number of the nearest centre, the first of equals.
+    lost : (K,) float32
+        What a row of each centre loses of its gap at this step: how far this centre has moved, and how far the one of
+        the others that has moved farthest.
+    labels : (N,) int32
+        The number of the nearest centre, the first of equals; brought up to date. Rows with a negative one are new.
+    gap : (N,) float32
+        A bound for how much farther the second nearest centre is than the nearest; brought up to date.
     distances : (N,) of X's dtype, optional
-        Receives the squared distance to it.
+        Receives the squared distance to the nearest centre, of the rows that are looked at.
 
     Returns
     -------
     weight_sums : (K,) float64
+        Changes of the weights of the centres' rows.
     first : (K, D) float64
-        Weighted sums of the rows' differences from their centres.
+        Changes of the weighted sums of the rows' differences from the origin.
     inertia : float
-        Weighted sum of squared distances.
+        Weighted sum of the squared distances of the rows that are looked at: of all, if all are new.
     """
     rows = rows_view(X)
     n_components, n_features = centres.shape
     partial_bytes = 8 * n_components * (n_features + 1)
-    cut = tiling(len(X), 4 + 2 * n_features, rows.flat.dtype.itemsize, partial_bytes)
+    cut = tiling(len(X), 5 + 2 * n_features, rows.flat.dtype.itemsize, partial_bytes)
     weight_sums, first = np.zeros((cut.n_chunks, n_components)), np.zeros((cut.n_chunks, n_components, n_features))
     inertia = np.zeros(cut.n_chunks)
     weights, scale = weights_view(sample_weight, len(X))
@@ -347,7 +357,9 @@ def lloyd_step(
         weights,
         origin,
         centres,
-        np.empty(0, np.int32) if labels is None else labels,
+        lost,
+        labels,
+        gap,
         np.empty(0, rows.flat.dtype) if distances is None else distances,
         weight_sums,
         first,

@@ -10,14 +10,16 @@ from llvmlite import ir
 
 from .distances import VECTORS, each_distance
 from .operation import tile_operation
-from .runtime import Kernel, exact_leaf, reducing_leaf
+from .runtime import Kernel, empty_rows, exact_leaf, reducing_leaf
 from .simd import DOUBLE, I64, Emitter, Matrix
-from .tiles import copy_to, load_weights, tile_arrays, weighted_sum, whole_vectors
-from .transposition import load_tile, store_transposed
+from .tiles import load_weights, tile_arrays, weighted_sum, whole_vectors
+from .transposition import load_listed, load_tile, store_transposed
 
-FEATURES = (4, 2, 1)
-# Up to so many coordinates of centres it is faster to add every column, masked, to every centre's sums.
-FEW_ENTRIES = 32
+# Part of the distance to the second nearest centre that a gap leaves for rounding: that of some hundred subtractions in
+# single precision, and of the distances. Rows that are so near to a tie are always looked at.
+MARGIN = 2e-5
+# Tiles' widths of rows that are looked through together for those that may have changed.
+BLOCK = 8
 
 
 def distances_tile(x, n, centres, distance_out):
@@ -26,15 +28,22 @@ def distances_tile(x, n, centres, distance_out):
         distance_out[j, :n] = ((x[:, :n] - centres[j][:, np.newaxis]) ** 2).sum(axis=0)
 
 
-def nearest_tile(x, n, centres, nearest_out, label_out):
-    """Squared distance to the nearest centre, and its number (as a floating-point number), the first of equals."""
+def nearest_tile(x, n, centres, nearest_out, gap_out, label_out):
+    """Squared distance to the nearest centre, and its number (as a floating-point number), the first of equals.
+
+    ``gap_out`` is how much farther the second nearest is, not squared, less `MARGIN` of that: what both may move
+    together before the label can change, rounding included.
+    """
     nearest_out[:n] = np.inf
     label_out[:n] = 0
+    second = np.full(n, np.finfo(x.dtype).max, x.dtype)
     for k in range(len(centres)):
         distance = ((x[:, :n] - centres[k][:, np.newaxis]) ** 2).sum(axis=0)
         closer = distance < nearest_out[:n]
+        second = np.minimum(second, np.where(closer, nearest_out[:n], distance))
         nearest_out[:n][closer] = distance[closer]
         label_out[:n][closer] = k
+    gap_out[:n] = (1 - MARGIN) * np.sqrt(second) - np.sqrt(nearest_out[:n])
 
 
 @tile_operation(distances_tile)
@@ -46,74 +55,57 @@ def emit_distances_tile(e: Emitter, x: Matrix, n, centres: Matrix, distance_out:
 
 
 @tile_operation(nearest_tile)
-def emit_nearest_tile(e: Emitter, x: Matrix, n, centres: Matrix, nearest_out: Matrix, label_out: Matrix):
+def emit_nearest_tile(
+    e: Emitter, x: Matrix, n, centres: Matrix, nearest_out: Matrix, gap_out: Matrix, label_out: Matrix
+):
+    farthest = float(np.finfo(np.float64 if e.size == 8 else np.float32).max)
     for places in e.each_group(n, VECTORS):
-        nearest, label = ([e.variable(initial) for _ in places] for initial in (np.inf, 0.0))
+        nearest, second, label = ([e.variable(initial) for _ in places] for initial in (np.inf, farthest, 0.0))
         for k, distances in each_distance(e, x, places, centres):
             number = e.splat(e.number(k))
-            for v, distance in enumerate(distances):
-                closer = distance.get() < nearest[v].get()
+            for v, variable in enumerate(distances):
+                distance, before = variable.get(), nearest[v].get()
+                closer = distance < before
                 label[v].set(e.choose(closer, number, label[v].get()))
-                nearest[v].set(e.choose(closer, distance.get(), nearest[v].get()))
+                nearest[v].set(e.choose(closer, distance, before))
+                farther = e.choose(closer, before, distance)
+                second[v].set(e.choose(farther < second[v].get(), farther, second[v].get()))
         for v, place in enumerate(places):
             nearest_out[place], label_out[place] = nearest[v].get(), label[v].get()
+            gap_out[place] = e.constant(1 - MARGIN) * e.sqrt(second[v].get()) - e.sqrt(nearest[v].get())
 
 
-def add_to_centres(x, n, label, weight, centres, weight_sums_out, first_out):
-    """Add, for each centre, the weights of the columns with its label, and their weighted differences from it.
+def move_rows(rows, n, label, previous, weight, weight_sums_out, first_out):
+    """Add each row, weighted, to the sums of its label, and subtract it from those of its previous one.
 
-    A column of weight 0 adds nothing, however far it is.
+    Nothing is done for a row whose label is the previous one, or of weight 0, however far it is; a negative previous
+    label has no sums.
     """
-    for k in range(len(centres)):
-        own = (label[:n] == k) & (weight[:n] > 0)
-        weight_sums_out[k] += weight[:n][own].sum()
-        first_out[k] += (weight[:n][own] * (x[:, :n][:, own] - centres[k][:, np.newaxis])).sum(axis=1)
+    for i in range(n):
+        if weight[i] > 0 and label[i] != previous[i]:
+            for k, w in ((int(label[i]), float(weight[i])), (int(previous[i]), -float(weight[i]))):
+                if k >= 0:
+                    weight_sums_out[k] += w
+                    first_out[k] += w * rows[i].astype(np.float64)
 
 
-@tile_operation(add_to_centres)
-def emit_add_to_centres(
-    e: Emitter, x: Matrix, n, label: Matrix, weight: Matrix, centres: Matrix, weight_sums_out: Matrix, first_out: Matrix
-):
-    n_centres, n_features = centres.shape
-    zero = e.constant(0.0)
-    for k in e.each(0, n_centres):
-        number = e.splat(e.number(k))
-        for d, size in e.blocks(0, n_features, FEATURES):
-            features = [e.add(d, p) for p in range(size)]
-            m = [centres.splat(k, feature) for feature in features]
-            sums = [e.variable() for _ in features]
-            for i in e.each(0, n, e.width):
-                own = e.choose(label[i] == number, weight[i], zero)
-                positive = zero < own
-                for p, feature in enumerate(features):
-                    sums[p].add_product(own, e.choose(positive, x[feature, i] - m[p], zero))
-            e.add_lane_sums([(sums, first_out, (k, d))])
-        total = e.variable()
-        for i in e.each(0, n, e.width):
-            total.add(e.choose(label[i] == number, weight[i], zero))
-        e.add_lane_sums([([total], weight_sums_out, (k,))])
-
-
-def add_rows_to_centres(rows, n, label, weight, centres, weight_sums_out, first_out):
-    """Do as `add_to_centres`, for rows as rows, one by one."""
-    add_to_centres(rows.T, n, label, weight, centres, weight_sums_out, first_out)
-
-
-@tile_operation(add_rows_to_centres)
-def emit_add_rows_to_centres(
-    e: Emitter, rows: Matrix, n, label: Matrix, weight: Matrix, centres: Matrix, weight_sums_out: Matrix,
+@tile_operation(move_rows)
+def emit_move_rows(
+    e: Emitter, rows: Matrix, n, label: Matrix, previous: Matrix, weight: Matrix, weight_sums_out: Matrix,
     first_out: Matrix,
 ):  # fmt: skip
-    b = e.builder
+    b, zero = e.builder, ir.Constant(e.scalar, 0.0)
     for i in e.each(0, n):
-        w = e.double(b.load(weight.pointer_to(i)))
-        for _ in e.when(b.fcmp_ordered("<", ir.Constant(DOUBLE, 0.0), w)):
-            k = b.fptosi(b.load(label.pointer_to(i)), I64)
-            e.add_to_memory(w, weight_sums_out.pointer_to(k))
-            for d, size in e.blocks(0, rows.shape[1], e.block_sizes):
-                difference = rows.vector(size, i, d) - centres.vector(size, k, d)
-                weights = e.splat(w, size)
-                e.add_to_memory(b.fmul(weights.value, e.double(difference.value)), first_out.pointer_to(k, d))
+        new, old, w = (b.load(matrix.pointer_to(i)) for matrix in (label, previous, weight))
+        for _ in e.when(b.and_(b.fcmp_ordered("<", zero, w), b.fcmp_ordered("!=", new, old))):
+            for number, sign in ((new, 1.0), (old, -1.0)):
+                for _ in e.when(b.fcmp_ordered(">=", number, zero)):
+                    k, signed = b.fptosi(number, I64), b.fmul(e.double(w), ir.Constant(DOUBLE, sign))
+                    e.add_to_memory(signed, weight_sums_out.pointer_to(k))
+                    for d, size in e.blocks(0, rows.shape[1], e.block_sizes):
+                        weights = e.splat(signed, size)
+                        product = b.fmul(weights.value, e.double(rows.vector(size, i, d).value))
+                        e.add_to_memory(product, first_out.pointer_to(k, d))
 
 
 def seed_chunk(
@@ -123,8 +115,8 @@ def seed_chunk(
     """One step of k-means++: what each candidate would leave of the potential.
 
     First lowers ``closest``, each row's squared distance to the centres so far, by the latest centre (none if `latest`
-    is empty). ``potential_out[c, 0] = sum_i w_i closest_i`` and, for candidate j, ``potential_out[c, j + 1] = sum_i w_i
-    min(closest_i, |x_i - candidate_j|^2)``, over the rows of chunk c.
+    is empty). ``potential_out[t, 0] = sum_i w_i closest_i`` and, for candidate j, ``potential_out[t, j + 1] = sum_i w_i
+    min(closest_i, |x_i - candidate_j|^2)``, over the rows of tile t; a chunk is whole tiles.
     """
     n_candidates = candidates.shape[0]
     weight, _, _, _, x, distance, _ = tile_arrays((max(n_candidates, 1), origin.shape[0]), 0, width, flat)
@@ -138,10 +130,10 @@ def seed_chunk(
         if latest.shape[0] > 0:
             emit_distances_tile(x, n, latest, distance)
             lower(distance[0], rows, so_far)
-        potential_out[c, 0] += weighted_minimum(so_far, so_far, rows, weight)
+        potential_out[first // width, 0] = weighted_minimum(so_far, so_far, rows, weight)
         emit_distances_tile(x, n, candidates, distance)
         for j in range(n_candidates):
-            potential_out[c, j + 1] += weighted_minimum(distance[j], so_far, rows, weight)
+            potential_out[first // width, j + 1] = weighted_minimum(distance[j], so_far, rows, weight)
 
 
 @exact_leaf
@@ -161,34 +153,79 @@ def weighted_minimum(a, b, n, weight):
 
 
 def lloyd_chunk(
-    c, flat, row_stride, column_stride, n_rows, rows_a_chunk, width, sample_weight, origin, centres, labels_out,
+    c, flat, row_stride, column_stride, n_rows, rows_a_chunk, width, sample_weight, origin, centres, lost, labels, gap,
     distances_out, weight_sums_out, first_out, inertia_out,
 ):  # fmt: skip
-    """Give the rows of chunk c to their nearest centres and add up, per centre, weights and centred rows.
+    """Bring the labels of chunk c up to date with centres that have moved, looking only at rows that may have changed.
 
-    Labels and squared distances are written where the outputs for them are not empty.
+    A row whose gap is larger than what its centre and the fastest of the others have moved since it was last looked at,
+    ``lost[label]`` at this step, keeps its label. For the others, and those with a negative label, all distances are
+    computed: sums of those that changed move from one centre to the other, in ``weight_sums_out`` and ``first_out``,
+    and ``inertia_out`` is the sum of squared distances of all that were looked at.
     """
-    weight, nearest, label, _, x, _, _ = tile_arrays((0, origin.shape[0]), 0, width, flat)
+    weight, nearest, label, room, x, _, work = tile_arrays((0, origin.shape[0]), 1, width, flat)
+    previous = work[0]
     # Rows as rows again: those in memory are not centred, and may not be in C order.
-    by_row = np.empty((width, origin.shape[0]), flat.dtype)
+    by_row = empty_rows(width, origin.shape[0], flat)
+    block = BLOCK * width
+    numbers = empty_rows(1, block + 2 * width, labels)[0]
     stop = min((c + 1) * rows_a_chunk, n_rows)
-    for first in range(c * rows_a_chunk, stop, width):
-        rows = min(width, stop - first)
-        n = whole_vectors(rows)
-        load_tile(flat, row_stride, column_stride, first, rows, n, origin, x, 1)
-        load_weights(sample_weight, first, rows, n, weight)
-        emit_nearest_tile(x, n, centres, nearest, label)
-        inertia_out[c] += weighted_sum(nearest, weight, rows)
-        if centres.size <= FEW_ENTRIES:
-            emit_add_to_centres(x, n, label, weight, centres, weight_sums_out[c], first_out[c])
-        else:
-            store_transposed(x, rows, by_row)
-            emit_add_rows_to_centres(by_row, rows, label, weight, centres, weight_sums_out[c], first_out[c])
-        if labels_out.shape[0] > 0:
-            for i in range(rows):
-                labels_out[first + i] = np.int32(label[i])
-        if distances_out.shape[0] > 0:
-            copy_to(nearest, rows, distances_out[first:])
+    for first in range(c * rows_a_chunk, stop, block):
+        n_open = list_open(first, min(first + block, stop), lost, labels, gap, numbers)
+        for t in range(0, n_open, width):
+            rows = min(width, n_open - t)
+            n = whole_vectors(rows)
+            listed = numbers[t:]
+            load_listed(flat, row_stride, column_stride, first, listed, n, origin, x)
+            load_listed_weights(sample_weight, first, listed, rows, n, weight)
+            emit_nearest_tile(x, n, centres, nearest, room, label)
+            inertia_out[c] += weighted_sum(nearest, weight, rows)
+            if note(first, listed, rows, label, room, previous, labels, gap):
+                store_transposed(x, rows, by_row)
+                emit_move_rows(by_row, rows, label, previous, weight, weight_sums_out[c], first_out[c])
+            if distances_out.shape[0] > 0:
+                for i in range(rows):
+                    distances_out[first + listed[i]] = nearest[i]
+
+
+@exact_leaf
+def list_open(start, stop, lost, labels, gap, numbers_out):
+    """Lower the gaps by what was lost, and list the rows that have none left, as numbers from `start` on.
+
+    Returns how many they are; behind them the last is repeated up to whole vectors.
+    """
+    count = 0
+    for i in range(start, stop):
+        left = gap[i] - lost[labels[i]] if labels[i] >= 0 else np.float32(-1)
+        gap[i] = left
+        numbers_out[count] = i - start
+        count += not left > 0
+    if count > 0:
+        for i in range(count, whole_vectors(count)):
+            numbers_out[i] = numbers_out[count - 1]
+    return count
+
+
+@exact_leaf
+def load_listed_weights(sample_weight, start, numbers, n, m, weight_out):
+    """The weights of the rows that are listed (an empty `sample_weight` stands for ones), 0 from n up to m."""
+    for i in range(n):
+        weight_out[i] = sample_weight[start + numbers[i]] if sample_weight.shape[0] > 0 else 1
+    for i in range(n, m):
+        weight_out[i] = 0
+
+
+@exact_leaf
+def note(start, numbers, n, label, new_gap, previous_out, labels, gap):
+    """Keep the new labels and gaps of the rows that are listed; whether any label has changed."""
+    changed = 0
+    for i in range(n):
+        row = start + numbers[i]
+        previous_out[i] = labels[row]
+        changed += previous_out[i] != label[i]
+        labels[row] = np.int32(label[i])
+        gap[row] = np.float32(new_gap[i])
+    return changed > 0
 
 
 seed = Kernel(seed_chunk)

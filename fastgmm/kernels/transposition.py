@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from .operation import tile_operation
 from .runtime import exact_leaf
-from .simd import I32, Emitter, Matrix, Number, Vector
+from .simd import I32, I64, Emitter, Matrix, Number, Vector
 
 
 def load_rows(flat, start, row_stride, n, origin, x_out, prefetch):
@@ -26,6 +26,15 @@ def load_rows(flat, start, row_stride, n, origin, x_out, prefetch):
         x_out[d, :n] = flat[start + d + row_stride * np.arange(n)] - origin[d]
 
 
+def load_listed_rows(flat, start, row_stride, numbers, n, origin, x_out):
+    """``x_out[d, i] = flat[start + numbers[i] * row_stride + d] - origin[d]`` for i < n, a multiple of 16.
+
+    As many of the numbers that follow are asked for.
+    """
+    for d in range(len(origin)):
+        x_out[d, :n] = flat[start + d + row_stride * numbers[:n].astype(np.int64)] - origin[d]
+
+
 def store_rows(tile, n, rows_out):
     """``rows_out[i, k] = tile[k, i]`` for i < n, a multiple of 16."""
     rows_out[:n] = tile[:, :n].T
@@ -33,16 +42,41 @@ def store_rows(tile, n, rows_out):
 
 @tile_operation(load_rows)
 def emit_load_rows(e: Emitter, flat: Matrix, start, row_stride, n, origin: Matrix, x_out: Matrix, prefetch):
-    for i in e.each(0, n, e.width):
+    def rows_from(i: Number) -> list[Number]:
         first = e.add(start, e.multiply(i, row_stride))
-        rows = [e.add(first, e.multiply(lane, row_stride)) for lane in range(e.width)]
+        return [e.add(first, e.multiply(lane, row_stride)) for lane in range(e.width)]
+
+    for i in e.each(0, n, e.width):
         for _ in e.when(e.builder.icmp_signed("!=", prefetch, e.index(0))):
-            ahead = e.add(first, e.multiply(row_stride, n))
-            for offset in e.each(0, e.multiply(row_stride, e.width), 64 // e.size):
-                e.prefetch(flat.pointer_to(e.add(ahead, offset)))
-        for d, size in e.blocks(0, origin.shape[0], e.block_sizes):
-            for j, vector in enumerate(features_of(e, flat, [e.add(row, d) for row in rows], size)):
-                x_out[e.add(d, j), i] = vector - origin.splat(e.add(d, j))
+            ask_for(e, flat, rows_from(e.add(i, n)), row_stride)
+        write_features(e, flat, rows_from(i), origin, x_out, i)
+
+
+@tile_operation(load_listed_rows)
+def emit_load_listed_rows(
+    e: Emitter, flat: Matrix, start, row_stride, numbers: Matrix, n, origin: Matrix, x_out: Matrix
+):
+    def rows_from(i: Number) -> list[Number]:
+        listed = [e.builder.load(numbers.pointer_to(e.add(i, lane))) for lane in range(e.width)]
+        return [e.add(start, e.multiply(e.builder.zext(number, I64), row_stride)) for number in listed]
+
+    for i in e.each(0, n, e.width):
+        ask_for(e, flat, rows_from(e.add(i, n)), row_stride)  # behind the list stands anything, which does no harm
+        write_features(e, flat, rows_from(i), origin, x_out, i)
+
+
+def ask_for(e: Emitter, flat: Matrix, rows: list, n_features: Number) -> None:
+    """Prefetch rows that begin at the places given, row by row: in one loop over all took half as long again."""
+    for row in rows:
+        for d in e.each(0, n_features, 64 // e.size):
+            e.prefetch(flat.pointer_to(e.add(row, d)))
+
+
+def write_features(e: Emitter, flat: Matrix, rows: list, origin: Matrix, x_out: Matrix, i: Number) -> None:
+    """Write the features of rows, less the origin, into the columns from i on; the rows begin at the places given."""
+    for d, size in e.blocks(0, origin.shape[0], e.block_sizes):
+        for j, vector in enumerate(features_of(e, flat, [e.add(row, d) for row in rows], size)):
+            x_out[e.add(d, j), i] = vector - origin.splat(e.add(d, j))
 
 
 class Ahead(NamedTuple):
@@ -137,6 +171,17 @@ def load_tile(flat, row_stride, column_stride, start, n, m, origin, x_out, prefe
             x_out[d, i] = flat[first + i * row_stride] - shift
         for i in range(n, m):
             x_out[d, i] = 0
+
+
+@exact_leaf
+def load_listed(flat, row_stride, column_stride, start, numbers, n, origin, x_out):
+    """``x_out[d, i] = X[start + numbers[i], d] - origin[d]`` for i < n, a multiple of 16."""
+    if column_stride == 1:
+        emit_load_listed_rows(flat, start * row_stride, row_stride, numbers, n, origin, x_out)
+    else:
+        for d in range(origin.shape[0]):
+            for i in range(n):
+                x_out[d, i] = flat[(start + numbers[i]) * row_stride + d * column_stride] - origin[d]
 
 
 @exact_leaf

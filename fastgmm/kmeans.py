@@ -1,0 +1,234 @@
+"""k-means: seeds drawn by their distance, Lloyd's steps; all weighted.
+
+Lloyd's steps look only at rows whose nearest centre may have changed (G. Hamerly, "Making k-means even faster", 2010,
+with one bound for each row instead of two). The labels are those of the plain algorithm but for ties within rounding.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import kernels
+from .random_stream import Stream, drawer
+from .sources import ArraySource, point_near
+
+Array = NDArray[np.float64]
+MAX_STEPS, TOLERANCE = 300, 1e-4  # scikit-learn's
+FARTHEST = {np.dtype(np.float64): 1e290, np.dtype(np.float32): 1e38}
+# A sum that has become this much smaller than it was has lost too many digits to go on from.
+LOSSY = 1e-6
+
+
+class Clusters:
+    """The rows of a source, each given to the nearest of some centres, kept up to date while the centres move.
+
+    A row has a label and a gap: how much farther the second nearest centre was when the row was last looked at, less
+    what its own centre and the fastest of the others have moved since. As long as that is positive, the label is right.
+    In 20 to 30 steps from a k-means++ start that spared 55 to 90 % of the distances (2 to 64 features, 8 to 512
+    overlapping clusters). Two bounds, and distances to the own centre alone, would spare 65 to 93 %, for twice the
+    memory.
+
+    Attributes
+    ----------
+    labels : (N,) int32
+    weight_sums : (K,)
+        Weights of the clusters' rows.
+    first : (K, D)
+        Weighted sums of the clusters' rows, less the origin.
+    """
+
+    def __init__(self, source: ArraySource, origin: NDArray, n_clusters: int):
+        self.source, self.origin = source, origin
+        self.labels = np.full(len(source.X), -1, np.int32)
+        self.weight_sums, self.first = np.zeros(n_clusters), np.zeros((n_clusters, len(origin)))
+        self._gap = np.zeros(len(source.X), np.float32)
+        self._centres: NDArray | None = None
+        self._largest = np.zeros((2, n_clusters))
+
+    def assign(self, centres: Array, distances: NDArray | None = None) -> float:
+        """Give every row to its nearest centre, (K, D); the sum of squared distances, if that is for the first time.
+
+        `distances` (N,) of X's dtype receives the squared distances of the rows that are looked at: of all, likewise.
+        """
+        shifted = np.ascontiguousarray(centres - self.origin.astype(np.float64), dtype=self.origin.dtype)
+        inertia = self._step(shifted, distances)
+        if (self._sizes() < LOSSY * self._largest).any():
+            self.labels.fill(-1)
+            self.weight_sums[:], self.first[:], self._largest[:] = 0, 0, 0
+            inertia = self._step(shifted, distances)
+        self._largest = np.maximum(self._largest, self._sizes())
+        return inertia
+
+    def means(self) -> Array:
+        """The clusters' means, (K, D); for clusters without rows, the rows farthest from their centres."""
+        assert self._centres is not None
+        origin, filled = self.origin.astype(np.float64), self.weight_sums > 0
+        means = origin + self._centres
+        means[filled] = origin + self.first[filled] / self.weight_sums[filled, np.newaxis]
+        if not filled.all():
+            centres = origin + self._centres
+            means[~filled] = farthest_rows(self.source, self.origin, centres, int((~filled).sum()), means[~filled])
+        return means
+
+    def _step(self, shifted: NDArray, distances: NDArray | None) -> float:
+        X, sample_weight = self.source.X, self.source.sample_weight
+        weight_sums, first, inertia = kernels.lloyd_step(
+            X, sample_weight, self.origin, shifted, self._lost(shifted), self.labels, self._gap, distances=distances
+        )
+        self.weight_sums += weight_sums
+        self.first += first
+        self._centres = shifted
+        return inertia
+
+    def _lost(self, shifted: NDArray) -> NDArray[np.float32]:
+        """What the gaps of each centre's rows lose, rounded up: its own move, and the longest of the others'."""
+        if self._centres is None:
+            return np.zeros(len(shifted), np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            moves = np.sqrt(((shifted.astype(np.float64) - self._centres) ** 2).sum(axis=1))
+            order = np.argsort(moves)
+            others = np.full(len(moves), moves[order[-1]])
+            others[order[-1]] = moves[order[-2]] if len(moves) > 1 else 0.0
+            return ((moves + others) * (1 + 1e-6)).astype(np.float32)
+
+    def _sizes(self) -> Array:
+        return np.stack([self.weight_sums, np.abs(self.first).max(axis=1)])
+
+
+def kmeans(source: ArraySource, n_clusters: int, stream: Stream) -> tuple[Array, NDArray[np.int32]]:
+    """Lloyd's algorithm from a k-means++ start.
+
+    Returns
+    -------
+    centres : (n_clusters, D)
+    labels : (N,) int32
+    """
+    return lloyd(source, kmeans_plusplus(source, n_clusters, stream))
+
+
+def lloyd(
+    source: ArraySource, centres: Array, *, max_steps: int = MAX_STEPS, tolerance: float = TOLERANCE
+) -> tuple[Array, NDArray[np.int32]]:
+    """Move centres (K, D) to the means of the rows that are nearest to them, again and again.
+
+    Until their squared moves add up to no more than `tolerance` times the variance of a feature, or for `max_steps`.
+
+    Returns
+    -------
+    centres : (K, D)
+    labels : (N,) int32
+        The nearest of these centres.
+    """
+    origin = point_near(source).astype(source.X.dtype)
+    least = tolerance * _variance(source, origin) if tolerance > 0 else 0.0
+    clusters = Clusters(source, origin, len(centres))
+    for _ in range(max_steps):
+        clusters.assign(centres)
+        moved = clusters.means()
+        shift = float(((moved - centres) ** 2).sum())
+        centres = moved
+        if shift <= least:
+            break
+    clusters.assign(centres)
+    return centres, clusters.labels
+
+
+def kmeans_plusplus(source: ArraySource, n_clusters: int, stream: Stream) -> Array:
+    """Rows drawn one after the other with probability proportional to weight times squared distance to those so far.
+
+    Of ``2 + log(n_clusters)`` draws for each, the one that lowers the sum of squared distances most is taken (greedy
+    k-means++, as in scikit-learn). If fewer than `n_clusters` different rows exist, some are drawn twice.
+
+    The bound that spares Lloyd's steps most distances was counted here, not built: with half the distance from a row's
+    centre to the nearest draw 66 to 88 % of the rows would have to be looked at all the same.
+
+    Returns
+    -------
+    points : (n_clusters, D)
+    """
+    X, sample_weight = source.X, source.sample_weight
+    origin = point_near(source).astype(X.dtype)
+    n_trials = 2 + int(math.log(n_clusters))
+    # Squared distances to the chosen rows; the latest may not be among them yet, it joins in the next pass. No distance
+    # is beyond this, so that sums of them are finite and something to draw from.
+    closest = np.full(len(X), FARTHEST[X.dtype], X.dtype)
+    chosen = np.empty((n_clusters, X.shape[1]), X.dtype)
+    draw = drawer(source, stream)
+    chosen[0] = X[draw()]
+    first = chosen[:1] - origin
+    potentials, width = kernels.seed_step(X, sample_weight, origin, first[:0], first, closest)
+    potential = potentials[:, 0]
+    for k in range(1, n_clusters):
+        if not potential.sum() > 0:  # every row is one of those chosen
+            chosen[k] = X[draw()]
+            continue
+        latest = chosen[k - 1 : k] - origin
+        uniforms = [stream.uniform() for _ in range(n_trials)]
+        rows = _draw_by_distance(source, origin, latest, closest, potential, width, uniforms)
+        potentials, _ = kernels.seed_step(X, sample_weight, origin, X[rows] - origin, latest, closest)
+        best = int(potentials.sum(axis=0)[1:].argmin())
+        chosen[k], potential = X[rows[best]], potentials[:, 1 + best]
+    return chosen.astype(np.float64)
+
+
+def farthest_rows(source: ArraySource, origin: NDArray, centres: Array, n_rows: int, otherwise: Array) -> Array:
+    """The rows farthest from their nearest centres, for clusters without any; `otherwise` where there are too few."""
+    distances = np.empty(len(source.X), source.X.dtype)
+    Clusters(source, origin, len(centres)).assign(centres, distances)
+    if source.sample_weight is not None:
+        distances[source.sample_weight == 0] = 0
+    rows = np.argsort(-distances, kind="stable")[:n_rows]
+    rows = rows[distances[rows] > 0]
+    result = otherwise.copy()
+    result[: len(rows)] = source.X[rows]
+    return result
+
+
+def _variance(source: ArraySource, origin: NDArray) -> float:
+    """About the variance of the rows, averaged over features; 0 if it cannot be represented."""
+    one = Clusters(source, origin, 1)
+    inertia = one.assign(origin[np.newaxis].astype(np.float64))
+    with np.errstate(over="ignore", invalid="ignore"):
+        variance = inertia / one.weight_sums[0] - float(((one.first[0] / one.weight_sums[0]) ** 2).sum())
+    return max(0.0, variance) / source.X.shape[1] if np.isfinite(variance) else 0.0
+
+
+def _draw_by_distance(
+    source: ArraySource,
+    origin: NDArray,
+    latest: NDArray,
+    closest: NDArray,
+    potential: Array,
+    width: int,
+    uniforms: list[float],
+) -> list[int]:
+    """The numbers of rows drawn with probability proportional to weight times squared distance, one a uniform number.
+
+    `potential` has the sums over tiles of so many rows, to all chosen rows; `closest` has the distances, perhaps
+    without the latest.
+    """
+    cumulative, drawn = np.cumsum(potential), []
+    for u in uniforms:
+        target = u * cumulative[-1]
+        tile = _invert(potential, cumulative, target)
+        rows = slice(tile * width, (tile + 1) * width)
+        distances = closest[rows].copy()
+        kernels.seed_step(source.X[rows], None, origin, latest[:0], latest, distances)
+        mass = distances.astype(np.float64)
+        if source.sample_weight is not None:
+            mass *= source.sample_weight[rows]
+        before = cumulative[tile - 1] if tile > 0 else 0.0
+        drawn.append(rows.start + _invert(mass, np.cumsum(mass), target - before))
+    return drawn
+
+
+def _invert(mass: Array, cumulative: Array, target: float) -> int:
+    """The first index at which the cumulative sum of `mass` exceeds a target, of those with a positive mass."""
+    index = int(np.searchsorted(cumulative, target, side="right"))
+    if index < len(mass) and mass[index] > 0:
+        return index
+    positive = np.flatnonzero(mass > 0)
+    return int(positive[min(int(np.searchsorted(positive, index)), len(positive) - 1)])

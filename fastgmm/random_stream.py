@@ -1,0 +1,42 @@
+"""Random numbers that never change: our own stream, a counter run through SplitMix64.
+
+A seed means the same start on every machine, with any number of threads, and whatever else is upgraded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .sources import ArraySource
+
+
+class Stream:
+    """Uniform random numbers from a 64-bit seed: SplitMix64, so the same for ever."""
+
+    MASK = (1 << 64) - 1
+
+    def __init__(self, seed: int):
+        self.state = seed & self.MASK
+
+    def word(self) -> int:
+        """The next 64 random bits."""
+        self.state = (self.state + 0x9E3779B97F4A7C15) & self.MASK
+        z = self.state
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & self.MASK
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & self.MASK
+        return z ^ (z >> 31)
+
+    def uniform(self) -> float:
+        """The next number in [0, 1)."""
+        return (self.word() >> 11) / (1 << 53)
+
+
+def drawer(source: ArraySource, stream: Stream) -> Callable[[], int]:
+    """Draws the numbers of rows, with probability proportional to their weights."""
+    if source.sample_weight is None:
+        return lambda: int(stream.uniform() * len(source.X))
+    cumulative = np.cumsum(source.sample_weight)
+    last = int(np.flatnonzero(source.sample_weight)[-1])
+    return lambda: min(int(np.searchsorted(cumulative, stream.uniform() * cumulative[-1], side="right")), last)
