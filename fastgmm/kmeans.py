@@ -168,7 +168,7 @@ def kmeans_plusplus(source: ArraySource, n_clusters: int, stream: Stream) -> Arr
         latest = chosen[k - 1 : k] - origin
         uniforms = [stream.uniform() for _ in range(n_trials)]
         rows = _draw_by_distance(source, origin, latest, closest, potential, width, uniforms)
-        potentials, _ = kernels.seed_step(X, sample_weight, origin, X[rows] - origin, latest, closest)
+        potentials, width = kernels.seed_step(X, sample_weight, origin, X[rows] - origin, latest, closest)
         best = int(potentials.sum(axis=0)[1:].argmin())
         chosen[k], potential = X[rows[best]], potentials[:, 1 + best]
     return chosen.astype(np.float64)

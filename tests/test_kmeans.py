@@ -6,8 +6,10 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
+import fastgmm.kmeans
 import reference
 from fastgmm.initialization import initial_parameters
+from fastgmm.kernels.rows import tiling
 from fastgmm.kmeans import Clusters, _draw_by_distance, farthest_rows, kmeans, kmeans_plusplus, lloyd
 from fastgmm.random_stream import Stream
 from fastgmm.sources import ArraySource
@@ -74,10 +76,27 @@ def test_kmeans_moves_empty_clusters_to_the_farthest_rows():
 
 def test_kmeans_plusplus_spreads():
     X, _ = blobs(n_components=8, separation=50, n_samples=2000)
-    points = kmeans_plusplus(ArraySource(X), 8, Stream(3))
-    nearest = reference.squared_distances(X, points).min(axis=1)
-    assert np.sqrt(nearest.max()) < 25  # one point in every cluster
-    assert all((X == point).all(axis=1).any() for point in points)
+    for seed in range(5):
+        points = kmeans_plusplus(ArraySource(X), 8, Stream(seed))
+        nearest = reference.squared_distances(X, points).min(axis=1)
+        assert np.sqrt(nearest.max()) < 25  # one point in every cluster
+        assert all((X == point).all(axis=1).any() for point in points)
+
+
+def test_draws_know_how_wide_the_tiles_of_the_potential_are(monkeypatch):
+    """With many features a step with more candidates has narrower tiles."""
+    widths = [{tiling(3000, 4 + d + n, np.dtype(float), operations=0).width for n in (1, 5)} for d in range(250)]
+    n_features = next(d for d in range(100, 250) if len(widths[d]) > 1)
+    X, seen = np.random.default_rng(0).normal(size=(3000, n_features)), set()
+
+    def draw(source, origin, latest, closest, potential, width, uniforms):
+        assert len(potential) == -(-len(X) // width)
+        seen.add(width)
+        return _draw_by_distance(source, origin, latest, closest, potential, width, uniforms)
+
+    monkeypatch.setattr(fastgmm.kmeans, "_draw_by_distance", draw)
+    kmeans_plusplus(ArraySource(X), 8, Stream(0))
+    assert seen == widths[n_features]
 
 
 def test_kmeans_plusplus_draws_by_squared_distance():

@@ -28,7 +28,11 @@ def assembly(layout, dtype, n_features, monkeypatch):
     fresh = numba.njit(error_model="numpy", nogil=True, fastmath=EXACT)(template)
 
     def catch(*_):
-        return lambda n_chunks, *arguments, operations: seen.append((numba.types.intp, *map(numba.typeof, arguments)))
+        def call(n_chunks, *arguments, scratch, operations):
+            memory = scratch.allocate(1)[0, : scratch.rows]
+            seen.append((numba.types.intp, *map(numba.typeof, (memory, *arguments))))
+
+        return call
 
     monkeypatch.setattr(passes, "kernel", catch)
     parameters = random_parameters(LAYOUTS[layout], 3, n_features or 7)

@@ -24,6 +24,7 @@ from helpers import COVARIANCE_TYPES, blobs, random_parameters
 
 FITTED = ("weights_", "means_", "covariances_", "precisions_cholesky_", "lower_bounds_")
 SEVERAL = min(4, numba.config.NUMBA_NUM_THREADS)
+WORTH_THREADS = runtime.WORTH_THREADS
 needs_threads = pytest.mark.skipif(SEVERAL < 2, reason="one core")
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
@@ -166,7 +167,8 @@ def test_calls_from_several_threads():
 
 
 @pytest.mark.parametrize("backend", ["threading", "loky", "multiprocessing"])
-def test_calls_from_joblib_workers(backend):
+def test_calls_from_joblib_workers(backend, monkeypatch):
+    monkeypatch.setattr(runtime, "WORTH_THREADS", WORTH_THREADS)  # as in a new process: chunks depend on it
     X, _ = blobs(n_samples=30_000)
     model = GaussianMixture(8, random_state=0, max_iter=3, tol=1e3)  # large enough for threads in a new process too
     expected = clone(model).fit(X)

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import cholesky, kmeans, passes
+from . import cholesky, kmeans, passes, runtime
 from .cache import cache_folder
 from .full import UNROLLED as UNROLLED_FEATURES
 from .random_resp import random_resp as _random_resp
@@ -127,7 +127,8 @@ def accumulate(
     }[layout]
     size = n_components * (n_features + 1) + int(np.prod(scatter_shape))
     weights, scale = weights_view(sample_weight, n_samples)
-    cut = tiling(n_samples, 4 + n_features + n_components + n_work, dtype.itemsize, 8 * size)
+    operations = n_samples * _operations_a_row(layout, n_components, n_features)
+    cut = tiling(n_samples, 4 + n_features + n_components + n_work, dtype, 8 * size, operations)
     weight_sums, first = np.zeros((cut.n_chunks, n_components)), np.zeros((cut.n_chunks, n_components, n_features))
     scatter, log_likelihood = np.zeros((cut.n_chunks, *scatter_shape)), np.zeros(cut.n_chunks)
     passes.kernel("accumulate", layout, dtype, n_features)(
@@ -136,7 +137,6 @@ def accumulate(
         n_samples,
         cut.rows_a_chunk,
         cut.width,
-        n_work,
         weights,
         read_only(np.empty(0, np.int32) if labels is None else np.ascontiguousarray(labels, np.int32)),
         read_only(np.empty((0, 0), dtype) if resp is None else np.ascontiguousarray(resp, dtype)),
@@ -145,7 +145,8 @@ def accumulate(
         first,
         scatter,
         log_likelihood,
-        operations=n_samples * _operations_a_row(layout, n_components, n_features),
+        scratch=cut.scratch,
+        operations=operations,
     )
     total = scatter.sum(axis=0)
     if layout != "diagonal":
@@ -187,7 +188,8 @@ def score(
     n_samples, (n_components, n_features) = X.shape[0], operands.means.shape
     n_work = passes.LAYOUTS[layout].work_rows(n_components, n_features)
     dtype = rows.flat.dtype
-    cut = tiling(n_samples, 4 + n_features + n_components + n_work, dtype.itemsize)
+    operations = n_samples * _operations_a_row(layout, n_components, n_features) / 2
+    cut = tiling(n_samples, 4 + n_features + n_components + n_work, dtype, operations=operations)
     nothing = np.empty(0, dtype)
     passes.kernel("score", layout, dtype, n_features)(
         cut.n_chunks,
@@ -195,13 +197,13 @@ def score(
         n_samples,
         cut.rows_a_chunk,
         cut.width,
-        n_work,
         *operands,
         nothing if log_prob_norm is None else log_prob_norm,
         nothing if max_log_resp is None else max_log_resp,
         np.empty(0, np.int64) if labels is None else labels,
         np.empty((0, 0), dtype) if resp is None else resp,
-        operations=n_samples * _operations_a_row(layout, n_components, n_features) / 2,
+        scratch=cut.scratch,
+        operations=operations,
     )
 
 
@@ -222,7 +224,9 @@ def factor_covariances(covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     covariances = np.ascontiguousarray(covariances, dtype=np.float64)
     factor, well_defined = np.zeros(covariances.shape), np.zeros(len(covariances), dtype=np.bool_)
     operations = covariances.size * covariances.shape[-1] / 3
-    cholesky.factor_covariances(len(covariances), covariances, factor, well_defined, operations=operations)
+    matrices_a_chunk = 1 if operations > runtime.WORTH_THREADS else max(1, len(covariances))
+    n_chunks = -(-len(covariances) // matrices_a_chunk)
+    cholesky.factor_covariances(n_chunks, matrices_a_chunk, covariances, factor, well_defined, operations=operations)
     return factor, well_defined
 
 
@@ -282,7 +286,9 @@ def seed_step(
         The rows of a tile.
     """
     rows = rows_view(X)
-    cut = tiling(len(X), 4 + X.shape[1] + len(candidates), rows.flat.dtype.itemsize)
+    points = np.concatenate([latest, candidates])
+    operations = 2 * X.size * len(points)
+    cut = tiling(len(X), 4 + X.shape[1] + len(points), rows.flat.dtype, operations=operations)
     rows_a_chunk = -(-cut.rows_a_chunk // cut.width) * cut.width
     potential = np.zeros((-(-len(X) // cut.width), 1 + len(candidates)))
     weights, scale = weights_view(sample_weight, len(X))
@@ -294,11 +300,12 @@ def seed_step(
         cut.width,
         weights,
         origin,
-        candidates,
-        latest,
+        points,
+        len(latest),
         closest,
         potential,
-        operations=2 * X.size * (len(latest) + len(candidates)),
+        scratch=cut.scratch,
+        operations=operations,
     )
     return scale * potential, cut.width
 
@@ -344,7 +351,8 @@ def lloyd_step(
     rows = rows_view(X)
     n_components, n_features = centres.shape
     partial_bytes = 8 * n_components * (n_features + 1)
-    cut = tiling(len(X), 5 + 2 * n_features, rows.flat.dtype.itemsize, partial_bytes)
+    operations = 2 * X.size * n_components
+    cut = tiling(len(X), kmeans.lloyd_scratch_rows(n_features), rows.flat.dtype, partial_bytes, operations)
     weight_sums, first = np.zeros((cut.n_chunks, n_components)), np.zeros((cut.n_chunks, n_components, n_features))
     inertia = np.zeros(cut.n_chunks)
     weights, scale = weights_view(sample_weight, len(X))
@@ -364,6 +372,7 @@ def lloyd_step(
         weight_sums,
         first,
         inertia,
-        operations=2 * X.size * n_components,
+        scratch=cut.scratch,
+        operations=operations,
     )
     return scale * weight_sums.sum(axis=0), scale * first.sum(axis=0), scale * float(inertia.sum())

@@ -55,12 +55,13 @@ def invert_lower(lower, inverse_out):
         row[i] = scale
 
 
-def factor_chunk(c, covariances, factor_out, well_defined_out):
-    """``factor_out[c] = cholesky(covariances[c])^-1`` and whether there is one."""
+def factor_chunk(c, memory, matrices_a_chunk, covariances, factor_out, well_defined_out):
+    """``factor_out[k] = cholesky(covariances[k])^-1`` and whether there is one, for the matrices of chunk c."""
     lower = np.zeros(covariances.shape[1:])
-    well_defined_out[c] = cholesky(covariances[c], lower)
-    if well_defined_out[c]:
-        invert_lower(lower, factor_out[c])
+    for k in range(c * matrices_a_chunk, min((c + 1) * matrices_a_chunk, len(covariances))):
+        well_defined_out[k] = cholesky(covariances[k], lower)
+        if well_defined_out[k]:
+            invert_lower(lower, factor_out[k])
 
 
 factor_covariances = Kernel(factor_chunk)

@@ -10,7 +10,7 @@ from llvmlite import ir
 
 from .distances import VECTORS, each_distance
 from .operation import tile_operation
-from .runtime import Kernel, empty_rows, exact_leaf, reducing_leaf
+from .runtime import Kernel, carve, exact_leaf, reducing_leaf
 from .simd import DOUBLE, I64, Emitter, Matrix
 from .tiles import load_weights, tile_arrays, weighted_sum, whole_vectors
 from .transposition import load_listed, load_tile, store_transposed
@@ -109,31 +109,30 @@ def emit_move_rows(
 
 
 def seed_chunk(
-    c, flat, row_stride, column_stride, n_rows, rows_a_chunk, width, sample_weight, origin, candidates, latest, closest,
-    potential_out,
+    c, memory, flat, row_stride, column_stride, n_rows, rows_a_chunk, width, sample_weight, origin, points, n_latest,
+    closest, potential_out,
 ):  # fmt: skip
     """One step of k-means++: what each candidate would leave of the potential.
 
-    First lowers ``closest``, each row's squared distance to the centres so far, by the latest centre (none if `latest`
-    is empty). ``potential_out[t, 0] = sum_i w_i closest_i`` and, for candidate j, ``potential_out[t, j + 1] = sum_i w_i
-    min(closest_i, |x_i - candidate_j|^2)``, over the rows of tile t; a chunk is whole tiles.
+    The points are the latest centre, if `n_latest` is 1, and then the candidates. First lowers ``closest``, each row's
+    squared distance to the centres so far, by the latest. ``potential_out[t, 0] = sum_i w_i closest_i`` and, for
+    candidate j, ``potential_out[t, j + 1] = sum_i w_i min(closest_i, |x_i - candidate_j|^2)``, over the rows of tile t;
+    a chunk is whole tiles.
     """
-    n_candidates = candidates.shape[0]
-    weight, _, _, _, x, distance, _ = tile_arrays((max(n_candidates, 1), origin.shape[0]), 0, width, flat)
+    weight, _, _, _, x, distance, _ = tile_arrays(memory, points.shape)
     stop = min((c + 1) * rows_a_chunk, n_rows)
     for first in range(c * rows_a_chunk, stop, width):
         rows = min(width, stop - first)
         n = whole_vectors(rows)
         load_tile(flat, row_stride, column_stride, first, rows, n, origin, x, 1)
         load_weights(sample_weight, first, rows, n, weight)
-        so_far = closest[first : first + rows]
-        if latest.shape[0] > 0:
-            emit_distances_tile(x, n, latest, distance)
+        emit_distances_tile(x, n, points, distance)
+        so_far, potential = closest[first : first + rows], potential_out[first // width]
+        if n_latest > 0:
             lower(distance[0], rows, so_far)
-        potential_out[first // width, 0] = weighted_minimum(so_far, so_far, rows, weight)
-        emit_distances_tile(x, n, candidates, distance)
-        for j in range(n_candidates):
-            potential_out[first // width, j + 1] = weighted_minimum(distance[j], so_far, rows, weight)
+        potential[0] = weighted_minimum(so_far, so_far, rows, weight)
+        for j in range(n_latest, points.shape[0]):
+            potential[j - n_latest + 1] = weighted_minimum(distance[j], so_far, rows, weight)
 
 
 @exact_leaf
@@ -152,9 +151,14 @@ def weighted_minimum(a, b, n, weight):
     return total
 
 
+def lloyd_scratch_rows(n_features):
+    """Rows of scratch for `lloyd_chunk`: a tile, its rows as rows, and the numbers of those that are looked at."""
+    return 5 + 2 * n_features + BLOCK + 2
+
+
 def lloyd_chunk(
-    c, flat, row_stride, column_stride, n_rows, rows_a_chunk, width, sample_weight, origin, centres, lost, labels, gap,
-    distances_out, weight_sums_out, first_out, inertia_out,
+    c, memory, flat, row_stride, column_stride, n_rows, rows_a_chunk, width, sample_weight, origin, centres, lost,
+    labels, gap, distances_out, weight_sums_out, first_out, inertia_out,
 ):  # fmt: skip
     """Bring the labels of chunk c up to date with centres that have moved, looking only at rows that may have changed.
 
@@ -163,12 +167,12 @@ def lloyd_chunk(
     computed: sums of those that changed move from one centre to the other, in ``weight_sums_out`` and ``first_out``,
     and ``inertia_out`` is the sum of squared distances of all that were looked at.
     """
-    weight, nearest, label, room, x, _, work = tile_arrays((0, origin.shape[0]), 1, width, flat)
-    previous = work[0]
-    # Rows as rows again: those in memory are not centred, and may not be in C order.
-    by_row = empty_rows(width, origin.shape[0], flat)
-    block = BLOCK * width
-    numbers = empty_rows(1, block + 2 * width, labels)[0]
+    n_features, block = origin.shape[0], BLOCK * width
+    weight, nearest, label, room, x, _, rest = tile_arrays(memory, (0, n_features))
+    previous = rest[0]
+    # Rows as rows again: those in X are not centred, and may not be in C order.
+    by_row = carve(rest, 1, width, n_features, flat)
+    numbers = carve(rest, 1 + n_features, 1, block + 2 * width, labels)[0]
     stop = min((c + 1) * rows_a_chunk, n_rows)
     for first in range(c * rows_a_chunk, stop, block):
         n_open = list_open(first, min(first + block, stop), lost, labels, gap, numbers)

@@ -68,14 +68,14 @@ def expect(n, means, factor, log_coef, flat, ahead, row_stride, x, log_prob, wor
 
 
 def accumulate_chunk(
-    c, flat, row_stride, column_stride, n_rows, rows_a_chunk, width, n_work, sample_weight, labels, resp, origin, means,
+    c, memory, flat, row_stride, column_stride, n_rows, rows_a_chunk, width, sample_weight, labels, resp, origin, means,
     factor, log_coef, weight_sums_out, first_out, scatter_out, log_likelihood_out,
 ):  # fmt: skip
     """Sufficient statistics of the rows of chunk c, into row c of the outputs. (A template.)
 
     Responsibilities are those given by `labels` or `resp`, or, if both are empty, those of the E-step.
     """
-    weight, top, _, penalty, x, r, work = tile_arrays(means.shape, n_work, width, flat)
+    weight, top, _, penalty, x, r, work = tile_arrays(memory, means.shape)
     stop = min((c + 1) * rows_a_chunk, n_rows)
     for first in range(c * rows_a_chunk, stop, width):
         rows = min(width, stop - first)
@@ -102,14 +102,14 @@ def accumulate_chunk(
 
 
 def score_chunk(
-    c, flat, row_stride, column_stride, n_rows, rows_a_chunk, width, n_work, origin, means, factor, log_coef,
+    c, memory, flat, row_stride, column_stride, n_rows, rows_a_chunk, width, origin, means, factor, log_coef,
     log_prob_norm_out, max_log_resp_out, labels_out, resp_out,
 ):  # fmt: skip
     """Log-density, log of the highest responsibility, label and responsibilities of the rows of chunk c. (A template.)
 
     An empty output is left alone.
     """
-    _, top, norm, penalty, x, r, work = tile_arrays(means.shape, n_work, width, flat)
+    _, top, norm, penalty, x, r, work = tile_arrays(memory, means.shape)
     only_labels = log_prob_norm_out.shape[0] + max_log_resp_out.shape[0] + resp_out.shape[0] == 0
     stop = min((c + 1) * rows_a_chunk, n_rows)
     for first in range(c * rows_a_chunk, stop, width):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from . import runtime
+from .runtime import CACHE_LINE, Scratch
 from .simd import COLUMN_MULTIPLE
 
 
@@ -80,14 +83,17 @@ def shift_origin(points: np.ndarray, dtype: DTypeLike) -> np.ndarray:
 
 
 class Tiling(NamedTuple):
-    """How rows are cut: `n_chunks` chunks of `rows_a_chunk` rows, each in tiles of `width` rows."""
+    """How rows are cut: `n_chunks` chunks of `rows_a_chunk` rows, in tiles of `width` rows; and a tile's scratch."""
 
     n_chunks: int
     rows_a_chunk: int
     width: int
+    scratch: Scratch
 
 
-def tiling(n_samples: int, scratch_rows: int, itemsize: int, partial_bytes: int = 0) -> Tiling:
+def tiling(
+    n_samples: int, scratch_rows: int, dtype: np.dtype, partial_bytes: int = 0, operations: float = math.inf
+) -> Tiling:
     """Cut rows into chunks and tiles, by the shape of the problem alone: threads have no say in it.
 
     Parameters
@@ -95,19 +101,26 @@ def tiling(n_samples: int, scratch_rows: int, itemsize: int, partial_bytes: int 
     n_samples : int
     scratch_rows : int
         Numbers of scratch for each row of a tile.
-    itemsize : int
-        Bytes of one such number.
+    dtype : float64 or float32
+        That of these numbers.
     partial_bytes : int
         Size of the sums of one chunk.
+    operations : float
+        About how many multiply-adds there are to do. If they are not worth a second thread, one chunk is enough.
     """
-    fitting = TILE_BYTES // (scratch_rows * itemsize) // COLUMN_MULTIPLE * COLUMN_MULTIPLE
+    fitting = TILE_BYTES // (scratch_rows * dtype.itemsize) // COLUMN_MULTIPLE * COLUMN_MULTIPLE
     widest = max(COLUMN_MULTIPLE, min(fitting, MAX_TILE_WIDTH))
     useful = max(MANY_CHUNKS, min(MAX_CHUNKS, n_samples // ROWS_A_CHUNK))
     affordable = max(MIN_CHUNKS, min(useful, PARTIAL_BYTES // max(partial_bytes, 1)))
+    if operations <= runtime.WORTH_THREADS:
+        affordable = 1
     # Equal chunks, and in each equal tiles: a short last one costs as much in overhead as a whole one.
     rows_a_chunk = _round_up(max(-(-n_samples // affordable), min(n_samples, MIN_ROWS_A_CHUNK)))
     tiles = -(-rows_a_chunk // widest)
-    return Tiling(-(-n_samples // rows_a_chunk), rows_a_chunk, _round_up(-(-rows_a_chunk // tiles)))
+    width = _round_up(-(-rows_a_chunk // tiles))
+    # A cache line more than the width: rows of a power of two would compete for the same lines of L1.
+    scratch = Scratch(scratch_rows, width + CACHE_LINE // dtype.itemsize, dtype)
+    return Tiling(-(-n_samples // rows_a_chunk), rows_a_chunk, width, scratch)
 
 
 def _round_up(n: int) -> int:

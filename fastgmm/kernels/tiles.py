@@ -11,18 +11,16 @@ from __future__ import annotations
 import numpy as np
 
 from .numerics import mix64, uniform
-from .runtime import CACHE_LINE, empty_rows, exact_leaf, reducing_leaf
+from .runtime import exact_leaf, reducing_leaf
 from .simd import COLUMN_MULTIPLE
 
 RESCALE = np.float32(2.0**-32)
 
 
 @exact_leaf
-def tile_arrays(shape, n_work, width, like):
-    """The arrays of a tile: four rows of numbers for each column, the rows' features, responsibilities, and work."""
+def tile_arrays(memory, shape):
+    """The arrays of a tile: four rows of one number a column, the features, the responsibilities, and the rest."""
     n_components, n_features = shape
-    # A cache line more than the width: rows of a power of two would compete for the same lines of L1.
-    memory = empty_rows(4 + n_features + n_components + n_work, width + CACHE_LINE // like.itemsize, like)
     x, rest = memory[4 : 4 + n_features], memory[4 + n_features :]
     return memory[0], memory[1], memory[2], memory[3], x, rest[:n_components], rest[n_components:]
 
