@@ -62,7 +62,9 @@ def make_start(X: np.ndarray, n_components: int, covariance_type: str) -> dict[s
 
 
 def make_estimator(library: str, n_components: int, covariance_type: str, start: dict, n_iter: int, **options):
-    """An estimator that runs exactly so many iterations from the start."""
+    """An estimator that runs exactly so many iterations of plain EM from the start."""
+    if library == "fastgmm":
+        options.setdefault("acceleration", None)
     return LIBRARIES[library](n_components, covariance_type=covariance_type, max_iter=n_iter, tol=0, **start, **options)
 
 

@@ -21,6 +21,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from . import engine
+from .acceleration import ACCELERATIONS
 from .parameters import MixtureParameters
 
 ILL_DEFINED = (
@@ -33,6 +34,8 @@ NOT_CONVERGED = (
     "Best performing initialization did not converge. Try different init parameters, or increase max_iter, tol, or "
     "check for degenerate data."
 )
+
+INTERRUPTED = "The fit was interrupted; the estimator has the parameters so far, after"
 
 
 class DegenerateComponentWarning(UserWarning):
@@ -58,6 +61,9 @@ class BaseMixture(DensityMixin, BaseEstimator):
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Integral, None],
+        "acceleration": [StrOptions(set(ACCELERATIONS)), None],
+        "limit_tol": [Interval(Real, 0.0, None, closed="neither"), None],
+        "callback": [callable, None],
     }
 
     # Constructor parameters that are used here, and fitted attributes that hold the parameters, in the rows' dtype.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import Any, ClassVar
 
@@ -13,9 +14,11 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import validate_data
 
 from . import em, engine
+from .acceleration import ACCELERATIONS, Accelerator
 from .base import (
     FLOAT32_HINT,
     ILL_DEFINED,
+    INTERRUPTED,
     BaseMixture,
     ConvergenceWarning,
     DegenerateComponentWarning,
@@ -26,7 +29,7 @@ from .initialization import initial_parameters
 from .kernels import resolve_n_jobs, thread_limit
 from .parameters import MixtureParameters
 from .sources import ArraySource
-from .validation import check_covariances, check_precisions, check_resp, check_shape, check_weights
+from .validation import check_covariances, check_given, check_weights
 
 
 class GaussianMixture(BaseMixture):
@@ -74,6 +77,17 @@ class GaussianMixture(BaseMixture):
     resp_init : array-like of shape (n_samples,) or (n_samples, n_components), default=None
         Beyond scikit-learn. Labels (integers; negative ones belong to no component) or responsibilities of the rows to
         start from, in place of `init_params`.
+    acceleration : {"squarem"} or None, default="squarem"
+        Beyond scikit-learn. "squarem": from when EM steps raise the mean log-likelihood by less than 1e-3 nats per row,
+        which is the default `tol`, go on from where every two of them lead, if the likelihood is no lower there. Fixed
+        points are those of EM, and the same likelihood takes fewer passes. None is plain EM, step for step
+        scikit-learn's.
+    limit_tol : float, default=None
+        Beyond scikit-learn. A small rise is not a small distance: to have converged, the limit of the mean
+        log-likelihood must also be so near, in nats per row, by the estimate that is `remaining_`.
+    callback : callable, default=None
+        Beyond scikit-learn. Called after every pass as ``callback(n_iter, lower_bound, parameters)``, `parameters` with
+        arrays `weights`, `means` and `covariances`; if it returns something true, the fit ends there.
 
     Attributes
     ----------
@@ -90,11 +104,14 @@ class GaussianMixture(BaseMixture):
         Whether the last iteration of the best fit raised the likelihood by less than `tol`. A fit whose likelihood
         fell, or became NaN, has not converged.
     n_iter_ : int
-        EM iterations of the best fit, which are its passes over the rows.
+        Passes over the rows of the best fit: its EM iterations, with `acceleration` also passes that led nowhere.
     lower_bound_ : float
         Mean log-likelihood of the rows at the best fit's last E-step, in nats.
     lower_bounds_ : list of float
         The same for each of its iterations.
+    remaining_ : float
+        About how much higher the limit of `lower_bounds_` is, in nats per row, if the rises of the last two EM steps go
+        on to shrink as they did (Aitken's estimate); infinite if they do not, or there were no two.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Only if the rows had feature names that are all strings.
@@ -152,6 +169,9 @@ class GaussianMixture(BaseMixture):
         verbose_interval=10,
         n_jobs=None,
         resp_init=None,
+        acceleration="squarem",
+        limit_tol=None,
+        callback=None,
     ):
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -169,6 +189,9 @@ class GaussianMixture(BaseMixture):
         self.verbose_interval = verbose_interval
         self.n_jobs = n_jobs
         self.resp_init = resp_init
+        self.acceleration = acceleration
+        self.limit_tol = limit_tol
+        self.callback = callback
 
     @classmethod
     def from_parameters(
@@ -236,20 +259,26 @@ class GaussianMixture(BaseMixture):
         Returns
         -------
         self
-            If the fit fails, the estimator stays as it was.
+            If the fit fails, the estimator stays as it was. If it is interrupted (Ctrl-C), it keeps the best parameters
+            so far, with ``converged_ = False``, and the KeyboardInterrupt goes on.
         """
         with self._unchanged_on_error():
-            self._fit(X, sample_weight)
+            _, interrupted = self._fit(X, sample_weight)
+        if interrupted:
+            raise KeyboardInterrupt(f"{INTERRUPTED} {self.n_iter_} passes")
         return self
 
     def fit_predict(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int64]:
         """Fit, and predict the most probable component of each row. Parameters as for `fit`, result as of `predict`."""
         with self._unchanged_on_error():
-            X = self._fit(X, sample_weight)
-            return engine.predict(self._parameters(), X, n_jobs=self.n_jobs)
+            X, interrupted = self._fit(X, sample_weight)
+            labels = np.empty(0, np.int64) if interrupted else engine.predict(self._parameters(), X, n_jobs=self.n_jobs)
+        if interrupted:
+            raise KeyboardInterrupt(f"{INTERRUPTED} {self.n_iter_} passes")
+        return labels
 
-    def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> NDArray:
-        """Fit and set the fitted attributes; returns the validated rows."""
+    def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> tuple[NDArray, bool]:
+        """Fit and set the fitted attributes; returns the validated rows, and whether the fit was interrupted."""
         if not get_config()["skip_parameter_validation"]:
             self._validate_params()
         resolve_n_jobs(self.n_jobs)
@@ -258,7 +287,7 @@ class GaussianMixture(BaseMixture):
         # The kernels read either order in place; anything else would be copied at every pass.
         source = ArraySource(X if X.flags.f_contiguous else np.ascontiguousarray(X), weights)
         self._check_enough_rows(source)
-        given = self._check_given(X)
+        given = check_given(self, *X.shape)
         warm = self._check_warm_start(X)
         with thread_limit(self.n_jobs):
             try:
@@ -267,10 +296,10 @@ class GaussianMixture(BaseMixture):
                 hint = FLOAT32_HINT if X.dtype == np.float32 else ""
                 raise ValueError(f"{ILL_DEFINED}{hint} Here {error.describe()}.") from None
         self._set_fitted(result.parameters, result, X.dtype)
-        if not result.converged and self.max_iter > 0:
+        if not (result.converged or result.stopped or result.interrupted) and self.max_iter > 0:
             self._warn_not_converged(result.last_change)
         self._warn_degenerate(result.parameters)
-        return X
+        return X, result.interrupted
 
     def _best_run(self, source: ArraySource, given: dict[str, Any], warm: MixtureParameters | None) -> em.EMResult:
         """Run EM from each start and return the best result."""
@@ -302,14 +331,34 @@ class GaussianMixture(BaseMixture):
                 max_iter=self.max_iter,
                 reg_covar=self.reg_covar,
                 lower_bound=lower_bound,
-                on_iteration=progress.iteration,
+                limit_tol=np.inf if self.limit_tol is None else self.limit_tol,
+                accelerator=None
+                if self.acceleration is None
+                else ACCELERATIONS[self.acceleration](source.total_weight, self.reg_covar),
+                on_iteration=functools.partial(self._watch, progress),
             )
             if self.max_iter > 0:
                 progress.end(result.lower_bound, result.converged)
             if best is None or not result.lower_bound <= best.lower_bound:
                 best = result
+            elif result.interrupted:
+                best.interrupted, best.converged = True, False
+            if result.interrupted or result.stopped:
+                break
         assert best is not None
         return best
+
+    def _accelerator(self, source: ArraySource) -> Accelerator | None:
+        return (
+            None if self.acceleration is None else ACCELERATIONS[self.acceleration](source.total_weight, self.reg_covar)
+        )
+
+    def _watch(self, progress: Progress, result: em.EMResult) -> bool:
+        """What happens after every pass: a line is printed, perhaps, and the callback called; whether to stop."""
+        progress.iteration(result.n_iter, result.last_change)
+        if self.callback is None:
+            return False
+        return bool(self.callback(result.n_iter, result.lower_bound, result.parameters))
 
     def _set_fitted(self, parameters: MixtureParameters, result: em.EMResult, dtype: np.dtype) -> None:
         with np.errstate(over="ignore"):  # a precision may be beyond float32
@@ -322,6 +371,7 @@ class GaussianMixture(BaseMixture):
         self.n_iter_ = result.n_iter
         self.lower_bound_ = result.lower_bound
         self.lower_bounds_ = result.lower_bounds
+        self.remaining_ = result.remaining
 
     def _check_enough_rows(self, source: ArraySource) -> None:
         """As many rows as components, counting a row of weight 3 as three and one of weight 0 not at all."""
@@ -333,23 +383,6 @@ class GaussianMixture(BaseMixture):
                 f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
                 f"n_samples = {n_samples:.0f}"
             )
-
-    def _check_given(self, X: NDArray) -> dict[str, Any]:
-        """What the user gives of the start, validated, in float64."""
-        shape = (self.n_components, X.shape[1])
-        given: dict[str, Any] = {}
-        if self.weights_init is not None:
-            given["weights"] = check_weights(self.weights_init, self.n_components).astype(np.float64)
-        if self.means_init is not None:
-            means = check_array(self.means_init, dtype=[np.float64, np.float32], ensure_2d=False)
-            check_shape(means, shape, "means")
-            given["means"] = means.astype(np.float64)
-        if self.precisions_init is not None:
-            precisions = check_precisions(self.precisions_init, self.covariance_type, *shape)
-            given["precisions"] = precisions.astype(np.float64)
-        if self.resp_init is not None:
-            given["resp"] = check_resp(self.resp_init, len(X), self.n_components)
-        return given
 
     def _check_warm_start(self, X: NDArray) -> MixtureParameters | None:
         """The parameters to start from, if there are any and they fit."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
@@ -81,3 +83,21 @@ def check_resp(resp: ArrayLike, n_samples: int, n_components: int) -> NDArray:
             f"The rows of the parameter 'resp_init' should sum to 1, but row {worst} sums to {sums[worst]:.5f}"
         )
     return resp
+
+
+def check_given(estimator: Any, n_samples: int, n_features: int) -> dict[str, Any]:
+    """What an estimator's parameters give of the start, validated, in float64."""
+    shape = (estimator.n_components, n_features)
+    given: dict[str, Any] = {}
+    if estimator.weights_init is not None:
+        given["weights"] = check_weights(estimator.weights_init, estimator.n_components).astype(np.float64)
+    if estimator.means_init is not None:
+        means = check_array(estimator.means_init, dtype=[np.float64, np.float32], ensure_2d=False)
+        check_shape(means, shape, "means")
+        given["means"] = means.astype(np.float64)
+    if estimator.precisions_init is not None:
+        precisions = check_precisions(estimator.precisions_init, estimator.covariance_type, *shape)
+        given["precisions"] = precisions.astype(np.float64)
+    if estimator.resp_init is not None:
+        given["resp"] = check_resp(estimator.resp_init, n_samples, estimator.n_components)
+    return given

@@ -26,11 +26,13 @@ ALLOWED = {
     "initialization": {
         "covariance", "engine", "kernels", "kmeans", "parameters", "random_stream", "sources", "statistics",
     },
-    "em": {"engine", "parameters", "sources", "statistics"},
+    "acceleration": {"covariance", "parameters"},
+    "em": {"acceleration", "engine", "parameters", "sources", "statistics"},
     "validation": {"covariance"},
-    "base": {"engine", "parameters"},
+    "base": {"acceleration", "engine", "parameters"},
     "gaussian_mixture": {
-        "base", "covariance", "em", "engine", "initialization", "kernels", "parameters", "sources", "validation",
+        "acceleration", "base", "covariance", "em", "engine", "initialization", "kernels", "parameters", "sources",
+        "validation",
     },
     "__init__": {"base", "engine", "fork_guard", "gaussian_mixture"},
     "demo": {"__init__", "gaussian_mixture"},

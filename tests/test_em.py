@@ -122,9 +122,11 @@ def test_tied_components_far_apart_keep_their_digits(dtype, digits, distance):
 def test_on_iteration_is_told_of_every_iteration():
     X, _ = blobs()
     seen = []
-    result = run(
-        X, random_parameters("diag", 3, 3), max_iter=5, on_iteration=lambda n, change: seen.append((n, change))
-    )
+
+    def watch(result):
+        seen.append((result.n_iter, result.last_change))
+
+    result = run(X, random_parameters("diag", 3, 3), max_iter=5, on_iteration=watch)
     assert [n for n, _ in seen] == [1, 2, 3, 4, 5]
     assert seen[0][1] == np.inf
     np.testing.assert_allclose([change for _, change in seen[1:]], np.diff(result.lower_bounds))

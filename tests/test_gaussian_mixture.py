@@ -47,7 +47,7 @@ def sorted_set(text):
 def test_signature_is_scikit_learns_with_more_at_the_end():
     ours, theirs = GaussianMixture().get_params(), sklearn.mixture.GaussianMixture().get_params()
     assert {name: ours[name] for name in theirs} == theirs
-    assert set(ours) - set(theirs) == {"n_jobs", "resp_init"}
+    assert set(ours) - set(theirs) == {"n_jobs", "resp_init", "acceleration", "limit_tol", "callback"}
     assert GaussianMixture(3).n_components == 3
     with pytest.raises(TypeError):
         GaussianMixture(3, "full")

@@ -89,6 +89,26 @@ class Form(abc.ABC):
     def full(self, covariances: Array, n_components: int, n_features: int) -> Array:
         """The covariances as matrices, (K, D, D)."""
 
+    @abc.abstractmethod
+    def frame(self, weights: Array, means: Array, covariances: Array) -> Array:
+        """The scale of the mixture as a whole: standard deviations (D,), or a root of its covariance (D, D)."""
+
+    @abc.abstractmethod
+    def coordinates(self, means: Array, covariances: Array, frame: Array) -> tuple[Array, Array]:
+        """Means, and covariances as any numbers whatever, both relative to a frame; see `from_coordinates`.
+
+        Variances are logarithms, matrices lower Cholesky factors with the logarithms of their diagonals.
+
+        Returns
+        -------
+        means : (K, D)
+        shapes : as the covariances; (1, D, D) for "tied"
+        """
+
+    @abc.abstractmethod
+    def from_coordinates(self, means: Array, shapes: Array, frame: Array) -> tuple[Array, Array]:
+        """The means and covariances of some coordinates: the inverse of `coordinates`."""
+
     def sample(self, rng: np.random.RandomState, means: Array, covariances: Array, counts: NDArray) -> Array:
         """Rows drawn from the components, `counts` of each, component after component: (counts.sum(), D)."""
         full = self.full(covariances, *means.shape)
@@ -124,6 +144,16 @@ class _Scales(Form):
 
     def precision_problem(self, precisions: Array) -> str | None:
         return None if np.all(precisions > 0) else "positive"
+
+    def frame(self, weights: Array, means: Array, covariances: Array) -> Array:
+        between = weights @ (means - weights @ means) ** 2
+        return np.sqrt(weights @ covariances.reshape(len(weights), -1) + between)
+
+    def coordinates(self, means: Array, covariances: Array, frame: Array) -> tuple[Array, Array]:
+        return means / frame, np.log(covariances)
+
+    def from_coordinates(self, means: Array, shapes: Array, frame: Array) -> tuple[Array, Array]:
+        return means * frame, np.exp(shapes)
 
     def sample(self, rng: np.random.RandomState, means: Array, covariances: Array, counts: NDArray) -> Array:
         draws = (rng.standard_normal(size=(n, means.shape[1])) for n in counts)
@@ -202,6 +232,29 @@ class _Matrices(Form):
     def log_det(self, precisions_cholesky: Array, n_features: int) -> Array:
         return np.log(np.diagonal(precisions_cholesky, axis1=-2, axis2=-1)).sum(axis=-1)
 
+    def frame(self, weights: Array, means: Array, covariances: Array) -> Array:
+        centred = means - weights @ means
+        within = covariances if covariances.ndim == 2 else np.tensordot(weights, covariances, axes=1)
+        total = within + (weights[:, np.newaxis] * centred).T @ centred
+        return np.linalg.cholesky(total).astype(np.float64, copy=False)
+
+    def coordinates(self, means: Array, covariances: Array, frame: Array) -> tuple[Array, Array]:
+        inverse = np.linalg.inv(frame)
+        shapes = np.linalg.cholesky(inverse @ covariances.reshape(-1, *frame.shape) @ inverse.T)
+        diagonal = np.arange(len(frame))
+        shapes[:, diagonal, diagonal] = np.log(shapes[:, diagonal, diagonal])
+        return means @ inverse.T, shapes
+
+    def from_coordinates(self, means: Array, shapes: Array, frame: Array) -> tuple[Array, Array]:
+        root, diagonal = np.tril(shapes), np.arange(len(frame))
+        root[:, diagonal, diagonal] = np.exp(root[:, diagonal, diagonal])
+        root = frame @ root
+        stacked: Array = root @ root.swapaxes(1, 2)
+        return means @ frame.T, self._stored(stacked)
+
+    def _stored(self, stacked: Array) -> Array:
+        return stacked
+
 
 class Full(_Matrices):
     """One matrix a component: (K, D, D)."""
@@ -233,3 +286,6 @@ class Tied(_Matrices):
 
     def full(self, covariances: Array, n_components: int, n_features: int) -> Array:
         return np.broadcast_to(covariances, (n_components, n_features, n_features))
+
+    def _stored(self, stacked: Array) -> Array:
+        return stacked[0]

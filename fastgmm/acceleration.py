@@ -1,0 +1,151 @@
+"""Acceleration of EM: from two EM steps to where they lead.
+
+An accelerator proposes points between EM steps and says nothing about whether they are good: the EM loop (see `em`)
+goes on from a proposal only if the likelihood there is no lower, so that fixed points and monotony are those of EM.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .covariance import IllDefinedCovarianceError, get_model
+from .parameters import MixtureParameters
+
+Array = NDArray[np.float64]
+# `reg_covar` relative to a variance from which on a component is left alone.
+LARGE = 0.01
+# A rise of an EM step, in nats per row, that is small: scikit-learn's default tolerance.
+BEGIN = 1e-3
+
+
+class Accelerator(Protocol):
+    """What the EM loop wants of an acceleration."""
+
+    def propose(self, point: MixtureParameters, updated: MixtureParameters, rise: float) -> MixtureParameters | None:
+        """Where to go instead of `updated`, to which an EM step from `point` leads; None: nowhere else.
+
+        `rise` is by how much the EM step to `point` raised the mean log-likelihood, in nats per row.
+        """
+
+    def judge(self, accepted: bool) -> None:
+        """Whether the likelihood was high enough at the last proposal."""
+
+
+class Squarem:
+    """Squared extrapolation, scheme S3 (Varadhan & Roland, 2008, Scandinavian Journal of Statistics 35).
+
+    Of two EM steps ``x0 -> x1 -> x2`` with ``r = x1 - x0`` and ``v = (x2 - x1) - r`` it proposes
+    ``x0 + 2 a r + a^2 v``, ``a = |r| / |v|``, at least 1, which is x2, and at most a cap that grows fourfold when it
+    was reached with success and shrinks fourfold when without. A proposal and the EM step from it, two more EM steps:
+    three passes over the rows a cycle.
+
+    It begins when EM steps have become small, `BEGIN`. Before that it may lead to another maximum than EM: of 12 fits
+    of image patches (4 types, K=24) that were extrapolated from the first step on 5 ended 0.0006 to 0.015 nats per row
+    lower than plain EM, of those from `BEGIN` on none. To the same likelihood they took 1.3 to 2.5 times fewer passes,
+    fits of overlapping mixtures 3.5 to 4.
+
+    The coordinates x are logarithms of weights, means, and Cholesky factors of covariances with logarithms on their
+    diagonals, all relative to the overall covariance of the start: any x is a mixture, and units do not matter.
+    Components with too few rows to have a direction are left where EM takes them.
+
+    Parameters
+    ----------
+    total_weight : float
+        The number of rows.
+    reg_covar : float
+        What is added to every variance: where that is much of it, an EM step does not raise the likelihood for certain.
+    """
+
+    GROWTH = 4.0
+
+    def __init__(self, total_weight: float, reg_covar: float):
+        self.total_weight, self.reg_covar = total_weight, reg_covar
+        self.begun, self.cap, self.reached = False, self.GROWTH, False
+        self.first: MixtureParameters | None = None
+        self.frame: Array | None = None
+
+    def propose(self, point: MixtureParameters, updated: MixtureParameters, rise: float) -> MixtureParameters | None:
+        self.begun |= rise < BEGIN
+        if not self.begun:
+            return None
+        if self.first is None:
+            self.first = point
+            return None
+        first, self.first = self.first, None
+        with np.errstate(all="ignore"):
+            try:
+                return self._extrapolate(first, point, updated)
+            except (np.linalg.LinAlgError, IllDefinedCovarianceError):
+                return None  # so near to the edge that rounding matters
+
+    def judge(self, accepted: bool) -> None:
+        if self.reached:
+            self.cap = self.cap * self.GROWTH if accepted else max(self.cap / self.GROWTH, 1.0)
+        elif not accepted:
+            self.cap = max(self.cap / self.GROWTH, 1.0)
+
+    def _extrapolate(
+        self, first: MixtureParameters, second: MixtureParameters, third: MixtureParameters
+    ) -> MixtureParameters | None:
+        form = third.model.form
+        if self.frame is None:
+            self.frame = form.frame(first.weights, first.means, first.covariances)
+        x0, x1, x2 = (self._coordinates(p) for p in (first, second, third))
+        settled = self._settled(third)
+        if not settled.any():
+            return None
+        r = [b - a for a, b in zip(x0, x1, strict=True)]
+        v = [(c - b) - d for b, c, d in zip(x1, x2, r, strict=True)]
+        length, bend = (
+            math.sqrt(sum(float((part**2).sum(where=of_rows(settled, part))) for part in parts)) for parts in (r, v)
+        )
+        step = length / bend if bend > 0 else 1.0
+        self.reached = step >= self.cap
+        step = min(step, self.cap)
+        if not step > 1:
+            self.cap = max(self.cap, self.GROWTH)  # for the next time
+            return None
+        return self._parameters(
+            [
+                np.where(of_rows(settled, a), a + 2 * step * b + step**2 * c, d)
+                for a, b, c, d in zip(x0, r, v, x2, strict=True)
+            ],
+            third.covariance_type,
+        )
+
+    def _settled(self, parameters: MixtureParameters) -> NDArray[np.bool_]:
+        """Which components have rows enough for a direction, and variances well above `reg_covar`; (K,)."""
+        n_components, n_features = parameters.means.shape
+        factor = parameters.model.form.factor(parameters.precisions_cholesky, n_components, n_features)
+        precision = (factor**2).sum(axis=(1, 2))  # its trace, or for "spherical" a single one
+        return (parameters.weights * self.total_weight >= 2 * (n_features + 1)) & (precision * self.reg_covar < LARGE)
+
+    def _coordinates(self, parameters: MixtureParameters) -> list[Array]:
+        assert self.frame is not None
+        shapes = parameters.model.form.coordinates(parameters.means, parameters.covariances, self.frame)
+        return [np.log(parameters.weights), *shapes]
+
+    def _parameters(self, coordinates: list[Array], covariance_type: str) -> MixtureParameters | None:
+        assert self.frame is not None
+        log_weights, means, shapes = coordinates
+        form = get_model(covariance_type).form
+        means, covariances = form.from_coordinates(means, shapes, self.frame)
+        weights = np.exp(log_weights - log_weights.max())
+        weights /= weights.sum()
+        if not all(np.isfinite(a).all() for a in (weights, means, covariances)):
+            return None
+        return MixtureParameters(weights, means, covariances, form.precisions_cholesky(covariances), covariance_type)
+
+
+def of_rows(condition: NDArray[np.bool_], array: Array) -> NDArray[np.bool_]:
+    """A condition on components, shaped to choose from coordinates; of those that all share, every one."""
+    if len(array) != len(condition):
+        return np.ones((1,) * array.ndim, bool)
+    return condition.reshape(-1, *(1,) * (array.ndim - 1))
+
+
+ACCELERATIONS = {"squarem": Squarem}

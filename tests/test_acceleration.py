@@ -1,0 +1,271 @@
+"""Acceleration: EM's fixed points in fewer passes, never a lower likelihood; the limit, callbacks and interrupts."""
+
+import numpy as np
+import pytest
+
+from fastgmm import GaussianMixture, em
+from fastgmm.acceleration import BEGIN, LARGE, Squarem
+from fastgmm.covariance import get_model
+from fastgmm.engine import IllDefinedCovarianceError, MixtureParameters
+from fastgmm.initialization import initial_parameters
+from fastgmm.sources import ArraySource
+from helpers import COVARIANCE_TYPES, blobs, random_parameters
+
+
+def overlapping(seed=0, n_samples=2000, n_features=3, n_components=4):
+    """Rows of components so near to each other that EM is slow."""
+    return blobs(seed, n_samples, n_features, n_components, separation=1.0)[0]
+
+
+def run(X, parameters, sample_weight=None, **options):
+    options = {"tol": 1e-7, "max_iter": 3000, "reg_covar": 1e-6, **options}
+    return em.run(ArraySource(X, sample_weight), parameters, **options)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_squarem_reaches_the_likelihood_of_em_in_fewer_passes(covariance_type, weighted):
+    passes = np.zeros(2)
+    for seed in range(4):
+        X = overlapping(seed)
+        weights = np.random.default_rng(seed).integers(0, 4, size=len(X)).astype(float) if weighted else None
+        start, _ = initial_parameters(ArraySource(X, weights), 4, covariance_type=covariance_type, seed=seed)
+        plain = run(X, start, weights)
+        fast = run(X, start, weights, accelerator=Squarem(ArraySource(X, weights).total_weight, 1e-6))
+        assert fast.converged
+        assert np.diff(fast.lower_bounds).min() > -1e-10
+        assert fast.lower_bound > plain.lower_bound - 1e-5
+        passes += plain.n_iter, fast.n_iter
+        # Where it ends is a fixed point: an EM step from there leads nowhere.
+        step = run(X, fast.parameters, weights, tol=0.0, max_iter=2)
+        assert 0 <= step.lower_bounds[1] - fast.lower_bound < 1e-6
+    assert passes[1] < passes[0] / 1.7
+
+
+def test_nothing_is_accelerated_before_the_steps_are_small():
+    """With scikit-learn's tolerance a fit is EM to the last bit, and with a smaller one it begins so."""
+    X = overlapping()
+    start, _ = initial_parameters(ArraySource(X), 4)
+    plain, fast = (run(X, start, tol=BEGIN, accelerator=a) for a in (None, Squarem(len(X), 1e-6)))
+    np.testing.assert_array_equal(plain.parameters.means, fast.parameters.means)
+    assert plain.lower_bounds == fast.lower_bounds
+    further = run(X, start, accelerator=Squarem(len(X), 1e-6))
+    assert further.lower_bounds[: plain.n_iter] == plain.lower_bounds
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_coordinates_are_those_of_the_parameters(covariance_type):
+    parameters = random_parameters(covariance_type, 3, 4)
+    form = get_model(covariance_type).form
+    frame = form.frame(parameters.weights, parameters.means, parameters.covariances)
+    means, shapes = form.coordinates(parameters.means, parameters.covariances, frame)
+    again = form.from_coordinates(means, shapes, frame)
+    np.testing.assert_allclose(again[0], parameters.means, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(again[1], parameters.covariances, rtol=1e-12, atol=1e-13)
+    anything = np.random.default_rng(0).normal(size=shapes.shape) * 3
+    assert get_model(covariance_type).form.precisions_cholesky(form.from_coordinates(means, anything, frame)[1]).size
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_units_do_not_matter(covariance_type):
+    X = overlapping()
+    start, _ = initial_parameters(ArraySource(X), 4, covariance_type=covariance_type, reg_covar=0.0)
+    scale = np.full(3, 1000.0) if covariance_type == "spherical" else np.array([1e-3, 1.0, 1e4])
+    shape = {"spherical": scale[0] ** 2, "diag": scale**2}.get(covariance_type, np.outer(scale, scale))
+    scaled = MixtureParameters.create(start.weights, start.means * scale, start.covariances * shape, covariance_type)
+    a, b = (
+        run(rows, parameters, reg_covar=0.0, tol=1e-6, accelerator=Squarem(len(X), 0.0))
+        for rows, parameters in ((X, start), (X * scale, scaled))
+    )
+    assert abs(a.n_iter - b.n_iter) <= 1  # rounding may move the last step
+    np.testing.assert_allclose(b.lower_bound + np.log(scale).sum(), a.lower_bound, atol=1e-6)
+
+
+class Proposer:
+    """Proposes what it is told to, after every second step, and remembers what was said of it."""
+
+    def __init__(self, make):
+        self.make, self.verdicts, self.calls = make, [], 0
+
+    def propose(self, point, updated, rise):
+        self.calls += 1
+        return self.make(updated) if self.calls % 2 == 0 else None
+
+    def judge(self, accepted):
+        self.verdicts.append(accepted)
+
+
+def far_away(parameters):
+    return MixtureParameters.create(
+        parameters.weights, parameters.means + 5, parameters.covariances, parameters.covariance_type
+    )
+
+
+def not_a_number(parameters):
+    covariances = np.full_like(parameters.covariances, np.nan)
+    return MixtureParameters(parameters.weights, parameters.means, covariances, covariances, parameters.covariance_type)
+
+
+@pytest.mark.parametrize("make", [far_away, not_a_number])
+def test_a_bad_proposal_costs_a_pass_and_nothing_else(make):
+    X = overlapping()
+    start, _ = initial_parameters(ArraySource(X), 4)
+    plain = run(X, start, tol=1e-4)
+    proposer = Proposer(make)
+    misled = run(X, start, tol=1e-4, accelerator=proposer)
+    assert proposer.verdicts
+    assert not any(proposer.verdicts)
+    assert misled.n_iter == plain.n_iter + len(proposer.verdicts)
+    np.testing.assert_array_equal(misled.parameters.means, plain.parameters.means)
+    assert np.diff(misled.lower_bounds).min() >= 0
+    assert misled.last_change == plain.last_change
+
+
+def test_a_proposal_from_which_no_step_leads_on_is_refused(monkeypatch):
+    X = overlapping()
+    start, _ = initial_parameters(ArraySource(X), 4)
+    plain, proposer = run(X, start, tol=1e-4), Proposer(lambda parameters: parameters)
+    maximise = em.maximise
+
+    def collapse(statistics, *arguments, **options):
+        if proposer.calls % 2 == 0 and proposer.calls > 0 and len(proposer.verdicts) < proposer.calls // 2:
+            raise IllDefinedCovarianceError([1])
+        return maximise(statistics, *arguments, **options)
+
+    monkeypatch.setattr(em, "maximise", collapse)
+    misled = run(X, start, tol=1e-4, accelerator=proposer)
+    assert proposer.verdicts
+    assert not any(proposer.verdicts)
+    np.testing.assert_array_equal(misled.parameters.means, plain.parameters.means)
+
+
+def test_small_and_regularised_components_go_where_em_takes_them():
+    X = overlapping()
+    points = [initial_parameters(ArraySource(X), 4, covariance_type="diag")[0]]
+    for _ in range(2):
+        points.append(run(X, points[-1], tol=0.0, max_iter=1).parameters)
+    # Half of the components have too few rows, then variances too near to what is added to them.
+    few = 2 * (3 + 1) / np.median(points[2].weights)
+    large = LARGE / np.median((points[2].precisions_cholesky ** 2).sum(axis=1))
+    for total_weight, reg_covar in ((few, 0.0), (2000.0, large)):
+        squarem = Squarem(total_weight, reg_covar)
+        squarem.cap = 100.0
+        assert squarem.propose(points[0], points[1], 0.0) is None
+        proposal = squarem.propose(points[1], points[2], 0.0)
+        assert (proposal.means != points[2].means).any(axis=1).sum() == 2
+        assert (proposal.covariances != points[2].covariances).any(axis=1).sum() >= 2
+        np.testing.assert_allclose(proposal.weights.sum(), 1)
+
+
+def test_the_cap_grows_with_success_and_comes_back_after_failure():
+    squarem = Squarem(1000.0, 0.0)
+    squarem.reached = True
+    squarem.judge(True)
+    assert squarem.cap == 16
+    for _ in range(5):
+        squarem.judge(False)
+    assert squarem.cap == 1
+    X = overlapping()
+    points = [initial_parameters(ArraySource(X), 4)[0]]
+    for _ in range(2):
+        points.append(run(X, points[-1], tol=0.0, max_iter=1).parameters)
+    assert squarem.propose(points[0], points[1], 0.0) is None
+    assert squarem.propose(points[1], points[2], 0.0) is None  # a cap of 1 is no extrapolation
+    assert squarem.cap == 4
+
+
+def test_the_limit_of_a_geometric_series_is_known():
+    parameters = random_parameters("full", 2, 2)
+    result = em.EMResult(parameters)
+    for i in range(8):
+        result.record(parameters, -1 - 0.5**i, step=True)
+    np.testing.assert_allclose(result.lower_bound + result.remaining, -1)
+    result.record(parameters, -1 - 0.5**7 + 0.4 * 0.5**7, step=True)  # once faster: the slower ones are believed
+    np.testing.assert_allclose(result.remaining, 0.4 * 0.5**7)
+    assert em.remaining_rise(1.0, 1.0) == np.inf  # rises that do not shrink
+    assert em.remaining_rise(0.0, 0.5) == 0
+    assert em.remaining_rise(-0.1, 0.5) == np.inf
+    short = em.EMResult(parameters)
+    for bound in (-3.0, -2.0):
+        short.record(parameters, bound, step=True)
+    assert short.remaining == np.inf  # two bounds have one rise
+
+
+@pytest.mark.parametrize("acceleration", [None, "squarem"])
+def test_the_distance_to_the_limit_is_about_what_it_is_said_to_be(acceleration):
+    X = overlapping(n_samples=5000)
+    options = {"random_state": 0, "max_iter": 5000, "acceleration": acceleration}
+    limit = GaussianMixture(4, tol=1e-12, **options).fit(X).lower_bound_
+    loose = GaussianMixture(4, tol=1e-3, **options).fit(X)
+    near = GaussianMixture(4, tol=1e-3, limit_tol=1e-4, **options).fit(X)
+    assert near.converged_
+    assert near.remaining_ < 1e-4
+    assert near.n_iter_ > loose.n_iter_
+    assert loose.lower_bound_ < limit - 0.1  # small steps, and far from the limit
+    assert limit - 1e-3 < near.lower_bound_ < limit
+
+
+def test_a_callback_sees_every_pass_and_can_stop(recwarn):
+    X, seen = overlapping(), []
+
+    def watch(n_iter, lower_bound, parameters):
+        seen.append((n_iter, lower_bound, parameters.means.copy()))
+        return n_iter == 4
+
+    model = GaussianMixture(4, random_state=0, tol=0, callback=watch, n_init=3).fit(X)
+    assert [n for n, _, _ in seen] == [1, 2, 3, 4]
+    assert [bound for _, bound, _ in seen] == model.lower_bounds_
+    np.testing.assert_array_equal(seen[-1][2], model.means_)
+    assert model.n_iter_ == 4
+    assert not model.converged_
+    assert not recwarn.list  # who stops a fit knows that it has not converged
+    with pytest.raises(ValueError, match="callback"):
+        GaussianMixture(callback=3).fit(X)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_an_interrupt_leaves_the_best_so_far():
+    X = overlapping()
+
+    def interrupt(n_iter, lower_bound, parameters):
+        if n_iter == 3:
+            raise KeyboardInterrupt
+
+    whole = GaussianMixture(4, random_state=0, tol=0, max_iter=3, acceleration=None).fit(X)
+    for method in ("fit", "fit_predict"):
+        model = GaussianMixture(4, random_state=0, tol=0, callback=interrupt)
+        with pytest.raises(KeyboardInterrupt, match="3 passes"):
+            getattr(model, method)(X)
+        np.testing.assert_array_equal(model.means_, whole.means_)
+        assert not model.converged_
+        assert model.n_iter_ == 3
+        assert model.predict(X).shape == (len(X),)
+
+
+def test_an_interrupted_restart_keeps_a_better_earlier_one():
+    X, calls = overlapping(), []
+
+    def interrupt(n_iter, lower_bound, parameters):
+        calls.append(n_iter)
+        if len(calls) == 21:  # the first pass of the second run
+            raise KeyboardInterrupt
+
+    model = GaussianMixture(4, random_state=0, tol=0, max_iter=20, n_init=3, callback=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X)
+    assert model.n_iter_ == 20
+    assert not model.converged_
+
+
+def test_an_interrupt_before_the_first_pass_changes_nothing(monkeypatch):
+    X = overlapping()
+    model = GaussianMixture(4, random_state=0).fit(X)
+    before = model.means_.copy()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(em, "sweep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X + 1)
+    np.testing.assert_array_equal(model.means_, before)
