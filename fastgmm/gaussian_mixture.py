@@ -56,7 +56,8 @@ class GaussianMixture(BaseMixture):
     init_params : {"kmeans", "k-means++", "random", "random_from_data"}, default="kmeans"
         "kmeans": the clusters of k-means. "k-means++": means drawn as k-means++ draws them, "random_from_data": means
         drawn from the rows, both with the pooled covariance about the nearest mean. "random": random
-        responsibilities.
+        responsibilities. Of more than 10,000 rows, and more than 256 a component, k-means and k-means++ look for
+        centres in a sample.
     weights_init : array-like of shape (n_components,), default=None
     means_init : array-like of shape (n_components, n_features), default=None
     precisions_init : array-like, default=None

@@ -16,12 +16,16 @@ from .covariance import CovarianceModel, get_model
 from .engine import accumulate_labels, accumulate_resp, estimate_covariances, estimate_weights_and_means
 from .kmeans import Clusters, kmeans, kmeans_plusplus
 from .parameters import MixtureParameters
-from .random_stream import Stream, drawer
+from .random_stream import Stream, drawer, sample
 from .sources import ArraySource, point_near
 from .statistics import SufficientStatistics
 
 Array = NDArray[np.float64]
 BLOCK_BYTES = 8 * 1024 * 1024
+# Rows that are enough for k-means. On 200,000 to 273,280 rows (D 3 to 16, K 10 to 64) EM ended as high as from the
+# k-means of all of them, five seeds each, and the start took an eighth to a third of the time; 4 times as many rows
+# changed nothing.
+ENOUGH, ENOUGH_A_COMPONENT = 10_000, 256
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,25 @@ def from_points(points: Array, source: ArraySource, model: CovarianceModel, reg_
 def from_kmeans(
     source: ArraySource, n_components: int, stream: Stream, model: CovarianceModel, reg_covar: float
 ) -> Start:
-    """Start from the clusters of k-means."""
-    centres, labels = kmeans(source, n_components, stream)
+    """Start from the clusters of k-means: of all rows about centres that may be those of a sample."""
+    some = enough_rows(source, n_components, stream)
+    centres, labels = kmeans(some, n_components, stream)
+    if some is not source:
+        clusters = Clusters(source, kernels.shift_origin(centres, source.X.dtype), n_components)
+        clusters.assign(centres)
+        labels = clusters.labels
     return from_labels(labels, centres, source, model, reg_covar)
+
+
+def enough_rows(source: ArraySource, n_components: int, stream: Stream) -> ArraySource:
+    """The source, or if it has more than k-means needs, a sample, whose size depends on the components alone.
+
+    Rows of weight 0 are not there; otherwise rows are counted, not their weights, whose unit is anyone's.
+    """
+    enough = max(ENOUGH, ENOUGH_A_COMPONENT * n_components)
+    weights = source.sample_weight
+    n_rows = len(source.X) if weights is None else np.count_nonzero(weights)
+    return source if n_rows <= enough else sample(source, enough, stream)
 
 
 def random_rows(source: ArraySource, n_rows: int, stream: Stream) -> Array:
@@ -159,7 +179,7 @@ def initial_parameters(
     init_params : {"kmeans", "k-means++", "random_from_data", "random"}
         "kmeans": the clusters of k-means. "k-means++": means drawn as k-means++ draws them, "random_from_data": means
         drawn from the rows, both with the pooled covariance about the nearest mean. "random": random
-        responsibilities.
+        responsibilities. Of many rows (see `enough_rows`) k-means and k-means++ look for centres in a sample.
     seed : int
         64 bits; the same seed gives the same start.
     reg_covar : float
@@ -211,5 +231,8 @@ def _find_start(
         return from_kmeans(source, n_components, stream, model, reg_covar)
     if init_params == "random":
         return from_random_resp(source, n_components, stream, model, reg_covar)
-    draw = {"k-means++": kmeans_plusplus, "random_from_data": random_rows}[init_params]
-    return from_points(draw(source, n_components, stream), source, model, reg_covar)
+    if init_params == "k-means++":
+        points = kmeans_plusplus(enough_rows(source, n_components, stream), n_components, stream)
+    else:
+        points = random_rows(source, n_components, stream)
+    return from_points(points, source, model, reg_covar)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .sources import ArraySource
 
@@ -32,6 +33,14 @@ class Stream:
         """The next number in [0, 1)."""
         return (self.word() >> 11) / (1 << 53)
 
+    def uniforms(self, n: int) -> NDArray[np.float64]:
+        """The next n numbers in [0, 1), all at once."""
+        z = np.uint64(self.state) + np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        self.state = (self.state + n * 0x9E3779B97F4A7C15) & self.MASK
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return ((z ^ (z >> np.uint64(31))) >> np.uint64(11)) / (1 << 53)
+
 
 def drawer(source: ArraySource, stream: Stream) -> Callable[[], int]:
     """Draws the numbers of rows, with probability proportional to their weights."""
@@ -40,3 +49,19 @@ def drawer(source: ArraySource, stream: Stream) -> Callable[[], int]:
     cumulative = np.cumsum(source.sample_weight)
     last = int(np.flatnonzero(source.sample_weight)[-1])
     return lambda: min(int(np.searchsorted(cumulative, stream.uniform() * cumulative[-1], side="right")), last)
+
+
+def sample(source: ArraySource, n_rows: int, stream: Stream) -> ArraySource:
+    """Rows drawn by their weights, in order, one from each of so many shares of equal weight; copied, and unweighted.
+
+    A row of weight 3 is drawn as three copies of it side by side would be, and rows that come sorted, in whatever way,
+    are all represented.
+    """
+    positions = (np.arange(n_rows) + stream.uniforms(n_rows)) / n_rows
+    if source.sample_weight is None:
+        rows = np.minimum((positions * len(source.X)).astype(np.intp), len(source.X) - 1)
+    else:
+        cumulative = np.cumsum(source.sample_weight)
+        last = np.flatnonzero(source.sample_weight)[-1]
+        rows = np.minimum(np.searchsorted(cumulative, positions * cumulative[-1], side="right"), last)
+    return ArraySource(np.ascontiguousarray(source.X[rows]))

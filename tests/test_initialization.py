@@ -5,9 +5,9 @@ import pytest
 
 import reference
 from fastgmm.engine import IllDefinedCovarianceError
-from fastgmm.initialization import initial_parameters, random_rows
+from fastgmm.initialization import ENOUGH, ENOUGH_A_COMPONENT, enough_rows, initial_parameters, random_rows
 from fastgmm.kmeans import kmeans
-from fastgmm.random_stream import Stream
+from fastgmm.random_stream import Stream, sample
 from fastgmm.sources import ArraySource
 from helpers import COVARIANCE_TYPES, blobs
 
@@ -155,3 +155,53 @@ def test_unit_of_weights_does_not_matter(scale):
         b, _ = initial_parameters(ArraySource(rows, weights * scale), 3)
         np.testing.assert_allclose(b.means, a.means, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(b.covariances, a.covariances, rtol=1e-4, atol=1e-6)
+
+
+def test_many_rows_are_sampled_for_kmeans_and_few_are_not():
+    X, truth = blobs(n_samples=60_000, n_components=5, separation=12)
+    source = ArraySource(X)
+    assert len(enough_rows(source, 5, Stream(0)).X) == ENOUGH
+    assert len(enough_rows(source, 200, Stream(0)).X) == 200 * ENOUGH_A_COMPONENT
+    assert enough_rows(source, 300, Stream(0)) is source
+    few = ArraySource(X[:ENOUGH])
+    assert enough_rows(few, 5, Stream(0)) is few
+    present = np.append(np.ones(ENOUGH), np.zeros(50_000))
+    assert enough_rows(ArraySource(X, present), 5, Stream(0)).sample_weight is present
+    for init_params in ("kmeans", "k-means++"):
+        parameters, n_distinct = initial_parameters(source, 5, init_params=init_params, seed=3)
+        assert n_distinct == 5
+        assert parameters.weights.min() > 0.15  # of all rows, about a fifth each
+    expected = reference.m_step(X, np.eye(5)[truth], "full", 1e-6)
+    parameters, _ = initial_parameters(source, 5, seed=3)
+    order, true_order = (np.lexsort(means.T.round(6)) for means in (parameters.means, expected[1]))
+    np.testing.assert_allclose(parameters.means[order], expected[1][true_order], atol=0.05)
+    np.testing.assert_allclose(parameters.covariances[order], expected[2][true_order], atol=0.1)
+
+
+def test_a_sample_has_one_row_from_each_share_of_the_weight():
+    X = np.arange(1000.0)[:, np.newaxis]
+    rows = sample(ArraySource(X), 100, Stream(0)).X[:, 0]
+    assert ((rows // 10) == np.arange(100)).all()
+    assert np.unique(rows % 10).size == 10  # not every tenth
+    weights = np.zeros(1000)
+    weights[[3, 500, 998]] = 1.0, 2.0, 1.0
+    values, counts = np.unique(sample(ArraySource(X, weights), 400, Stream(0)).X, return_counts=True)
+    np.testing.assert_array_equal(values, [3, 500, 998])
+    np.testing.assert_array_equal(counts, [100, 200, 100])
+
+
+@pytest.mark.parametrize("init_params", ["kmeans", "k-means++"])
+def test_a_weight_is_a_number_of_copies_in_samples_too(init_params):
+    X, _ = blobs(n_samples=30_000)
+    weights = np.random.default_rng(0).integers(0, 4, size=len(X))
+    options = {"init_params": init_params, "seed": 5}
+    weighted, _ = initial_parameters(ArraySource(X, weights.astype(float)), 4, **options)
+    repeated, _ = initial_parameters(ArraySource(np.repeat(X, weights, axis=0)), 4, **options)
+    np.testing.assert_allclose(weighted.means, repeated.means, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(weighted.covariances, repeated.covariances, rtol=1e-9, atol=1e-11)
+
+
+def test_numbers_drawn_together_are_those_drawn_one_by_one():
+    one_by_one, together = Stream(7), Stream(7)
+    np.testing.assert_array_equal([one_by_one.uniform() for _ in range(50)], together.uniforms(50))
+    assert one_by_one.word() == together.word()
