@@ -10,7 +10,7 @@ import fastgmm.kmeans
 import reference
 from fastgmm.initialization import initial_parameters
 from fastgmm.kernels.rows import tiling
-from fastgmm.kmeans import Clusters, _draw_by_distance, farthest_rows, kmeans, kmeans_plusplus, lloyd
+from fastgmm.kmeans import Clusters, _draw_by_distance, best_start, farthest_rows, kmeans, kmeans_plusplus, lloyd
 from fastgmm.random_stream import Stream
 from fastgmm.sources import ArraySource
 from helpers import blobs
@@ -52,6 +52,18 @@ def test_kmeans_finds_well_separated_clusters():
     X, truth = blobs(n_components=6, separation=30)
     _, labels = kmeans(ArraySource(X), 6, Stream(1))
     assert adjusted_rand_score(truth, labels) == 1
+
+
+def test_the_best_of_several_starts_finds_clusters_that_one_start_misses():
+    X, truth = blobs(n_components=12, n_features=8, n_samples=5000, separation=4)
+    source, found = ArraySource(X), []
+    for find in (kmeans_plusplus, best_start):
+        centres = [lloyd(source, find(source, 12, Stream(seed)))[1] for seed in range(12)]
+        found.append(sum(adjusted_rand_score(truth, labels) > 0.95 for labels in centres))
+    assert found[0] < found[1]
+    assert found[1] >= 8
+    single = kmeans_plusplus(source, 3, Stream(0))
+    np.testing.assert_array_equal(best_start(source, 3, Stream(0)), single)  # few clusters: one start
 
 
 def test_kmeans_with_fewer_distinct_rows_than_clusters():

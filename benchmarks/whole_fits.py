@@ -1,0 +1,107 @@
+"""Print what whole fits cost, from raw rows to an answer, and how good the answers are: fastgmm and scikit-learn.
+
+Both start as they do by default, from their own k-means, and stop by the same tolerance. Medians over seeds.
+
+    python benchmarks/whole_fits.py                     scikit-learn's defaults: a few minutes
+    python benchmarks/whole_fits.py --tol 1e-6 --max-iter 2000 --seeds 2 digits diamonds
+
+Columns: how many times as long scikit-learn takes; how much higher the likelihood is here, in nats per row, in the
+median and at worst; passes over the rows; how many times fewer those are than plain EM's from the same start until
+the likelihood is within 1e-5 of where plain EM ended; what part of the fit the start takes; and how many seeds end
+lower than plain EM from the same start, by how much at worst.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import sklearn.mixture
+
+from benchmarks import peers
+from benchmarks.common import fit_quietly, seconds
+from benchmarks.race import print_table
+from benchmarks.real_rows import Problem, problems
+from fastgmm import GaussianMixture
+from fastgmm.environment import describe_environment
+
+COLUMNS = ("rows from", "rows", "D", "K", "type", "seconds", "over scikit-learn", "likelihood, median", "at worst",
+           "passes", "fewer than plain", "start's part", "below plain", "by")  # fmt: skip
+
+
+def passes_until(bounds: list[float], target: float) -> float:
+    """The number of the first pass at which the likelihood was as high as a target; infinite if there is none."""
+    return next((n + 1.0 for n, bound in enumerate(bounds) if bound >= target), np.inf)
+
+
+def measure(problem: Problem, tol: float, max_iter: int, seed: int, X: np.ndarray) -> dict[str, float]:
+    """One seed's fit of each kind."""
+    options = {
+        "n_components": problem.n_components, "covariance_type": problem.covariance_type, "tol": tol,
+        "max_iter": max_iter, "random_state": seed,
+    }  # fmt: skip
+    ours, plain = GaussianMixture(**options), GaussianMixture(**options, acceleration=None)
+    theirs, start = sklearn.mixture.GaussianMixture(**options), GaussianMixture(**{**options, "max_iter": 0})
+    ours_seconds = statistics.median(seconds(lambda: fit_quietly(ours, X)) for _ in range(3))
+    start_seconds = statistics.median(seconds(lambda: fit_quietly(start, X)) for _ in range(3))
+    theirs_seconds = seconds(lambda: fit_quietly(theirs, X))
+    fit_quietly(plain, X)
+    scores = [engine.score(X) for engine in (ours, theirs, plain)]
+    target = plain.lower_bound_ - 1e-5
+    return {
+        "seconds": ours_seconds,
+        "ratio": theirs_seconds / ours_seconds,
+        "higher": scores[0] - scores[1],
+        "passes": ours.n_iter_,
+        "fewer": passes_until(plain.lower_bounds_, target) / passes_until(ours.lower_bounds_, target),
+        "start": start_seconds / ours_seconds,
+        "below": scores[2] - scores[0],
+    }
+
+
+def rows(chosen: list[Problem], tol: float, max_iter: int, n_seeds: int):
+    """A line of the table for each problem."""
+    for problem in chosen:
+        X = np.ascontiguousarray(problem.make())
+        fit_quietly(GaussianMixture(2, covariance_type=problem.covariance_type, max_iter=1), X)  # compiled now
+        runs = [measure(problem, tol, max_iter, seed, X) for seed in range(n_seeds)]
+
+        def median(name: str, runs: list = runs) -> float:
+            return statistics.median(run[name] for run in runs)
+
+        below = [run["below"] for run in runs if run["below"] > 1e-3]
+        yield {
+            "rows from": problem.name, "rows": X.shape[0], "D": X.shape[1], "K": problem.n_components,
+            "type": problem.covariance_type, "seconds": median("seconds"), "over scikit-learn": median("ratio"),
+            "likelihood, median": f"{median('higher'):+.4f}", "at worst": f"{min(r['higher'] for r in runs):+.4f}",
+            "passes": int(median("passes")), "fewer than plain": median("fewer"), "start's part": median("start"),
+            "below plain": str(len(below)), "by": f"{max(below, default=0.0):.4f}",
+        }  # fmt: skip
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="which problems; all if none is named")
+    parser.add_argument("--tol", type=float, default=1e-3)
+    parser.add_argument("--max-iter", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=5)
+    arguments = parser.parse_args()
+    every = problems()
+    chosen = [problem for problem in every if not arguments.names or problem.name in arguments.names]
+    if not chosen:
+        parser.error(f"there are no such rows; there are {', '.join(sorted({problem.name for problem in every}))}")
+    environment = describe_environment()
+    names = ("cpu", "threads", "fastgmm", "numba", "numpy")
+    print("; ".join(f"{name} {environment[name]}" for name in names) + f"; {peers.versions()}")
+    lines = rows(chosen, arguments.tol, arguments.max_iter, arguments.seeds)
+    print_table(COLUMNS, lines, ("over scikit-learn", "fewer than plain", "start's part"))
+
+
+if __name__ == "__main__":
+    main()
