@@ -53,6 +53,7 @@ class EMResult:
         # The bounds of points from each of which an EM step leads to the next, three at most; how rises have shrunk.
         self._steps = [start_bound] if start_bound > -math.inf else []
         self._ratios: list[float] = []
+        self._leapt = False
 
     def record(self, updated: MixtureParameters, lower_bound: float, *, step: bool) -> None:
         """Note a pass: the bound that it found, and the parameters that it leads to.
@@ -60,6 +61,7 @@ class EMResult:
         `step` says whether an EM step led to where it was.
         """
         before = self._steps[-1] if self._steps else -math.inf
+        self._leapt |= not step
         self._steps = [*self._steps[-2:], lower_bound] if step else [lower_bound]
         self.parameters, self.last_change = updated, lower_bound - before
         self.lower_bounds.append(lower_bound)
@@ -69,8 +71,12 @@ class EMResult:
             self.remaining = remaining_rise(rise, max(self._ratios))
 
     def is_settled(self, tol: float, limit_tol: float, rounding: float) -> bool:
-        """Whether the last change is small and no fall, and the limit near."""
-        no_fall = self.last_change >= -rounding * max(1.0, abs(self.lower_bound))
+        """Whether the last change is small and no fall, and the limit near.
+
+        After a proposal a small fall will do: it may have been higher than where EM with `reg_covar` leads. Without
+        this some fits took 200 passes that plain EM had done in 100.
+        """
+        no_fall = self._leapt or self.last_change >= -rounding * max(1.0, abs(self.lower_bound))
         return abs(self.last_change) < tol and no_fall and (limit_tol == math.inf or self.remaining < limit_tol)
 
     @property
