@@ -17,7 +17,7 @@ from .parameters import MixtureParameters
 
 Array = NDArray[np.float64]
 # `reg_covar` relative to a variance from which on a component is left alone. With 0.01 flat components, of which real
-# rows have many, were not accelerated at all; with 1 fits of a photograph's pixels ended up to 0.001 nats per row lower.
+# rows have many, were not accelerated at all; with 1 a fit of a photograph's pixels ended 0.001 nats per row lower.
 LARGE = 0.1
 # A rise of an EM step, in nats per row, that is small: scikit-learn's default tolerance.
 BEGIN = 1e-3

@@ -57,11 +57,13 @@ class Clusters:
         """
         shifted = np.ascontiguousarray(centres - self.origin.astype(np.float64), dtype=self.origin.dtype)
         inertia = self._step(shifted, distances)
-        if (self._sizes() < LOSSY * self._largest).any():
+        sizes = self._sizes()
+        if (sizes < LOSSY * self._largest).any():
             self.labels.fill(-1)
             self.weight_sums[:], self.first[:], self._largest[:] = 0, 0, 0
             inertia = self._step(shifted, distances)
-        self._largest = np.maximum(self._largest, self._sizes())
+            sizes = self._sizes()
+        np.maximum(self._largest, sizes, out=self._largest)
         return inertia
 
     def means(self) -> Array:
@@ -97,7 +99,7 @@ class Clusters:
             return ((moves + others) * (1 + 1e-6)).astype(np.float32)
 
     def _sizes(self) -> Array:
-        return np.stack([self.weight_sums, np.abs(self.first).max(axis=1)])
+        return np.array([self.weight_sums, np.abs(self.first).max(axis=1)])
 
 
 def kmeans(source: ArraySource, n_clusters: int, stream: Stream) -> tuple[Array, NDArray[np.int32]]:
@@ -234,17 +236,20 @@ def _draw_by_distance(
     without the latest.
     """
     cumulative, drawn = np.cumsum(potential), []
+    masses: dict[int, tuple[Array, Array]] = {}
     for u in uniforms:
         target = u * cumulative[-1]
         tile = _invert(potential, cumulative, target)
         rows = slice(tile * width, (tile + 1) * width)
-        distances = closest[rows].copy()
-        kernels.seed_step(source.X[rows], None, origin, latest[:0], latest, distances)
-        mass = distances.astype(np.float64)
-        if source.sample_weight is not None:
-            mass *= source.sample_weight[rows]
+        if tile not in masses:
+            distances = closest[rows].copy()
+            kernels.seed_step(source.X[rows], None, origin, latest[:0], latest, distances)
+            mass = distances.astype(np.float64)
+            if source.sample_weight is not None:
+                mass *= source.sample_weight[rows]
+            masses[tile] = mass, np.cumsum(mass)
         before = cumulative[tile - 1] if tile > 0 else 0.0
-        drawn.append(rows.start + _invert(mass, np.cumsum(mass), target - before))
+        drawn.append(rows.start + _invert(*masses[tile], target - before))
     return drawn
 
 

@@ -145,7 +145,7 @@ class Scratch(NamedTuple):
         width = max(CACHE_LINE, -(-self.columns * self.dtype.itemsize // CACHE_LINE) * CACHE_LINE)
         rows = self.rows - (-APART // width)
         memory = np.empty(n_threads * rows * width + CACHE_LINE, np.uint8)
-        start = -memory.ctypes.data % CACHE_LINE
+        start = -memory.__array_interface__["data"][0] % CACHE_LINE
         memory = memory[start : start + n_threads * rows * width]
         return memory.view(self.dtype).reshape(n_threads, rows, width // self.dtype.itemsize)
 
