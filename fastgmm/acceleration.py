@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 # `reg_covar` relative to a variance from which on a component is left alone. With 0.01 flat components, of which real
 # rows have many, were not accelerated at all; with 1 a fit of a photograph's pixels ended 0.001 nats per row lower.
 LARGE = 0.1
-# A rise of an EM step, in nats per row, that is small: scikit-learn's default tolerance.
+# A change by an EM step, in nats per row, that is small: scikit-learn's default tolerance.
 BEGIN = 1e-3
 
 
@@ -45,8 +45,8 @@ class Squarem:
     three passes over the rows a cycle.
 
     It begins when EM steps have become small, `BEGIN`. Before that it may lead to another maximum than EM: of 12 fits
-    of image patches (4 types, K=24) that were extrapolated from the first step on 5 ended 0.0006 to 0.015 nats per row
-    lower than plain EM, of those from `BEGIN` on none. To the same likelihood they took 1.3 to 2.5 times fewer passes,
+    of image patches (4 types, K=24) that were extrapolated from the first step on 4 ended 0.0006 to 0.015 nats per row
+    lower than plain EM, of those from `BEGIN` on none. To the same likelihood they took 1.6 to 2.4 times fewer passes,
     fits of overlapping mixtures 3.5 to 4.
 
     The coordinates x are logarithms of weights, means, and Cholesky factors of covariances with logarithms on their
@@ -70,7 +70,7 @@ class Squarem:
         self.frame: Array | None = None
 
     def propose(self, point: MixtureParameters, updated: MixtureParameters, rise: float) -> MixtureParameters | None:
-        self.begun |= rise < BEGIN
+        self.begun |= abs(rise) < BEGIN
         if not self.begun:
             return None
         if self.first is None:

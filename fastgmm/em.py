@@ -29,7 +29,7 @@ class EMResult:
         Mean log-likelihood in nats per row at each E-step, that is, before each M-step. A pass at a proposal that was
         worse, and so was not gone on from, repeats the one before.
     converged : bool
-        Whether the last EM step was a rise (to rounding) of less than the tolerance.
+        Whether the last EM step was a rise (to rounding) of less than the tolerance, after a proposal also a fall.
     last_change : float
         The last change of the mean log-likelihood.
     remaining : float
@@ -125,7 +125,8 @@ def run(
 ) -> EMResult:
     """Alternate E-steps and M-steps until the mean log-likelihood rises by less than a tolerance.
 
-    A fall is not convergence, nor is NaN; a fall within the rounding of the sum counts as no change.
+    A fall is not convergence, nor is NaN; a fall within the rounding of the sum counts as no change, and so does, once
+    a proposal has been gone on from, one within the tolerance (see `EMResult.is_settled`).
 
     Parameters
     ----------

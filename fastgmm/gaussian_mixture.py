@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import validate_data
 
 from . import em, engine
-from .acceleration import ACCELERATIONS, Accelerator
+from .acceleration import ACCELERATIONS
 from .base import (
     FLOAT32_HINT,
     ILL_DEFINED,
@@ -103,7 +103,7 @@ class GaussianMixture(BaseMixture):
         Upper triangular P with ``precision = P @ P.T``; inverse standard deviations for "diag" and "spherical".
     converged_ : bool
         Whether the last iteration of the best fit raised the likelihood by less than `tol`. A fit whose likelihood
-        fell, or became NaN, has not converged.
+        fell, or became NaN, has not converged; once it has been accelerated, a fall of less than `tol` is allowed.
     n_iter_ : int
         Passes over the rows of the best fit: its EM iterations, with `acceleration` also passes that led nowhere.
     lower_bound_ : float
@@ -311,47 +311,58 @@ class GaussianMixture(BaseMixture):
         certain = warm is not None or "resp" in given or len(given) == 3
         for init in range(1 if certain else self.n_init):
             progress.start(init)
-            start, lower_bound = warm, -np.inf
-            if start is None:
-                start, n_distinct = initial_parameters(
-                    source,
-                    self.n_components,
-                    covariance_type=self.covariance_type,
-                    init_params=self.init_params,
-                    seed=int(random_state.randint(2**63 - 1, dtype=np.int64)),
-                    reg_covar=self.reg_covar,
-                    **given,
-                )
-                self._warn_duplicates(n_distinct)
-            else:
-                lower_bound = self.lower_bound_
-            result = em.run(
-                source,
-                start,
-                tol=self.tol,
-                max_iter=self.max_iter,
-                reg_covar=self.reg_covar,
-                lower_bound=lower_bound,
-                limit_tol=np.inf if self.limit_tol is None else self.limit_tol,
-                accelerator=None
-                if self.acceleration is None
-                else ACCELERATIONS[self.acceleration](source.total_weight, self.reg_covar),
-                on_iteration=functools.partial(self._watch, progress),
-            )
+            try:
+                result = self._run(source, given, warm, random_state, progress)
+            except KeyboardInterrupt:
+                if best is None:
+                    raise
+                best.interrupted = True
+                break
             if self.max_iter > 0:
                 progress.end(result.lower_bound, result.converged)
             if best is None or not result.lower_bound <= best.lower_bound:
                 best = result
-            elif result.interrupted:
-                best.interrupted, best.converged = True, False
             if result.interrupted or result.stopped:
+                best.interrupted |= result.interrupted
                 break
         assert best is not None
+        best.converged &= not best.interrupted
         return best
 
-    def _accelerator(self, source: ArraySource) -> Accelerator | None:
-        return (
-            None if self.acceleration is None else ACCELERATIONS[self.acceleration](source.total_weight, self.reg_covar)
+    def _run(
+        self,
+        source: ArraySource,
+        given: dict[str, Any],
+        warm: MixtureParameters | None,
+        random_state: np.random.RandomState,
+        progress: Progress,
+    ) -> em.EMResult:
+        """Run EM from the next start."""
+        start, lower_bound = warm, -np.inf
+        if start is None:
+            start, n_distinct = initial_parameters(
+                source,
+                self.n_components,
+                covariance_type=self.covariance_type,
+                init_params=self.init_params,
+                seed=int(random_state.randint(2**63 - 1, dtype=np.int64)),
+                reg_covar=self.reg_covar,
+                **given,
+            )
+            self._warn_duplicates(n_distinct)
+        else:
+            lower_bound = self.lower_bound_
+        accelerate = None if self.acceleration is None else ACCELERATIONS[self.acceleration]
+        return em.run(
+            source,
+            start,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            reg_covar=self.reg_covar,
+            lower_bound=lower_bound,
+            limit_tol=np.inf if self.limit_tol is None else self.limit_tol,
+            accelerator=None if accelerate is None else accelerate(source.total_weight, self.reg_covar),
+            on_iteration=functools.partial(self._watch, progress),
         )
 
     def _watch(self, progress: Progress, result: em.EMResult) -> bool:
@@ -412,5 +423,5 @@ class GaussianMixture(BaseMixture):
                 f"Number of distinct clusters ({n_distinct}) found smaller than n_clusters ({self.n_components}). "
                 "Possibly due to duplicate points in X.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=6,
             )

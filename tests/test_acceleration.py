@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import fastgmm.gaussian_mixture
 from fastgmm import GaussianMixture, em
 from fastgmm.acceleration import BEGIN, LARGE, Squarem
 from fastgmm.covariance import get_model
@@ -274,6 +275,34 @@ def test_an_interrupted_restart_keeps_a_better_earlier_one():
         model.fit(X)
     assert model.n_iter_ == 20
     assert not model.converged_
+
+
+def test_an_interrupt_of_a_later_start_keeps_an_earlier_fit(monkeypatch):
+    """Before its first pass: while it looks for centres."""
+    X, starts = overlapping(), []
+
+    def find(*arguments, **options):
+        starts.append(1)
+        if len(starts) == 2:
+            raise KeyboardInterrupt
+        return initial_parameters(*arguments, **options)
+
+    monkeypatch.setattr(fastgmm.gaussian_mixture, "initial_parameters", find)
+    model = GaussianMixture(4, random_state=0, n_init=3)
+    with pytest.raises(KeyboardInterrupt, match="passes"):
+        model.fit(X)
+    assert model.n_iter_ > 1
+    assert not model.converged_
+
+
+def test_a_large_fall_does_not_begin_the_acceleration():
+    parameters = random_parameters("full", 2, 2)
+    squarem = Squarem(1000.0, 0.0)
+    for change in (np.inf, 0.1, -0.1, np.nan):
+        squarem.propose(parameters, parameters, change)
+        assert not squarem.begun
+    squarem.propose(parameters, parameters, -1e-4)
+    assert squarem.begun
 
 
 def test_an_interrupt_before_the_first_pass_changes_nothing(monkeypatch):

@@ -118,7 +118,7 @@ def test_kmeans_plusplus_draws_by_squared_distance():
     for closest in (np.array([0.0, 1.0, 9.0]), np.full(3, 20.0)):  # the latest is among them, or not yet
 
         def draw(source, potential, u, closest=closest):
-            arguments = np.zeros(1), latest, closest, np.array([potential]), 3, [u]
+            arguments = np.zeros(1), latest, closest, np.array([potential]), 3, np.array([u])
             return _draw_by_distance(source, *arguments)[0]
 
         assert [draw(ArraySource(X), 10.0, u) for u in (0.0, 0.09, 0.11, 0.999999)] == [1, 1, 2, 2]
