@@ -29,7 +29,7 @@ from .initialization import initial_parameters
 from .kernels import resolve_n_jobs, thread_limit
 from .parameters import MixtureParameters
 from .sources import ArraySource
-from .validation import check_covariances, check_given, check_weights
+from .validation import check_covariances, check_enough_rows, check_given, check_weights
 
 
 class GaussianMixture(BaseMixture):
@@ -287,7 +287,7 @@ class GaussianMixture(BaseMixture):
         weights = self._sample_weight(sample_weight, X)
         # The kernels read either order in place; anything else would be copied at every pass.
         source = ArraySource(X if X.flags.f_contiguous else np.ascontiguousarray(X), weights)
-        self._check_enough_rows(source)
+        check_enough_rows(source, self.n_components)
         given = check_given(self, *X.shape)
         warm = self._check_warm_start(X)
         with thread_limit(self.n_jobs):
@@ -384,17 +384,6 @@ class GaussianMixture(BaseMixture):
         self.lower_bound_ = result.lower_bound
         self.lower_bounds_ = result.lower_bounds
         self.remaining_ = result.remaining
-
-    def _check_enough_rows(self, source: ArraySource) -> None:
-        """As many rows as components, counting a row of weight 3 as three and one of weight 0 not at all."""
-        n_samples = len(source.X)
-        if source.sample_weight is not None:
-            n_samples = max(np.count_nonzero(source.sample_weight), float(np.floor(source.sample_weight.sum())))
-        if n_samples < self.n_components:
-            raise ValueError(
-                f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
-                f"n_samples = {n_samples:.0f}"
-            )
 
     def _check_warm_start(self, X: NDArray) -> MixtureParameters | None:
         """The parameters to start from, if there are any and they fit."""

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 
 from .covariance import get_model
+from .sources import ArraySource
 
 
 def check_shape(array: NDArray, shape: tuple[int, ...], name: str) -> None:
@@ -101,3 +102,14 @@ def check_given(estimator: Any, n_samples: int, n_features: int) -> dict[str, An
     if estimator.resp_init is not None:
         given["resp"] = check_resp(estimator.resp_init, n_samples, estimator.n_components)
     return given
+
+
+def check_enough_rows(source: ArraySource, n_components: int) -> None:
+    """As many rows as components, counting a row of weight 3 as three and one of weight 0 not at all."""
+    n_samples = len(source.X)
+    if source.sample_weight is not None:
+        n_samples = max(np.count_nonzero(source.sample_weight), float(np.floor(source.sample_weight.sum())))
+    if n_samples < n_components:
+        raise ValueError(
+            f"Expected n_samples >= n_components but got n_components = {n_components}, n_samples = {n_samples:.0f}"
+        )
