@@ -106,9 +106,9 @@ def check_given(estimator: Any, n_samples: int, n_features: int) -> dict[str, An
 
 def check_enough_rows(source: ArraySource, n_components: int) -> None:
     """As many rows as components, counting a row of weight 3 as three and one of weight 0 not at all."""
-    n_samples = len(source.X)
+    n_samples = float(len(source.X))
     if source.sample_weight is not None:
-        n_samples = max(np.count_nonzero(source.sample_weight), float(np.floor(source.sample_weight.sum())))
+        n_samples = max(float(np.count_nonzero(source.sample_weight)), float(np.floor(source.sample_weight.sum())))
     if n_samples < n_components:
         raise ValueError(
             f"Expected n_samples >= n_components but got n_components = {n_components}, n_samples = {n_samples:.0f}"

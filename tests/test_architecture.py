@@ -28,7 +28,7 @@ ALLOWED = {
     },
     "acceleration": {"covariance", "parameters"},
     "em": {"acceleration", "engine", "parameters", "sources", "statistics"},
-    "validation": {"covariance"},
+    "validation": {"covariance", "sources"},
     "base": {"acceleration", "engine", "parameters"},
     "gaussian_mixture": {
         "acceleration", "base", "covariance", "em", "engine", "initialization", "kernels", "parameters", "sources",
