@@ -8,7 +8,7 @@ import contextlib
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -21,7 +21,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from . import engine
-from .acceleration import ACCELERATIONS
+from .em import EMResult
 from .parameters import MixtureParameters
 
 ILL_DEFINED = (
@@ -55,15 +55,12 @@ class BaseMixture(DensityMixin, BaseEstimator):
         "reg_covar": [Interval(Real, 0.0, None, closed="left")],
         "max_iter": [Interval(Integral, 0, None, closed="left")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
-        "init_params": [StrOptions({"kmeans", "random", "random_from_data", "k-means++"})],
+        "init_params": [StrOptions({"kmeans", "random", "random_from_data", "k-means++", "small_em", "hc"})],
         "random_state": ["random_state"],
         "warm_start": ["boolean"],
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Integral, None],
-        "acceleration": [StrOptions(set(ACCELERATIONS)), None],
-        "limit_tol": [Interval(Real, 0.0, None, closed="neither"), None],
-        "callback": [callable, None],
     }
 
     # Constructor parameters that are used here, and fitted attributes that hold the parameters, in the rows' dtype.
@@ -263,10 +260,10 @@ def _weighted_sum(values: NDArray, weights: NDArray[np.float64] | None) -> float
 
 
 class Progress:
-    """Prints what scikit-learn prints: the initialisations and iterations of a fit."""
+    """Who watches a fit (see `schedule.Watcher`): prints what scikit-learn prints, warns, and asks the callback."""
 
-    def __init__(self, verbose: int, interval: int):
-        self.verbose, self.interval = verbose, interval
+    def __init__(self, verbose: int, interval: int, n_components: int, callback: Callable | None):
+        self.verbose, self.interval, self.n_components, self.callback = verbose, interval, n_components, callback
         self.begun = self.previous = time.perf_counter()
 
     def start(self, init: int) -> None:
@@ -274,18 +271,31 @@ class Progress:
             print(f"Initialization {init}")
         self.begun = self.previous = time.perf_counter()
 
-    def iteration(self, n_iter: int, change: float) -> None:
-        if not self.verbose or n_iter % self.interval:
-            return
-        now = time.perf_counter()
-        lapse = f"\t time lapse {now - self.previous:.5f}s\t ll change {change:.5f}" if self.verbose > 1 else ""
-        print(f"  Iteration {n_iter}{lapse}")
-        self.previous = now
+    def sample(self, n_rows: int, n_passes: int) -> None:
+        if self.verbose:
+            print(f"  Sample of {n_rows} rows: {n_passes} iterations")
 
-    def end(self, lower_bound: float, converged: bool) -> None:
+    def iteration(self, result: EMResult) -> bool:
+        if self.verbose and result.n_iter % self.interval == 0:
+            now = time.perf_counter()
+            details = f"\t time lapse {now - self.previous:.5f}s\t ll change {result.last_change:.5f}"
+            print(f"  Iteration {result.n_iter}{details if self.verbose > 1 else ''}")
+            self.previous = now
+        return self.callback is not None and bool(self.callback(result.n_iter, result.lower_bound, result.parameters))
+
+    def end(self, result: EMResult) -> None:
         if not self.verbose:
             return
-        result = "converged" if converged else "did not converge"
+        outcome = "converged" if result.converged else "did not converge"
         lapse = time.perf_counter() - self.begun
-        details = f" time lapse {lapse:.5f}s\t lower bound {lower_bound:.5f}." if self.verbose > 1 else ""
-        print(f"Initialization {result}.{details}")
+        details = f" time lapse {lapse:.5f}s\t lower bound {result.lower_bound:.5f}." if self.verbose > 1 else ""
+        print(f"Initialization {outcome}.{details}")
+
+    def duplicates(self, n_distinct: int) -> None:
+        if n_distinct < self.n_components:
+            warnings.warn(
+                f"Number of distinct clusters ({n_distinct}) found smaller than n_clusters ({self.n_components}). "
+                "Possibly due to duplicate points in X.",
+                ConvergenceWarning,
+                stacklevel=7,
+            )

@@ -186,6 +186,13 @@ def run(
     return result
 
 
+def finished(result: EMResult) -> EMResult:
+    """The result of a run that nobody will see by itself: an interrupt of it goes on."""
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return result
+
+
 def _update(
     statistics: SufficientStatistics, covariance_type: str, reg_covar: float, least: float | None
 ) -> MixtureParameters | None:

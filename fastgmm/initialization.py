@@ -1,4 +1,4 @@
-"""Where EM starts: k-means, k-means++, random rows, random responsibilities, labels; all weighted, all reproducible.
+"""Where EM starts: k-means, k-means++, agglomeration, random rows or responsibilities, labels; weighted, reproducible.
 
 A row of weight w counts as w copies of it.
 """
@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernels
+from .agglomeration import cut, merge_order
 from .covariance import CovarianceModel, get_model
 from .engine import accumulate_labels, accumulate_resp, estimate_covariances, estimate_weights_and_means
-from .kmeans import Clusters, kmeans, kmeans_plusplus
+from .kmeans import Clusters, few_rows, kmeans, kmeans_plusplus, lloyd, quick_start
 from .parameters import MixtureParameters
 from .random_stream import Stream, drawer, sample
 from .sources import ArraySource, point_near
@@ -26,6 +27,8 @@ BLOCK_BYTES = 8 * 1024 * 1024
 # k-means of all of them, five seeds each, and the start took an eighth to a third of the time; 4 times as many rows
 # changed nothing.
 ENOUGH, ENOUGH_A_COMPONENT = 10_000, 256
+# Micro-clusters to agglomerate, and Lloyd's steps to find them.
+MICRO_CLUSTERS, MICRO_CLUSTERS_A_COMPONENT, MICRO_STEPS = 500, 4, 3
 
 
 @dataclass(frozen=True)
@@ -87,18 +90,36 @@ def from_random_resp(
     return _from_statistics(sum(parts[1:], start=parts[0]), model, reg_covar)
 
 
+def from_kmeans_plusplus(
+    source: ArraySource, n_components: int, stream: Stream, model: CovarianceModel, reg_covar: float, *, whiten: bool
+) -> Start:
+    """Start from rows drawn as k-means++ draws them."""
+    some = enough_rows(source, n_components, stream)
+    if not whiten:
+        return from_points(kmeans_plusplus(some, n_components, stream), source, model, reg_covar)
+    seen = whitened(some)
+    rows = nearest_rows(seen, kmeans_plusplus(seen, n_components, stream))
+    return from_points(some.X[rows].astype(np.float64), source, model, reg_covar)
+
+
+def from_random_rows(
+    source: ArraySource, n_components: int, stream: Stream, model: CovarianceModel, reg_covar: float
+) -> Start:
+    """Start from rows drawn by weight."""
+    return from_points(random_rows(source, n_components, stream), source, model, reg_covar)
+
+
 def from_points(points: Array, source: ArraySource, model: CovarianceModel, reg_covar: float) -> Start:
     """Start from means (K, D): equal weights, and for all components the covariance about the nearest of them.
 
     scikit-learn gives these components the covariance ``reg_covar I``, which makes the first iteration a step of
     k-means, depends on the unit of the data, and does not exist for ``reg_covar=0``.
     """
-    clusters = Clusters(source, kernels.shift_origin(points, source.X.dtype), len(points))
-    clusters.assign(points)
+    labels = nearest(source, points)
 
     def covariances() -> Array:
         statistics = accumulate_labels(
-            clusters.labels, points, source.X, source.sample_weight, covariance_type=model.name
+            labels, points, source.X, source.sample_weight, covariance_type=model.name
         ).recentred(points)
         scatter, weight_sums = statistics.scatter, statistics.weight_sums
         if model.layout != "tied":
@@ -110,16 +131,82 @@ def from_points(points: Array, source: ArraySource, model: CovarianceModel, reg_
 
 
 def from_kmeans(
+    source: ArraySource,
+    n_components: int,
+    stream: Stream,
+    model: CovarianceModel,
+    reg_covar: float,
+    *,
+    quick: bool = False,
+    whiten: bool = False,
+) -> Start:
+    """Start from the clusters of k-means: of all rows about centres that may be those of a sample.
+
+    `quick`: a few steps on few rows. `whiten`: distances are those of `whitened` rows, and clusters those of a sample.
+    """
+    some = source if quick else enough_rows(source, n_components, stream)
+    seen = whitened(some) if whiten else some
+    if quick:
+        centres = quick_start(few_rows(seen, n_components, stream), n_components, stream)
+        labels = nearest(seen, centres)
+    else:
+        centres, labels = kmeans(seen, n_components, stream)
+    if whiten:
+        return from_labels(labels, _means_of(labels, some, n_components, model), some, model, reg_covar)
+    if some is not source:
+        labels = nearest(source, centres)
+    return from_labels(labels, centres, source, model, reg_covar)
+
+
+def from_hierarchy(
     source: ArraySource, n_components: int, stream: Stream, model: CovarianceModel, reg_covar: float
 ) -> Start:
-    """Start from the clusters of k-means: of all rows about centres that may be those of a sample."""
+    """Start from micro-clusters of k-means that are joined until they are as few as the components."""
     some = enough_rows(source, n_components, stream)
-    centres, labels = kmeans(some, n_components, stream)
-    if some is not source:
-        clusters = Clusters(source, kernels.shift_origin(centres, source.X.dtype), n_components)
-        clusters.assign(centres)
-        labels = clusters.labels
-    return from_labels(labels, centres, source, model, reg_covar)
+    n_micro = min(max(MICRO_CLUSTERS, MICRO_CLUSTERS_A_COMPONENT * n_components), len(some.X))
+    centres, labels = lloyd(some, kmeans_plusplus(some, n_micro, stream), max_steps=MICRO_STEPS)
+    statistics = accumulate_labels(labels, centres, some.X, some.sample_weight, covariance_type="full")
+    weights, means = estimate_weights_and_means(statistics)
+    scatter = statistics.recentred(means).scatter
+    there = statistics.weight_sums > 0
+    weights, means, scatter = statistics.weight_sums[there], means[there], scatter[there]
+    n_rows = float(len(some.X) if some.sample_weight is None else np.count_nonzero(some.sample_weight))
+    share = weights / weights.sum()
+    centred = means - share @ means
+    total = scatter.sum(axis=0) / weights.sum() + (share[:, np.newaxis] * centred).T @ centred
+    # What small clusters are drawn to: as in mclust's prior the overall covariance, for K clusters side by side. Rows
+    # are counted, since the unit of weights is anyone's.
+    scale = total / n_components ** (2 / len(total)) + (reg_covar + 1e-12 * np.trace(total)) * np.eye(len(total))
+    count = n_rows / weights.sum()
+    groups = np.zeros(n_micro, np.int32)
+    groups[there] = cut(merge_order(weights * count, means, scatter * count, scale), n_components)
+    labels = groups[labels]
+    return from_labels(labels, _means_of(labels, some, n_components, model), some, model, reg_covar)
+
+
+def whitened(source: ArraySource) -> ArraySource:
+    """The rows in coordinates in which their covariance is the identity; directions without variance are left out.
+
+    k-means of them finds the same clusters whatever the units, and long parallel clusters that it would cut in pieces
+    (Murtagh & Raftery, 1984, Pattern Recognition 17, and mclust's default since version 5.4, take such coordinates).
+    """
+    X, weights = source.X.astype(np.float64), source.sample_weight
+    centred = X - point_near(source)
+    centred -= np.average(centred, axis=0, weights=weights)
+    total = (centred if weights is None else weights[:, np.newaxis] * centred).T @ centred / source.total_weight
+    values, vectors = np.linalg.eigh(total)
+    there = values > 1e-12 * values[-1]
+    if not there.any():
+        return source
+    root = vectors[:, there] / np.sqrt(values[there])
+    return ArraySource(np.ascontiguousarray(centred @ root, dtype=source.X.dtype), weights)
+
+
+def nearest(source: ArraySource, centres: Array) -> NDArray[np.int32]:
+    """The nearest of some centres (K, D) to each row, (N,)."""
+    clusters = Clusters(source, kernels.shift_origin(centres, source.X.dtype), len(centres))
+    clusters.assign(centres)
+    return clusters.labels
 
 
 def enough_rows(source: ArraySource, n_components: int, stream: Stream) -> ArraySource:
@@ -131,6 +218,14 @@ def enough_rows(source: ArraySource, n_components: int, stream: Stream) -> Array
     weights = source.sample_weight
     n_rows = len(source.X) if weights is None else np.count_nonzero(weights)
     return source if n_rows <= enough else sample(source, enough, stream)
+
+
+def nearest_rows(source: ArraySource, points: Array) -> NDArray[np.intp]:
+    """The first row nearest to each of some points (K, D)."""
+    rows = np.empty(len(points), np.intp)
+    for k, point in enumerate(points):
+        rows[k] = ((source.X - point) ** 2).sum(axis=1).argmin()
+    return rows
 
 
 def random_rows(source: ArraySource, n_rows: int, stream: Stream) -> Array:
@@ -147,6 +242,13 @@ def random_rows(source: ArraySource, n_rows: int, stream: Stream) -> Array:
     return np.array([*drawn.values(), *repeated][:n_rows], dtype=np.float64)
 
 
+def _means_of(labels: NDArray, source: ArraySource, n_components: int, model: CovarianceModel) -> Array:
+    """The means of labelled rows, (K, D)."""
+    reference = np.tile(point_near(source), (n_components, 1))
+    statistics = accumulate_labels(labels, reference, source.X, source.sample_weight, covariance_type=model.name)
+    return estimate_weights_and_means(statistics)[1]
+
+
 def _rows_a_block(n_components: int) -> int:
     return max(1024, BLOCK_BYTES // (8 * n_components))
 
@@ -154,6 +256,9 @@ def _rows_a_block(n_components: int) -> int:
 def _from_statistics(statistics: SufficientStatistics, model: CovarianceModel, reg_covar: float) -> Start:
     weights, means = estimate_weights_and_means(statistics)
     return Start(weights, means, lambda: estimate_covariances(statistics, model, reg_covar), len(weights))
+
+
+STARTS = {"random": from_random_resp, "random_from_data": from_random_rows, "hc": from_hierarchy}
 
 
 def initial_parameters(
@@ -164,6 +269,8 @@ def initial_parameters(
     init_params: str = "kmeans",
     seed: int = 0,
     reg_covar: float = 1e-6,
+    quick: bool = False,
+    whiten: bool = False,
     resp: NDArray | None = None,
     weights: Array | None = None,
     means: Array | None = None,
@@ -176,14 +283,19 @@ def initial_parameters(
     source : ArraySource
     n_components : int
     covariance_type : str
-    init_params : {"kmeans", "k-means++", "random_from_data", "random"}
+    init_params : {"kmeans", "k-means++", "hc", "random_from_data", "random"}
         "kmeans": the clusters of k-means. "k-means++": means drawn as k-means++ draws them, "random_from_data": means
-        drawn from the rows, both with the pooled covariance about the nearest mean. "random": random
-        responsibilities. Of many rows (see `enough_rows`) k-means and k-means++ look for centres in a sample.
+        drawn from the rows, both with the pooled covariance about the nearest mean. "hc": micro-clusters that are
+        joined. "random": random responsibilities. Of many rows (see `enough_rows`) all but the last two look for
+        clusters in a sample.
     seed : int
         64 bits; the same seed gives the same start.
     reg_covar : float
         Added to every variance.
+    quick : bool
+        A k-means of a few steps on few rows.
+    whiten : bool
+        k-means and k-means++ in coordinates in which the rows' covariance is the identity.
     resp : (N,) int or (N, K), optional
         Labels or responsibilities to start from, in place of `init_params`.
     weights, means, precisions : arrays, optional
@@ -203,7 +315,15 @@ def initial_parameters(
     model = get_model(covariance_type)
     form, n_distinct = model.form, n_components
     if weights is None or means is None or precisions is None:
-        start = _find_start(source, n_components, model, init_params, Stream(seed), reg_covar, resp)
+        stream = Stream(seed)
+        if resp is not None:
+            start = from_given(resp, source, n_components, model, reg_covar)
+        elif init_params == "kmeans":
+            start = from_kmeans(source, n_components, stream, model, reg_covar, quick=quick, whiten=whiten)
+        elif init_params == "k-means++":
+            start = from_kmeans_plusplus(source, n_components, stream, model, reg_covar, whiten=whiten)
+        else:
+            start = STARTS[init_params](source, n_components, stream, model, reg_covar)
         weights = start.weights if weights is None else weights
         means = start.means if means is None else means
         n_distinct = start.n_distinct
@@ -214,25 +334,3 @@ def initial_parameters(
         precisions_cholesky = form.factor_precisions(precisions)
         covariances = form.covariances(precisions_cholesky)
     return MixtureParameters(weights, means, covariances, precisions_cholesky, covariance_type), n_distinct
-
-
-def _find_start(
-    source: ArraySource,
-    n_components: int,
-    model: CovarianceModel,
-    init_params: str,
-    stream: Stream,
-    reg_covar: float,
-    resp: NDArray | None,
-) -> Start:
-    if resp is not None:
-        return from_given(resp, source, n_components, model, reg_covar)
-    if init_params == "kmeans":
-        return from_kmeans(source, n_components, stream, model, reg_covar)
-    if init_params == "random":
-        return from_random_resp(source, n_components, stream, model, reg_covar)
-    if init_params == "k-means++":
-        points = kmeans_plusplus(enough_rows(source, n_components, stream), n_components, stream)
-    else:
-        points = random_rows(source, n_components, stream)
-    return from_points(points, source, model, reg_covar)

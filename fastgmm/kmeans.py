@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 MAX_STEPS, TOLERANCE = 300, 1e-4  # scikit-learn's
 # Starts that are tried, on how many rows, and for how many steps.
 MAX_STARTS, FEW_ROWS, FEW_ROWS_A_CLUSTER, FEW_STEPS = 5, 2_000, 64, 5
+# Of so many rows seeds are drawn from a cumulative sum of all distances; of more from that of one tile.
+DRAWN_AT_ONCE = 16_384
 FARTHEST = {np.dtype(np.float64): 1e290, np.dtype(np.float32): 1e38}
 # A sum that has become this much smaller than it was has lost too many digits to go on from.
 LOSSY = 1e-6
@@ -122,17 +124,27 @@ def best_start(source: ArraySource, n_clusters: int, stream: Stream) -> Array:
     n_starts = min(MAX_STARTS, 1 + n_clusters // 4)
     if n_starts == 1:
         return kmeans_plusplus(source, n_clusters, stream)
-    enough = max(FEW_ROWS, FEW_ROWS_A_CLUSTER * n_clusters)
-    some = source if len(source.X) <= enough else sample(source, enough, stream)
-    origin, best, lowest = point_near(some).astype(some.X.dtype), None, math.inf
+    some, best, lowest = few_rows(source, n_clusters, stream), None, math.inf
     for _ in range(n_starts):
-        clusters = Clusters(some, origin, n_clusters)
-        centres = _move(clusters, kmeans_plusplus(some, n_clusters, stream), FEW_STEPS, 0.0)
-        inertia = Clusters(some, origin, n_clusters).assign(centres)  # of all rows: those of new clusters are looked at
+        centres = quick_start(some, n_clusters, stream)
+        # Of all rows: if they are looked at for the first time.
+        inertia = Clusters(some, point_near(some).astype(some.X.dtype), n_clusters).assign(centres)
         if best is None or inertia < lowest:
             best, lowest = centres, inertia
     assert best is not None
     return best
+
+
+def quick_start(source: ArraySource, n_clusters: int, stream: Stream) -> Array:
+    """Centres (n_clusters, D) after a few of Lloyd's steps from k-means++."""
+    clusters = Clusters(source, point_near(source).astype(source.X.dtype), n_clusters)
+    return _move(clusters, kmeans_plusplus(source, n_clusters, stream), FEW_STEPS, 0.0)
+
+
+def few_rows(source: ArraySource, n_clusters: int, stream: Stream) -> ArraySource:
+    """A sample large enough to try starts on, or the source if that is no larger."""
+    enough = max(FEW_ROWS, FEW_ROWS_A_CLUSTER * n_clusters)
+    return source if len(source.X) <= enough else sample(source, enough, stream)
 
 
 def lloyd(
@@ -199,7 +211,10 @@ def kmeans_plusplus(source: ArraySource, n_clusters: int, stream: Stream) -> Arr
             continue
         latest = chosen[k - 1 : k] - origin
         uniforms = stream.uniforms(n_trials)
-        rows = _draw_by_distance(source, origin, latest, closest, potential, width, uniforms)
+        if len(X) <= DRAWN_AT_ONCE:
+            rows = _draw_from_all(source, origin, latest, closest, uniforms)
+        else:
+            rows = _draw_by_distance(source, origin, latest, closest, potential, width, uniforms)
         potentials, width = kernels.seed_step(X, sample_weight, origin, X[rows] - origin, latest, closest)
         best = int(potentials.sum(axis=0)[1:].argmin())
         chosen[k], potential = X[rows[best]], potentials[:, 1 + best]
@@ -226,6 +241,19 @@ def _variance(source: ArraySource, origin: NDArray) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         variance = inertia / one.weight_sums[0] - float(((one.first[0] / one.weight_sums[0]) ** 2).sum())
     return max(0.0, variance) / source.X.shape[1] if np.isfinite(variance) else 0.0
+
+
+def _draw_from_all(
+    source: ArraySource, origin: NDArray, latest: NDArray, closest: NDArray, uniforms: Array
+) -> NDArray[np.intp]:
+    """What `_draw_by_distance` gives but for rounding, for few rows: `closest` gets the latest now."""
+    kernels.seed_step(source.X, None, origin, latest[:0], latest, closest)
+    mass = closest.astype(np.float64)
+    if source.sample_weight is not None:
+        mass *= source.sample_weight
+    cumulative = np.cumsum(mass)
+    rows = np.searchsorted(cumulative, uniforms * cumulative[-1], side="right")
+    return np.minimum(rows, np.flatnonzero(mass)[-1])
 
 
 def _draw_by_distance(

@@ -1,8 +1,10 @@
 """Problems to test on: parameters and rows of any shape."""
 
 import os
+import warnings
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
 from fastgmm.covariance import get_model
 from fastgmm.engine import MixtureParameters
@@ -57,3 +59,9 @@ def blobs(seed=0, n_samples=600, n_features=3, n_components=3, separation=4.0):
     means = separation * rng.normal(size=(n_components, n_features))
     roots = np.eye(n_features) + 0.4 * rng.normal(size=(n_components, n_features, n_features))
     return means[labels] + np.einsum("nde,ne->nd", roots[labels], rng.normal(size=(n_samples, n_features))), labels
+
+
+def fit_quietly(estimator, *arguments, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return estimator.fit(*arguments, **options)

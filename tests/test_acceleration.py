@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import fastgmm.gaussian_mixture
+import fastgmm.schedule
 from fastgmm import GaussianMixture, em
 from fastgmm.acceleration import BEGIN, LARGE, Squarem
 from fastgmm.covariance import get_model
@@ -287,7 +287,7 @@ def test_an_interrupt_of_a_later_start_keeps_an_earlier_fit(monkeypatch):
             raise KeyboardInterrupt
         return initial_parameters(*arguments, **options)
 
-    monkeypatch.setattr(fastgmm.gaussian_mixture, "initial_parameters", find)
+    monkeypatch.setattr(fastgmm.schedule, "initial_parameters", find)
     model = GaussianMixture(4, random_state=0, n_init=3)
     with pytest.raises(KeyboardInterrupt, match="passes"):
         model.fit(X)

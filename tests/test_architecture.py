@@ -23,16 +23,21 @@ ALLOWED = {
     "kmeans": {"kernels", "random_stream", "sources"},
     "parameters": {"covariance", "kernels"},
     "engine": {"covariance", "kernels", "parameters", "statistics"},
+    "agglomeration": set(),
     "initialization": {
-        "covariance", "engine", "kernels", "kmeans", "parameters", "random_stream", "sources", "statistics",
+        "agglomeration", "covariance", "engine", "kernels", "kmeans", "parameters", "random_stream", "sources",
+        "statistics",
     },
     "acceleration": {"covariance", "parameters"},
     "em": {"acceleration", "engine", "parameters", "sources", "statistics"},
+    "moves": {"covariance", "em", "engine", "kmeans", "parameters", "random_stream", "sources"},
+    "schedule": {
+        "acceleration", "covariance", "em", "initialization", "moves", "parameters", "random_stream", "sources",
+    },
     "validation": {"covariance", "sources"},
-    "base": {"acceleration", "engine", "parameters"},
+    "base": {"em", "engine", "parameters"},
     "gaussian_mixture": {
-        "acceleration", "base", "covariance", "em", "engine", "initialization", "kernels", "parameters", "sources",
-        "validation",
+        "base", "covariance", "em", "engine", "kernels", "parameters", "schedule", "sources", "validation",
     },
     "__init__": {"base", "engine", "fork_guard", "gaussian_mixture"},
     "demo": {"__init__", "gaussian_mixture"},
@@ -133,7 +138,7 @@ sys.modules["sklearn"] = None
 import numpy as np
 from fastgmm.engine import MixtureParameters, accumulate, maximise
 from fastgmm import SufficientStatistics, warmup
-import fastgmm.em, fastgmm.initialization
+import fastgmm.schedule
 p = MixtureParameters.create([1.0], [[0.0]], [1.0], "spherical")
 print(maximise(accumulate(p, np.arange(4.0)[:, None]), "spherical").means[0, 0])
 """

@@ -20,16 +20,10 @@ from sklearn.preprocessing import StandardScaler
 
 import reference
 from fastgmm import DegenerateComponentWarning, GaussianMixture
-from helpers import COVARIANCE_TYPES, blobs, random_parameters, random_rows
+from helpers import COVARIANCE_TYPES, blobs, fit_quietly, random_parameters, random_rows
 
 INIT_PARAMS = ("kmeans", "k-means++", "random", "random_from_data")
 FITTED = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
-
-
-def fit_quietly(estimator, *arguments, **options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return estimator.fit(*arguments, **options)
 
 
 def message_of(call):
@@ -47,7 +41,9 @@ def sorted_set(text):
 def test_signature_is_scikit_learns_with_more_at_the_end():
     ours, theirs = GaussianMixture().get_params(), sklearn.mixture.GaussianMixture().get_params()
     assert {name: ours[name] for name in theirs} == theirs
-    assert set(ours) - set(theirs) == {"n_jobs", "resp_init", "acceleration", "limit_tol", "callback"}
+    assert set(ours) - set(theirs) == {
+        "n_jobs", "resp_init", "whiten_init", "acceleration", "limit_tol", "n_moves", "callback",
+    }  # fmt: skip
     assert GaussianMixture(3).n_components == 3
     with pytest.raises(TypeError):
         GaussianMixture(3, "full")
@@ -82,6 +78,8 @@ def test_bad_rows_get_scikit_learns_error(X):
 def test_bad_parameters_get_scikit_learns_error(options):
     ours, our_text = message_of(lambda: GaussianMixture(**options).fit(X_SMALL))
     theirs, their_text = message_of(lambda: sklearn.mixture.GaussianMixture(**options).fit(X_SMALL))
+    for name in ("hc", "small_em"):  # ours alone
+        our_text = our_text.replace(f"'{name}', ", "").replace(f", '{name}'", "")
     assert (ours, sorted_set(our_text)) == (theirs, sorted_set(their_text))
 
 
@@ -358,8 +356,9 @@ def test_parameters_are_not_changed_by_a_fit():
 
 def test_warm_start_goes_on():
     X, _ = blobs(separation=1.5)
-    whole = fit_quietly(GaussianMixture(3, max_iter=6, tol=0, random_state=0), X)
-    parts = GaussianMixture(3, max_iter=2, tol=0, random_state=0, warm_start=True)
+    options = {"tol": 0, "random_state": 0, "acceleration": None}
+    whole = fit_quietly(GaussianMixture(3, max_iter=6, **options), X)
+    parts = GaussianMixture(3, max_iter=2, warm_start=True, **options)
     bounds = []
     for _ in range(3):
         bounds += fit_quietly(parts, X).lower_bounds_

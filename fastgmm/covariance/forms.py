@@ -90,6 +90,10 @@ class Form(abc.ABC):
         """The covariances as matrices, (K, D, D)."""
 
     @abc.abstractmethod
+    def scatter(self, full: Array) -> Array:
+        """What the layout keeps of matrices of scatter, (K, D, D)."""
+
+    @abc.abstractmethod
     def frame(self, weights: Array, means: Array, covariances: Array) -> Array:
         """The scale of the mixture as a whole: standard deviations (D,), or a root of its covariance (D, D)."""
 
@@ -144,6 +148,9 @@ class _Scales(Form):
 
     def precision_problem(self, precisions: Array) -> str | None:
         return None if np.all(precisions > 0) else "positive"
+
+    def scatter(self, full: Array) -> Array:
+        return np.einsum("kdd->kd", full)
 
     def frame(self, weights: Array, means: Array, covariances: Array) -> Array:
         between = weights @ (means - weights @ means) ** 2
@@ -271,6 +278,9 @@ class Full(_Matrices):
     def full(self, covariances: Array, n_components: int, n_features: int) -> Array:
         return covariances
 
+    def scatter(self, full: Array) -> Array:
+        return full
+
 
 class Tied(_Matrices):
     """One matrix for all components: (D, D)."""
@@ -286,6 +296,10 @@ class Tied(_Matrices):
 
     def full(self, covariances: Array, n_components: int, n_features: int) -> Array:
         return np.broadcast_to(covariances, (n_components, n_features, n_features))
+
+    def scatter(self, full: Array) -> Array:
+        total: Array = full.sum(axis=0)
+        return total
 
     def _stored(self, stacked: Array) -> Array:
         return stacked[0]

@@ -1,0 +1,267 @@
+"""Moves that EM cannot make: a component born where rows fit worst, two merged while a third is split.
+
+A move keeps the number of components, and is kept only if the likelihood of all rows rises.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import em
+from .covariance import IllDefinedCovarianceError
+from .em import EMResult
+from .engine import predict_proba, score_samples
+from .kmeans import Clusters, quick_start
+from .parameters import MixtureParameters
+from .random_stream import Stream, sample
+from .sources import ArraySource, point_near
+
+Array = NDArray[np.float64]
+ROWS_A_SLICE = 1 << 18
+# Rows fit much worse than a sample if their log-likelihood is by so many nats below that of its worst row. Of n rows
+# like the sample's m, in tails like a Gaussian's, that are n / m exp(-5); a component is born of `MANY` n / m.
+WORSE, MANY = 5.0, 0.1
+# Moves are compared on so many rows, a parameter; so many merges and splits at a time, for so many EM steps.
+ROWS, ROWS_A_PARAMETER, MERGES, SPLITS, STEPS = 10_000, 10, 2, 4, 10
+# What a Gaussian cut in two at its mean is: how far the halves' means are from it, in standard deviations.
+HALF = np.sqrt(2 / np.pi)
+
+
+def birth(
+    source: ArraySource, some: ArraySource, parameters: MixtureParameters, reg_covar: float
+) -> MixtureParameters | None:
+    """Parameters with a component where rows fit much worse than the sample that the parameters were fitted to.
+
+    A component of few rows may be missing from a sample. If enough rows fit so badly (see `WORSE`), the largest of
+    three clusters of them becomes a component, and the two that lose least by it become one (Fraley, Raftery & Wehrens,
+    2005, Journal of Computational and Graphical Statistics 14, add components at such rows).
+
+    Returns
+    -------
+    parameters : MixtureParameters or None
+        None if there are no such rows, or the likelihood of all rows would fall.
+    """
+    n_components, n_features = parameters.means.shape
+    if n_components < 2:
+        return None
+    lowest = float(score_samples(parameters, some.X).min())
+    rows, likelihood = _rows_below(source, parameters, lowest - WORSE)
+    if len(rows) < max(MANY * len(source.X) / len(some.X), 2 * (n_features + 1)):
+        return None
+    weights = None if source.sample_weight is None else source.sample_weight[rows]
+    worst = ArraySource(np.ascontiguousarray(source.X[rows]), weights)
+    clusters = Clusters(worst, point_near(worst).astype(worst.X.dtype), 3)
+    clusters.assign(quick_start(worst, 3, Stream(0)))
+    chosen = clusters.labels == clusters.weight_sums.argmax()
+    X, w = worst.X[chosen].astype(np.float64), np.ones(chosen.sum()) if weights is None else weights[chosen]
+    mean = w @ X / w.sum()
+    centred = X - mean
+    covariance = (w[:, np.newaxis] * centred).T @ centred / w.sum() + reg_covar * np.eye(n_features)
+    try:
+        born = _put(parameters, *least_merge(parameters)[0], w.sum() / source.total_weight, mean, covariance)
+        return born if _rows_below(source, born, -np.inf)[1] > likelihood else None
+    except IllDefinedCovarianceError:
+        return None
+
+
+def improve(
+    source: ArraySource,
+    result: EMResult,
+    run: Callable[..., EMResult],
+    n_moves: int,
+) -> EMResult:
+    """Merge two components and split a third, so often, wherever EM then ends higher.
+
+    The idea is SMEM's (Ueda, Nakano, Ghahramani & Hinton, 2000, Neural Computation 12). Of the pairs that lose least by
+    being merged and the components that look least like Gaussians some are tried for a few steps, on a sample if there
+    are many rows; the best of them is run to its end on all rows, and kept if that is higher.
+
+    Parameters
+    ----------
+    source : ArraySource
+    result : EMResult
+        Where EM ended.
+    run : callable (source, parameters, tol=, max_iter=) -> EMResult
+        Runs EM, without the last two to its end.
+    n_moves : int
+        How many moves are run to their end, at most.
+
+    Returns
+    -------
+    EMResult
+        Its bounds have every pass over all rows; those of a move that was not kept repeat the bound before.
+    """
+    n_rows = max(ROWS, ROWS_A_PARAMETER * result.parameters.model.n_parameters(*result.parameters.means.shape))
+    some = source if len(source.X) <= n_rows else sample(source, n_rows, Stream(0))
+    tried = 0
+    try:
+        for _ in range(n_moves):
+            moved = _best_move(some, result.parameters, run, tried)
+            if moved is None:
+                break
+            trial = em.finished(_attempt(run, source, moved))
+            if trial.lower_bound > result.lower_bound:
+                bounds = np.maximum.accumulate([*result.lower_bounds, *trial.lower_bounds]).tolist()
+                result, tried = replace(trial, lower_bounds=bounds, start_bound=-np.inf), 0
+            else:
+                result.lower_bounds.extend([result.lower_bound] * trial.n_iter)
+                tried += 1
+    except KeyboardInterrupt:
+        result.interrupted, result.converged = True, False
+    return result
+
+
+def least_merge(parameters: MixtureParameters) -> list[tuple[int, int]]:
+    """The pairs of components, those first that lose least of the classification likelihood by being one.
+
+    Of components with weights w and covariances S it is the sum of ``w (log w - log det S / 2)``, and what does not
+    change. Flops: K^2 D^3 / 6.
+    """
+    weights, means, full = _full(parameters)
+    n_components = len(weights)
+    with np.errstate(all="ignore"):
+        single = _worth(weights, full)
+        loss = np.full((n_components, n_components), np.inf)
+        for i in range(n_components - 1):
+            j = np.arange(i + 1, n_components)
+            merged = _merged(weights[[i]], means[[i]], full[[i]], weights[j], means[j], full[j])
+            loss[i, j] = single[i] + single[j] - _worth(merged[0], merged[2])
+    order = np.argsort(np.where(np.isnan(loss), np.inf, loss), axis=None, kind="stable")
+    pairs = (divmod(int(flat), n_components) for flat in order[: n_components * (n_components - 1) // 2])
+    return list(pairs)
+
+
+def least_gaussian(parameters: MixtureParameters, source: ArraySource) -> NDArray[np.intp]:
+    """The components, those first that look least like Gaussians along their longest axis.
+
+    Two clusters under one component are flat or lopsided there: third and fourth moments differ from 0 and 3.
+    """
+    resp = predict_proba(parameters, source.X).astype(np.float64)
+    if source.sample_weight is not None:
+        resp *= source.sample_weight[:, np.newaxis]
+    weights, means, full = _full(parameters)
+    scores = np.zeros(len(weights))
+    for k in range(len(weights)):
+        values, vectors = np.linalg.eigh(full[k])
+        z = (source.X.astype(np.float64) - means[k]) @ vectors[:, -1] / np.sqrt(values[-1])
+        share = resp[:, k] / max(resp[:, k].sum(), 1e-300)
+        skewness, kurtosis = share @ z**3, share @ z**4
+        scores[k] = weights[k] * (min(abs(kurtosis - 3), 3.0) + min(abs(skewness), 3.0))
+    return np.argsort(-scores, kind="stable")
+
+
+def split_and_merge(parameters: MixtureParameters, i: int, j: int, k: int) -> MixtureParameters:
+    """Components i and j as one, and k cut in two across its longest axis.
+
+    IllDefinedCovarianceError if it cannot be.
+    """
+    weights, means, full = (a.copy() for a in _full(parameters))
+    values, vectors = np.linalg.eigh(full[k])
+    step = HALF * np.sqrt(values[-1]) * vectors[:, -1]
+    half = full[k] - np.outer(step, step)
+    merged = _merged(weights[[i]], means[[i]], full[[i]], weights[[j]], means[[j]], full[[j]])
+    weights[i], means[i], full[i] = (a[0] for a in merged)
+    weights[j], means[j], full[j] = weights[k] / 2, means[k] + step, half
+    weights[k], means[k], full[k] = weights[k] / 2, means[k] - step, half
+    return _rebuilt(parameters, weights, means, full)
+
+
+def _best_move(
+    some: ArraySource, parameters: MixtureParameters, run: Callable[..., EMResult], tried: int
+) -> MixtureParameters | None:
+    """The move that is highest after a few steps on some rows, if it is higher than staying; after so many others."""
+    best, stay = None, em.finished(_attempt(run, some, parameters, tol=0.0, max_iter=STEPS))
+    highest = stay.lower_bound
+    first = tried * MERGES * SPLITS
+    for i, j, k in itertools.islice(_moves(parameters, some), first, first + MERGES * SPLITS):
+        try:
+            moved = split_and_merge(parameters, i, j, k)
+        except IllDefinedCovarianceError:
+            continue
+        result = em.finished(_attempt(run, some, moved, tol=0.0, max_iter=STEPS))
+        if result.lower_bound > highest:
+            best, highest = result.parameters, result.lower_bound
+    return best
+
+
+def _attempt(
+    run: Callable[..., EMResult], source: ArraySource, parameters: MixtureParameters, **options: float
+) -> EMResult:
+    """A run; one in which a component collapses leads nowhere."""
+    try:
+        return run(source, parameters, **options)
+    except IllDefinedCovarianceError:
+        return EMResult(parameters)
+
+
+def _moves(parameters: MixtureParameters, some: ArraySource) -> Iterator[tuple[int, int, int]]:
+    """Pairs to merge and components to split, the likeliest first, in groups of a few of each."""
+    if parameters.n_components < 3:
+        return
+    splits = [int(k) for k in least_gaussian(parameters, some)]
+    pairs = least_merge(parameters)
+    for start in range(0, len(pairs), MERGES):
+        for i, j in pairs[start : start + MERGES]:
+            yield from itertools.islice(((i, j, k) for k in splits if k not in (i, j)), SPLITS)
+
+
+def _rows_below(source: ArraySource, parameters: MixtureParameters, bound: float) -> tuple[NDArray[np.intp], float]:
+    """The rows with a log-likelihood below a bound, and the sum of all rows', by weight."""
+    found, total = [], 0.0
+    for part in source.slices(ROWS_A_SLICE):
+        X, sample_weight = source.part(part)
+        log_prob = score_samples(parameters, X).astype(np.float64)
+        if sample_weight is None:
+            total += float(log_prob.sum())
+        else:
+            there = sample_weight > 0
+            total += float(log_prob[there] @ sample_weight[there])
+            log_prob[~there] = np.inf
+        found.append(part.start + np.flatnonzero(log_prob < bound))
+    return np.concatenate(found), total
+
+
+def _put(
+    parameters: MixtureParameters, i: int, j: int, weight: float, mean: Array, covariance: Array
+) -> MixtureParameters:
+    """Components i and j as one, and in place of j another one of some weight."""
+    weights, means, full = (a.copy() for a in _full(parameters))
+    merged = _merged(weights[[i]], means[[i]], full[[i]], weights[[j]], means[[j]], full[[j]])
+    weights[i], means[i], full[i] = (a[0] for a in merged)
+    weights *= 1 - weight
+    weights[j], means[j], full[j] = weight, mean, covariance
+    return _rebuilt(parameters, weights, means, full)
+
+
+def _full(parameters: MixtureParameters) -> tuple[Array, Array, Array]:
+    """Weights (K,), means (K, D) and covariances (K, D, D)."""
+    form = parameters.model.form
+    return parameters.weights, parameters.means, form.full(parameters.covariances, *parameters.means.shape)
+
+
+def _rebuilt(parameters: MixtureParameters, weights: Array, means: Array, full: Array) -> MixtureParameters:
+    """Parameters of the same model that are nearest to components with any covariances."""
+    model, weights = parameters.model, weights / weights.sum()
+    scatter = model.form.scatter(np.maximum(weights, 1e-300)[:, np.newaxis, np.newaxis] * full)
+    covariances = model.maximise(scatter, np.maximum(weights, 1e-300))
+    precisions_cholesky = model.form.precisions_cholesky(covariances)
+    return MixtureParameters(weights, means, covariances, precisions_cholesky, parameters.covariance_type)
+
+
+def _merged(w1: Array, m1: Array, S1: Array, w2: Array, m2: Array, S2: Array) -> tuple[Array, Array, Array]:
+    """Weights (n,), means (n, D) and covariances (n, D, D) of pairs of components as one."""
+    weights = np.maximum(w1 + w2, 1e-300)
+    a, b = (w1 / weights)[:, np.newaxis], (w2 / weights)[:, np.newaxis]
+    apart = np.broadcast_to(m2 - m1, np.broadcast_shapes(m1.shape, m2.shape))
+    between = (a * b * apart)[:, :, np.newaxis] * apart[:, np.newaxis, :]
+    return weights, m1 + b * apart, a[..., np.newaxis] * S1 + b[..., np.newaxis] * S2 + between
+
+
+def _worth(weights: Array, full: Array) -> Array:
+    """What a component contributes to the classification likelihood, (K,)."""
+    return np.where(weights > 0, weights * (np.log(weights) - np.linalg.slogdet(full)[1] / 2), 0.0)

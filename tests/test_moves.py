@@ -1,0 +1,160 @@
+"""Births, splits and merges: what EM cannot find again, and never a lower likelihood."""
+
+import numpy as np
+import pytest
+
+from fastgmm import GaussianMixture, em, moves
+from fastgmm.engine import MixtureParameters, score_samples
+from fastgmm.moves import birth, improve, least_gaussian, least_merge, split_and_merge
+from fastgmm.random_stream import Stream, sample
+from fastgmm.sources import ArraySource
+from helpers import COVARIANCE_TYPES, covariances_in_form, full_covariances, random_parameters
+
+
+def three_clusters(n_samples=3000, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n_samples, 2)) + 8.0 * np.array([[0, 0], [1, 0], [0, 1]])[np.arange(n_samples) % 3]
+
+
+def badly_started(covariance_type="full"):
+    """Two components in one cluster, and one for two."""
+    full = np.array([np.eye(2), np.eye(2), [[17.0, -16.0], [-16.0, 17.0]]])
+    covariances = {"full": full, "tied": full.mean(axis=0), "diag": np.ones((3, 2)), "spherical": np.ones(3)}
+    means = np.array([[-0.5, 0.0], [0.5, 0.0], [4.0, 4.0]])
+    return MixtureParameters.create([1 / 6, 1 / 6, 2 / 3], means, covariances[covariance_type], covariance_type)
+
+
+def run(source, parameters, **options):
+    return em.run(source, parameters, **{"tol": 1e-6, "max_iter": 500, "reg_covar": 1e-6, **options})
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_a_move_leaves_an_optimum_that_em_cannot(covariance_type, weighted):
+    X = three_clusters()
+    source = ArraySource(X, np.random.default_rng(0).integers(0, 3, len(X)).astype(float) if weighted else None)
+    stuck = run(source, badly_started(covariance_type))
+    near = np.array([[0.0, 0.0], [8.0, 0.0], [0.0, 8.0]])
+    truth = MixtureParameters.create(
+        np.full(3, 1 / 3), near, covariances_in_form(covariance_type, 3, 2, np.random.default_rng(0)), covariance_type
+    )
+    best = run(source, truth)
+    assert stuck.lower_bound < best.lower_bound - 0.1
+    before = stuck.n_iter
+    better = improve(source, stuck, run, 3)
+    assert better.lower_bound == pytest.approx(best.lower_bound, abs=1e-4)
+    assert np.diff(better.lower_bounds).min() > -1e-10
+    assert better.converged
+    assert better.n_iter > before  # every pass over all rows counts
+
+
+def test_moves_that_lead_nowhere_change_nothing_but_the_count_of_passes():
+    X = three_clusters()
+    best = run(ArraySource(X), badly_started())
+    best = improve(ArraySource(X), best, run, 3)
+    means = best.parameters.means.copy()
+    again = improve(ArraySource(X), best, run, 3)
+    np.testing.assert_array_equal(again.parameters.means, means)
+    assert again.converged
+    assert improve(ArraySource(X[:, :1]), run(ArraySource(X[:, :1]), random_parameters("full", 2, 1)), run, 2).converged
+
+
+def test_the_estimator_offers_moves():
+    X = three_clusters(30_000)
+    options = {"means_init": badly_started().means, "weights_init": badly_started().weights, "tol": 1e-6,
+               "max_iter": 500, "precisions_init": np.linalg.inv(badly_started().covariances)}  # fmt: skip
+    stuck = GaussianMixture(3, **options).fit(X)
+    moved = GaussianMixture(3, n_moves=2, **options).fit(X)
+    assert moved.lower_bound_ > stuck.lower_bound_ + 0.1
+    assert moved.converged_
+    assert moved.n_iter_ == len(moved.lower_bounds_) > stuck.n_iter_
+    with pytest.raises(ValueError, match="n_moves"):
+        GaussianMixture(3, n_moves=-1).fit(X)
+
+
+def test_an_interrupted_move_keeps_the_optimum():
+    X = three_clusters()
+    stuck = run(ArraySource(X), badly_started())
+    means = stuck.parameters.means.copy()
+
+    def interrupt(source, parameters, **options):
+        raise KeyboardInterrupt
+
+    result = improve(ArraySource(X), stuck, interrupt, 1)
+    assert result.interrupted
+    assert not result.converged
+    np.testing.assert_array_equal(result.parameters.means, means)
+
+
+def test_equal_components_are_merged_first_and_two_clusters_split_first():
+    X, parameters = three_clusters(), badly_started()
+    assert least_merge(parameters)[0] == (0, 1)
+    assert least_gaussian(parameters, ArraySource(X))[0] == 2
+    assert sorted(least_merge(random_parameters("tied", 4, 3))) == [(i, j) for i in range(4) for j in range(i + 1, 4)]
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "diag", "tied"])
+def test_a_split_and_a_merge_keep_mean_and_covariance_of_the_whole(covariance_type):
+    parameters = random_parameters(covariance_type, 5, 3)
+    moved = split_and_merge(parameters, 3, 1, 2)
+    for p in (parameters, moved):
+        assert p.weights.sum() == pytest.approx(1)
+
+    def whole(p):
+        mean = p.weights @ p.means
+        within = np.einsum("k,kde->de", p.weights, full_covariances(p))
+        total = within + (p.weights[:, None] * (p.means - mean)).T @ (p.means - mean)
+        return mean, total if covariance_type != "diag" else total.diagonal()
+
+    for before, after in zip(whole(parameters), whole(moved), strict=True):
+        np.testing.assert_allclose(after, before, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_a_component_that_a_sample_has_not_seen_is_born(covariance_type):
+    rng = np.random.default_rng(0)
+    X = np.vstack([rng.normal(size=(100_000, 3)), rng.normal(size=(60, 3)) + 20.0])
+    common = rng.normal(size=(5_000, 3))
+    start = random_parameters(covariance_type, 3, 3)
+    fitted = run(ArraySource(common), start).parameters
+    born = birth(ArraySource(X), ArraySource(common), fitted, 1e-6)
+    assert born is not None
+    assert score_samples(born, X).mean() > score_samples(fitted, X).mean()
+    k = born.weights.argmin()
+    assert 20 <= round(born.weights[k] * len(X)) <= 60  # the largest of three clusters of them
+    assert np.abs(born.means[k] - 20).max() < 1
+    assert em.run(ArraySource(X), born, tol=1e-6, max_iter=100, reg_covar=1e-6).parameters.weights[k] == pytest.approx(
+        60 / len(X)
+    )
+    weights = np.ones(len(X))
+    weights[-60:] = 0
+    assert birth(ArraySource(X, weights), ArraySource(common), fitted, 1e-6) is None  # these rows do not exist
+
+
+def test_nothing_is_born_of_rows_like_the_samples():
+    X = three_clusters(60_000)
+    source = ArraySource(X)
+    for seed in range(3):
+        some = sample(source, 5_000, Stream(seed))
+        fitted = run(some, badly_started()).parameters
+        assert birth(source, some, fitted, 1e-6) is None
+    alone = random_parameters("full", 1, 2)
+    assert birth(source, some, alone, 1e-6) is None  # nothing to merge
+
+
+def test_a_birth_that_lowers_the_likelihood_is_refused(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = np.vstack([rng.normal(size=(50_000, 2)), rng.normal(size=(40, 2)) + 9])
+    common = ArraySource(rng.normal(size=(4_000, 2)))
+    fitted = run(common, random_parameters("full", 3, 2)).parameters
+    assert birth(ArraySource(X), common, fitted, 1e-6) is not None
+    monkeypatch.setattr(moves, "_put", lambda parameters, *_: random_parameters("full", 3, 2, spread=100.0))
+    assert birth(ArraySource(X), common, fitted, 1e-6) is None
+
+
+def test_a_rare_cluster_is_found_by_a_whole_fit():
+    rng = np.random.default_rng(1)
+    X = np.vstack([rng.normal(size=(400_000, 2)), rng.normal(size=(400_000, 2)) + 5, rng.normal(size=(40, 2)) - 30])
+    for seed in range(3):
+        model = GaussianMixture(3, random_state=seed).fit(X)
+        assert model.weights_.min() == pytest.approx(40 / len(X), rel=0.1)

@@ -1,0 +1,220 @@
+"""Which runs make a fit: samples first, short runs of several starts, restarts; deterministic, and no worse."""
+
+import numpy as np
+import pytest
+
+from fastgmm import GaussianMixture, em, schedule
+from fastgmm.acceleration import Squarem
+from fastgmm.engine import IllDefinedCovarianceError
+from fastgmm.random_stream import Stream
+from fastgmm.schedule import Rules, Starts, effective_rows, from_samples, sample_of, short_runs
+from fastgmm.sources import ArraySource
+from helpers import COVARIANCE_TYPES, blobs, fit_quietly
+
+MANY = 100_000
+
+
+class Silent:
+    """A watcher that remembers."""
+
+    def __init__(self):
+        self.samples, self.passes, self.distinct = [], 0, []
+
+    def start(self, init):
+        pass
+
+    def sample(self, n_rows, n_passes):
+        self.samples.append((n_rows, n_passes))
+
+    def iteration(self, result):
+        self.passes += 1
+        return False
+
+    def end(self, result):
+        pass
+
+    def duplicates(self, n_distinct):
+        self.distinct.append(n_distinct)
+
+
+@pytest.fixture(scope="module")
+def many():
+    return blobs(3, n_samples=MANY, n_features=2, n_components=5, separation=6.0)[0]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_a_fit_that_begins_with_a_sample_ends_where_others_do(covariance_type, weighted, many):
+    weights = np.random.default_rng(0).integers(1, 4, MANY).astype(float) if weighted else None
+    options = {"covariance_type": covariance_type, "random_state": 0, "tol": 1e-7, "max_iter": 3000}
+    model, plain = (
+        GaussianMixture(5, acceleration=name, **options).fit(many, sample_weight=weights)
+        for name in ("progressive", "squarem")
+    )
+    assert model.converged_
+    assert model.lower_bound_ > plain.lower_bound_ - 1e-4
+    # The last stage is EM on all rows: its fixed points are.
+    step = GaussianMixture(5, acceleration=None, **{**options, "tol": 0, "max_iter": 2}, warm_start=True)
+    step.__dict__.update({k: v for k, v in model.__dict__.items() if k.endswith("_")})
+    fit_quietly(step, many, sample_weight=weights)
+    assert 0 <= step.lower_bounds_[1] - model.lower_bound_ < 1e-6
+
+
+def test_a_fit_that_begins_with_a_sample_takes_fewer_passes(many):
+    passes = np.zeros((4, 2))
+    for i, covariance_type in enumerate(COVARIANCE_TYPES):
+        for j, name in enumerate(("progressive", "squarem")):
+            model = GaussianMixture(5, covariance_type=covariance_type, acceleration=name, random_state=0).fit(many)
+            passes[i, j] = model.n_iter_
+    assert passes[:, 0].sum() < 0.6 * passes[:, 1].sum()
+
+
+def test_a_seed_means_one_fit_and_float32_rows_a_near_one(many):
+    first, second = (GaussianMixture(5, random_state=3).fit(many) for _ in range(2))
+    np.testing.assert_array_equal(first.means_, second.means_)
+    one_thread = GaussianMixture(5, random_state=3, n_jobs=1).fit(many)
+    np.testing.assert_array_equal(first.means_, one_thread.means_)
+    single = GaussianMixture(5, random_state=3).fit(many.astype(np.float32))
+    assert single.means_.dtype == np.float32
+    assert single.lower_bound_ == pytest.approx(first.lower_bound_, abs=1e-3)
+
+
+def test_what_is_given_is_where_a_fit_starts(many):
+    """Nobody who gives means wants them replaced by those of a sample."""
+    given = {"means_init": many[:5], "random_state": 0, "max_iter": 1, "tol": 0}
+    model, plain = (fit_quietly(GaussianMixture(5, acceleration=a, **given), many) for a in ("progressive", None))
+    np.testing.assert_array_equal(model.means_, plain.means_)
+
+
+def test_samples_are_for_many_rows_only():
+    starts = Starts(5, "full", "kmeans", 1e-6)
+    rows = np.random.default_rng(0).normal(size=(80_000, 2))
+    assert len(sample_of(ArraySource(rows), starts, Stream(0)).X) == 10_000
+    assert sample_of(ArraySource(rows[1:]), starts, Stream(0)) is None
+    assert sample_of(ArraySource(rows), Starts(300, "full", "kmeans", 1e-6), Stream(0)) is None  # a sample of 76,800
+    assert len(sample_of(ArraySource(rows), Starts(300, "full", "kmeans", 1e-6), Stream(0), worth=1).X) == 76_800
+    # Two rows that weigh more than all others: a sample would be of these.
+    weights = np.ones(len(rows))
+    weights[:2] = 1e6
+    assert effective_rows(weights, len(rows)) == pytest.approx(2, rel=0.1)
+    assert sample_of(ArraySource(rows, weights), starts, Stream(0)) is None
+    assert effective_rows(np.full(7, 1e-300), 7) == pytest.approx(7)
+
+
+def test_samples_grow_until_an_eighth_of_the_rows(monkeypatch):
+    monkeypatch.setattr(schedule, "ROWS", 200)
+    X, _ = blobs(3, n_samples=60_000, n_features=2, n_components=2)
+    watcher = Silent()
+    starts, rules = (
+        Starts(2, "diag", "kmeans", 1e-6),
+        Rules(1e-3, 100, 1e-6, acceleration=schedule.ACCELERATIONS["progressive"]),
+    )
+    found = from_samples(ArraySource(X), starts, rules, 1, Stream(0), watcher)
+    assert [rows for rows, _ in watcher.samples] == [512, 4096]
+    assert em.run(ArraySource(X), found, tol=1e-3, max_iter=10, reg_covar=1e-6).n_iter <= 3
+
+
+def test_a_sample_that_leads_nowhere_is_not_gone_on_from(monkeypatch):
+    """Fewer different rows than components, or a component that collapses in a sample: all rows may have more."""
+    X = np.repeat(np.arange(3.0), 30_000)[:, np.newaxis]
+    watcher, rules = Silent(), Rules(1e-3, 100, 1e-6, acceleration=schedule.ACCELERATIONS["progressive"])
+    assert from_samples(ArraySource(X), Starts(5, "full", "kmeans", 1e-6), rules, 1, Stream(0), watcher) is None
+
+    def collapse(*_, **__):
+        raise IllDefinedCovarianceError([0])
+
+    monkeypatch.setattr(em, "run", collapse)
+    X, _ = blobs(n_samples=MANY)
+    assert from_samples(ArraySource(X), Starts(3, "full", "kmeans", 1e-6), rules, 1, Stream(0), watcher) is None
+
+
+def test_short_runs_find_the_best_of_some_starts_and_drop_those_that_collapse():
+    X, _ = blobs(1, n_samples=4000, n_features=2, n_components=8, separation=8.0)
+    source, rules = ArraySource(X), Rules(1e-3, 100, 1e-6)
+    starts = Starts(8, "full", "random_from_data", 1e-6)
+    seeds = [Stream(seed).word() for seed in range(12)]
+    ends = [
+        em.run(source, starts.make(source, seed)[0], tol=0, max_iter=10, reg_covar=1e-6).lower_bound for seed in seeds
+    ]
+    parameters, n_distinct = short_runs(source, starts, rules, seeds)
+    best = em.run(source, parameters, tol=0, max_iter=1, reg_covar=1e-6).lower_bound
+    assert np.median(ends) < best
+    assert best >= np.sort(ends)[-3] - 1e-3
+    assert n_distinct == 8
+
+    made, make = [], Starts.make
+
+    class Collapsing(Starts):
+        def make(self, source, seed, *, quick=False):
+            made.append(seed)
+            if len(made) < 3:
+                raise IllDefinedCovarianceError([1])
+            return make(self, source, seed, quick=quick)
+
+    collapsing = Collapsing(8, "full", "kmeans", 1e-6)
+    assert short_runs(source, collapsing, rules, seeds[:3])[0].n_components == 8
+    assert len(made) == 3
+    made.clear()
+    with pytest.raises(IllDefinedCovarianceError):
+        short_runs(source, collapsing, rules, seeds[:2])
+
+
+def test_more_starts_are_better_for_the_price_of_less_than_one_each():
+    X, _ = blobs(1, n_samples=12_000, n_features=2, n_components=10, separation=6.0)
+    bounds, passes = {1: [], 8: []}, {1: [], 8: []}
+    for n_init in (1, 8):
+        for seed in range(4):
+            model = GaussianMixture(10, n_init=n_init, init_params="random_from_data", random_state=seed, max_iter=500)
+            bounds[n_init].append(model.fit(X).lower_bound_)
+            passes[n_init].append(model.n_iter_)
+    assert np.mean(bounds[8]) > np.mean(bounds[1]) + 1e-3
+    assert np.min(bounds[8]) >= np.min(bounds[1])
+    assert np.mean(passes[8]) < np.mean(passes[1])  # of the run that was finished: its start was good
+
+
+def test_small_em_is_the_best_of_short_runs():
+    X, _ = blobs(5, n_samples=3000, n_features=2, n_components=9, separation=5.0)
+    bounds = {
+        name: [GaussianMixture(9, init_params=name, random_state=seed).fit(X).lower_bound_ for seed in range(8)]
+        for name in ("k-means++", "small_em")
+    }
+    assert np.mean(bounds["small_em"]) > np.mean(bounds["k-means++"])
+    again = GaussianMixture(9, init_params="small_em", random_state=0).fit(X)
+    assert again.lower_bound_ == bounds["small_em"][0]
+    plain = GaussianMixture(9, init_params="small_em", random_state=0, acceleration=None, max_iter=0).fit(X)
+    assert plain.score(X) > -np.inf
+    with pytest.raises(ValueError, match="ill-defined"):
+        GaussianMixture(2, init_params="small_em", reg_covar=0).fit(np.ones((50, 2)))
+
+
+def test_progress_names_the_sample(many, capsys):
+    GaussianMixture(5, random_state=0, verbose=1).fit(many)
+    text = capsys.readouterr().out
+    assert text.startswith("Initialization 0\n  Sample of 10000 rows: ")
+    assert text.rstrip().endswith("Initialization converged.")
+
+
+def test_a_callback_sees_passes_over_all_rows_only(many):
+    seen = []
+    model = GaussianMixture(5, random_state=0, callback=lambda n, bound, _: seen.append((n, bound))).fit(many)
+    assert seen == list(enumerate(model.lower_bounds_, start=1))
+
+
+def test_an_interrupt_on_a_sample_changes_nothing(many, monkeypatch):
+    model = GaussianMixture(5, random_state=0).fit(many)
+    before = model.means_.copy()
+
+    def interrupted(source, parameters, **options):
+        return em.EMResult(parameters, [-1.0], interrupted=True)
+
+    monkeypatch.setattr(em, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(many + 1)
+    np.testing.assert_array_equal(model.means_, before)
+
+
+def test_every_acceleration_is_squarem_on_all_rows():
+    assert {name: a.accelerator for name, a in schedule.ACCELERATIONS.items()} == {
+        "progressive": Squarem,
+        "squarem": Squarem,
+    }
