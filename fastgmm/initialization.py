@@ -176,7 +176,8 @@ def from_hierarchy(
     total = scatter.sum(axis=0) / weights.sum() + (share[:, np.newaxis] * centred).T @ centred
     # What small clusters are drawn to: as in mclust's prior the overall covariance, for K clusters side by side. Rows
     # are counted, since the unit of weights is anyone's.
-    scale = total / n_components ** (2 / len(total)) + (reg_covar + 1e-12 * np.trace(total)) * np.eye(len(total))
+    floor = reg_covar + 1e-12 * np.trace(total) + 1e-100
+    scale = total / n_components ** (2 / len(total)) + floor * np.eye(len(total))
     count = n_rows / weights.sum()
     groups = np.zeros(n_micro, np.int32)
     groups[there] = cut(merge_order(weights * count, means, scatter * count, scale), n_components)

@@ -23,18 +23,17 @@ from .sources import ArraySource, point_near
 
 Array = NDArray[np.float64]
 ROWS_A_SLICE = 1 << 18
-# Rows fit much worse than a sample if their log-likelihood is by so many nats below that of its worst row. Of n rows
-# like the sample's m, in tails like a Gaussian's, that are n / m exp(-5); a component is born of `MANY` n / m.
-WORSE, MANY = 5.0, 0.1
+# Rows fit much worse than a sample if their log-likelihood is by so many nats below that of its third worst row (two
+# may be of the component that is missing). Of n rows like the sample's m, with tails like a Gaussian's, these are
+# 3 n / m exp(-5); a component is born of `MANY` n / m.
+WORSE, RANK, MANY = 5.0, 3, 0.1
 # Moves are compared on so many rows, a parameter; so many merges and splits at a time, for so many EM steps.
 ROWS, ROWS_A_PARAMETER, MERGES, SPLITS, STEPS = 10_000, 10, 2, 4, 10
 # What a Gaussian cut in two at its mean is: how far the halves' means are from it, in standard deviations.
 HALF = np.sqrt(2 / np.pi)
 
 
-def birth(
-    source: ArraySource, some: ArraySource, parameters: MixtureParameters, reg_covar: float
-) -> MixtureParameters | None:
+def birth(source: ArraySource, some: ArraySource, parameters: MixtureParameters) -> MixtureParameters | None:
     """Parameters with a component where rows fit much worse than the sample that the parameters were fitted to.
 
     A component of few rows may be missing from a sample. If enough rows fit so badly (see `WORSE`), the largest of
@@ -49,8 +48,8 @@ def birth(
     n_components, n_features = parameters.means.shape
     if n_components < 2:
         return None
-    lowest = float(score_samples(parameters, some.X).min())
-    rows, likelihood = _rows_below(source, parameters, lowest - WORSE)
+    lowest = np.sort(score_samples(parameters, some.X))[min(RANK, len(some.X)) - 1]
+    rows, likelihood = _rows_below(source, parameters, float(lowest) - WORSE)
     if len(rows) < max(MANY * len(source.X) / len(some.X), 2 * (n_features + 1)):
         return None
     weights = None if source.sample_weight is None else source.sample_weight[rows]
@@ -61,7 +60,10 @@ def birth(
     X, w = worst.X[chosen].astype(np.float64), np.ones(chosen.sum()) if weights is None else weights[chosen]
     mean = w @ X / w.sum()
     centred = X - mean
-    covariance = (w[:, np.newaxis] * centred).T @ centred / w.sum() + reg_covar * np.eye(n_features)
+    # Few or equal rows alone would make a component that is flat, and of any likelihood.
+    prior, count = n_features + 2.0, len(X)
+    within = np.tensordot(parameters.weights, _full(parameters)[2], axes=1)
+    covariance = (count * ((w[:, np.newaxis] * centred).T @ centred / w.sum()) + prior * within) / (count + prior)
     try:
         born = _put(parameters, *least_merge(parameters)[0], w.sum() / source.total_weight, mean, covariance)
         return born if _rows_below(source, born, -np.inf)[1] > likelihood else None
@@ -89,7 +91,7 @@ def improve(
     run : callable (source, parameters, tol=, max_iter=) -> EMResult
         Runs EM, without the last two to its end.
     n_moves : int
-        How many moves are run to their end, at most.
+        How often the likeliest moves that are left are tried.
 
     Returns
     -------
@@ -103,7 +105,8 @@ def improve(
         for _ in range(n_moves):
             moved = _best_move(some, result.parameters, run, tried)
             if moved is None:
-                break
+                tried += 1
+                continue
             trial = em.finished(_attempt(run, source, moved))
             if trial.lower_bound > result.lower_bound:
                 bounds = np.maximum.accumulate([*result.lower_bounds, *trial.lower_bounds]).tolist()

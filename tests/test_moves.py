@@ -117,7 +117,7 @@ def test_a_component_that_a_sample_has_not_seen_is_born(covariance_type):
     common = rng.normal(size=(5_000, 3))
     start = random_parameters(covariance_type, 3, 3)
     fitted = run(ArraySource(common), start).parameters
-    born = birth(ArraySource(X), ArraySource(common), fitted, 1e-6)
+    born = birth(ArraySource(X), ArraySource(common), fitted)
     assert born is not None
     assert score_samples(born, X).mean() > score_samples(fitted, X).mean()
     k = born.weights.argmin()
@@ -128,7 +128,7 @@ def test_a_component_that_a_sample_has_not_seen_is_born(covariance_type):
     )
     weights = np.ones(len(X))
     weights[-60:] = 0
-    assert birth(ArraySource(X, weights), ArraySource(common), fitted, 1e-6) is None  # these rows do not exist
+    assert birth(ArraySource(X, weights), ArraySource(common), fitted) is None  # these rows do not exist
 
 
 def test_nothing_is_born_of_rows_like_the_samples():
@@ -137,9 +137,9 @@ def test_nothing_is_born_of_rows_like_the_samples():
     for seed in range(3):
         some = sample(source, 5_000, Stream(seed))
         fitted = run(some, badly_started()).parameters
-        assert birth(source, some, fitted, 1e-6) is None
+        assert birth(source, some, fitted) is None
     alone = random_parameters("full", 1, 2)
-    assert birth(source, some, alone, 1e-6) is None  # nothing to merge
+    assert birth(source, some, alone) is None  # nothing to merge
 
 
 def test_a_birth_that_lowers_the_likelihood_is_refused(monkeypatch):
@@ -147,9 +147,9 @@ def test_a_birth_that_lowers_the_likelihood_is_refused(monkeypatch):
     X = np.vstack([rng.normal(size=(50_000, 2)), rng.normal(size=(40, 2)) + 9])
     common = ArraySource(rng.normal(size=(4_000, 2)))
     fitted = run(common, random_parameters("full", 3, 2)).parameters
-    assert birth(ArraySource(X), common, fitted, 1e-6) is not None
+    assert birth(ArraySource(X), common, fitted) is not None
     monkeypatch.setattr(moves, "_put", lambda parameters, *_: random_parameters("full", 3, 2, spread=100.0))
-    assert birth(ArraySource(X), common, fitted, 1e-6) is None
+    assert birth(ArraySource(X), common, fitted) is None
 
 
 def test_a_rare_cluster_is_found_by_a_whole_fit():

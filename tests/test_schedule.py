@@ -101,7 +101,7 @@ def test_samples_are_for_many_rows_only():
     assert effective_rows(np.full(7, 1e-300), 7) == pytest.approx(7)
 
 
-def test_samples_grow_until_an_eighth_of_the_rows(monkeypatch):
+def test_samples_grow_until_a_quarter_of_the_rows(monkeypatch):
     monkeypatch.setattr(schedule, "ROWS", 200)
     X, _ = blobs(3, n_samples=60_000, n_features=2, n_components=2)
     watcher = Silent()
@@ -110,7 +110,7 @@ def test_samples_grow_until_an_eighth_of_the_rows(monkeypatch):
         Rules(1e-3, 100, 1e-6, acceleration=schedule.ACCELERATIONS["progressive"]),
     )
     found = from_samples(ArraySource(X), starts, rules, 1, Stream(0), watcher)
-    assert [rows for rows, _ in watcher.samples] == [512, 4096]
+    assert [rows for rows, _ in watcher.samples] == [512, 2048, 8192]
     assert em.run(ArraySource(X), found, tol=1e-3, max_iter=10, reg_covar=1e-6).n_iter <= 3
 
 
