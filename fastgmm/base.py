@@ -260,10 +260,13 @@ def _weighted_sum(values: NDArray, weights: NDArray[np.float64] | None) -> float
 
 
 class Progress:
-    """Who watches a fit (see `schedule.Watcher`): prints what scikit-learn prints, warns, and asks the callback."""
+    """Who watches a fit (see `schedule.Watcher`): prints what scikit-learn prints, and asks the callback.
+
+    `fewest` is the least number of different clusters that a start has found.
+    """
 
     def __init__(self, verbose: int, interval: int, n_components: int, callback: Callable | None):
-        self.verbose, self.interval, self.n_components, self.callback = verbose, interval, n_components, callback
+        self.verbose, self.interval, self.fewest, self.callback = verbose, interval, n_components, callback
         self.begun = self.previous = time.perf_counter()
 
     def start(self, init: int) -> None:
@@ -292,10 +295,4 @@ class Progress:
         print(f"Initialization {outcome}.{details}")
 
     def duplicates(self, n_distinct: int) -> None:
-        if n_distinct < self.n_components:
-            warnings.warn(
-                f"Number of distinct clusters ({n_distinct}) found smaller than n_clusters ({self.n_components}). "
-                "Possibly due to duplicate points in X.",
-                ConvergenceWarning,
-                stacklevel=7,
-            )
+        self.fewest = min(self.fewest, n_distinct)

@@ -20,6 +20,7 @@ from .base import (
     ILL_DEFINED,
     INTERRUPTED,
     BaseMixture,
+    ConvergenceWarning,
     DegenerateComponentWarning,
     Progress,
 )
@@ -341,7 +342,16 @@ class GaussianMixture(BaseMixture):
             given=given,
         )
         seeds = iter(lambda: int(random_state.randint(2**63 - 1, dtype=np.int64)), None)
-        return schedule.fit(source, starts, rules, n_init=self.n_init, seeds=seeds, watcher=progress)
+        try:
+            return schedule.fit(source, starts, rules, n_init=self.n_init, seeds=seeds, watcher=progress)
+        finally:
+            if progress.fewest < self.n_components:
+                warnings.warn(
+                    f"Number of distinct clusters ({progress.fewest}) found smaller than n_clusters "
+                    f"({self.n_components}). Possibly due to duplicate points in X.",
+                    ConvergenceWarning,
+                    stacklevel=4,
+                )
 
     def _set_fitted(self, parameters: MixtureParameters, result: em.EMResult, dtype: np.dtype) -> None:
         with np.errstate(over="ignore"):  # a precision may be beyond float32

@@ -145,9 +145,12 @@ def test_duplicates_get_the_warning_of_k_means():
     X = np.repeat([[0.0, 0.0], [1.0, 1.0]], 10, axis=0)
     with (
         pytest.warns(DegenerateComponentWarning, match="are empty: no row belongs to them"),
-        pytest.warns(ConvergenceWarning, match=r"distinct clusters \(2\) found smaller than n_clusters \(3\)"),
+        pytest.warns(
+            ConvergenceWarning, match=r"distinct clusters \(2\) found smaller than n_clusters \(3\)"
+        ) as caught,
     ):
         GaussianMixture(3, reg_covar=1e-3).fit(X)
+    assert all(warning.filename == __file__ for warning in caught)  # where the user's code is
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
