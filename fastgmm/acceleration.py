@@ -60,16 +60,16 @@ class Squarem:
 
     Parameters
     ----------
-    total_weight : float
-        The number of rows.
+    n_rows : float
+        The number of rows, copies counted.
     reg_covar : float
         What is added to every variance: where that is much of it, an EM step does not raise the likelihood for certain.
     """
 
     GROWTH = 4.0
 
-    def __init__(self, total_weight: float, reg_covar: float):
-        self.total_weight, self.reg_covar = total_weight, reg_covar
+    def __init__(self, n_rows: float, reg_covar: float):
+        self.n_rows, self.reg_covar = n_rows, reg_covar
         self.begun, self.cap, self.reached = False, self.GROWTH, False
         self.first: MixtureParameters | None = None
         self.frame: Array | None = None
@@ -128,7 +128,7 @@ class Squarem:
         n_components, n_features = parameters.means.shape
         factor = parameters.model.form.factor(parameters.precisions_cholesky, n_components, n_features)
         precision = (factor**2).sum(axis=(1, 2))  # its trace, or for "spherical" a single one
-        return (parameters.weights * self.total_weight >= 2 * (n_features + 1)) & (precision * self.reg_covar < LARGE)
+        return (parameters.weights * self.n_rows >= 2 * (n_features + 1)) & (precision * self.reg_covar < LARGE)
 
     def _coordinates(self, parameters: MixtureParameters) -> list[Array]:
         assert self.frame is not None

@@ -240,8 +240,8 @@ class BaseMixture(DensityMixin, BaseEstimator):
             self.__dict__.update(before)
             raise
 
-    def _warn_not_converged(self, last_change: float) -> None:
-        message = NOT_CONVERGED
+    def _warn_not_converged(self, last_change: float, unmet: str = "") -> None:
+        message = NOT_CONVERGED + unmet
         if last_change < 0:
             message += (
                 f" In its last iteration the mean log-likelihood fell, by {-last_change:.3g}: reg_covar="
@@ -274,9 +274,9 @@ class Progress:
             print(f"Initialization {init}")
         self.begun = self.previous = time.perf_counter()
 
-    def sample(self, n_rows: int, n_passes: int) -> None:
+    def note(self, text: str) -> None:
         if self.verbose:
-            print(f"  Sample of {n_rows} rows: {n_passes} iterations")
+            print(f"  {text}")
 
     def iteration(self, result: EMResult) -> bool:
         if self.verbose and result.n_iter % self.interval == 0:

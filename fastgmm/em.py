@@ -38,6 +38,8 @@ class EMResult:
         Whether a callback ended the run.
     interrupted : bool
         Whether Ctrl-C did, after at least one pass.
+    rounding : float
+        Relative to the mean log-likelihood: changes that are none.
     """
 
     parameters: MixtureParameters
@@ -47,6 +49,7 @@ class EMResult:
     remaining: float = math.inf
     stopped: bool = False
     interrupted: bool = False
+    rounding: float = 0.0
     start_bound: InitVar[float] = -math.inf
 
     def __post_init__(self, start_bound: float) -> None:
@@ -67,17 +70,22 @@ class EMResult:
         self.lower_bounds.append(lower_bound)
         if len(self._steps) == 3:
             previous, rise = (later - earlier for earlier, later in pairwise(self._steps))
-            self._ratios = [*self._ratios[-2:], rise / previous if previous > 0 else math.inf]
+            self._ratios = [*self._ratios[-5:], rise / previous if previous > 0 else math.inf]
             self.remaining = remaining_rise(rise, max(self._ratios))
+        if step and self._is_rounding(self.last_change):
+            self.remaining = 0.0
 
-    def is_settled(self, tol: float, limit_tol: float, rounding: float) -> bool:
+    def is_settled(self, tol: float, limit_tol: float) -> bool:
         """Whether the last change is small and no fall, and the limit near.
 
         After a proposal a small fall will do: it may have been higher than where EM with `reg_covar` leads. Without
         this some fits took 200 passes that plain EM had done in 100.
         """
-        no_fall = self._leapt or self.last_change >= -rounding * max(1.0, abs(self.lower_bound))
+        no_fall = self._leapt or self.last_change >= 0 or self._is_rounding(self.last_change)
         return abs(self.last_change) < tol and no_fall and (limit_tol == math.inf or self.remaining < limit_tol)
+
+    def _is_rounding(self, change: float) -> bool:
+        return abs(change) <= self.rounding * max(1.0, abs(self.lower_bound))
 
     @property
     def n_iter(self) -> int:
@@ -93,8 +101,9 @@ def remaining_rise(rise: float, ratio: float) -> float:
     """The sum of the rises to come if each is `ratio` times the one before, ``rise ratio / (1 - ratio)``.
 
     Aitken's estimate (for mixtures: Boehning et al., 1994, Annals of the Institute of Statistical Mathematics 46), with
-    the slowest of the last three ratios: a step after a proposal first undoes its errors, and such rises shrink fast;
-    the last ratio alone promised 7e-5 where 0.01 was to come. Infinite if rises do not shrink.
+    the slowest of the last six ratios: a step after a proposal first undoes its errors, and such rises shrink fast.
+    With three ratios six of 16 fits to ``limit_tol=1e-4`` ended more than 1e-3 from the limit, at most 0.056; with six
+    two, 2e-3 from it, and the others within 3e-4; with twelve the same. Infinite if rises do not shrink.
     """
     if rise == 0:
         return 0.0
@@ -154,9 +163,8 @@ def run(
     IllDefinedCovarianceError
         If a component has collapsed.
     """
-    result = EMResult(parameters, start_bound=lower_bound)
+    result = EMResult(parameters, rounding=64 * float(np.finfo(source.X.dtype).eps), start_bound=lower_bound)
     statistics: list[SufficientStatistics] = []
-    rounding = 64 * float(np.finfo(source.X.dtype).eps)
     point, proposed = parameters, False
     try:
         for _ in range(max_iter):
@@ -172,7 +180,7 @@ def run(
             if on_iteration is not None and on_iteration(result):
                 result.stopped = True
                 break
-            if not proposed and result.is_settled(tol, limit_tol, rounding):
+            if not proposed and result.is_settled(tol, limit_tol):
                 result.converged = True
                 break
             proposal = None

@@ -49,7 +49,7 @@ class GaussianMixture(BaseMixture):
     reg_covar : float, default=1e-6
         Added to every variance.
     max_iter : int, default=100
-        Most EM iterations, each one pass over the rows. With 0 the fitted model is the start.
+        Most EM iterations of a run, each one pass over the rows. With 0 the fitted model is the start.
     n_init : int, default=1
         Number of starts. All are run to their ends, and the one with the highest likelihood is kept; of 10,000 rows
         and more, unless `acceleration` is None, only the best after a few steps is.
@@ -57,7 +57,7 @@ class GaussianMixture(BaseMixture):
         "kmeans": the clusters of k-means. "k-means++": means drawn as k-means++ draws them, "random_from_data": means
         drawn from the rows, both with the pooled covariance about the nearest mean. "random": random
         responsibilities. Beyond scikit-learn: "small_em", the best of ten starts from k-means after seven EM steps;
-        "hc", 500 small clusters joined where a Gaussian mixture loses least. Of more than 10,000 rows, and more
+        "hc", up to 500 small clusters joined where a Gaussian mixture loses least. Of more than 10,000 rows, and more
         than 256 a component, all but the random ones look for clusters in a sample.
     weights_init : array-like of shape (n_components,), default=None
     means_init : array-like of shape (n_components, n_features), default=None
@@ -85,18 +85,20 @@ class GaussianMixture(BaseMixture):
     acceleration : {"progressive", "squarem"} or None, default="progressive"
         Beyond scikit-learn. "squarem": from when EM steps raise the mean log-likelihood by less than 1e-2 nats per row,
         go on from where every two of them lead, if the likelihood is no lower there; fixed points are those of EM.
-        "progressive": the same, and if there are very many rows (80,000 and 2,048 a component and 80 a parameter) and
-        nothing of the start is given, first fit a sample, from the best of at least four short runs. None is plain EM
-        on all rows, step for step scikit-learn's.
+        "progressive": the same, and if there are very many rows (80,000 and 2,048 a component and 80 a parameter, an
+        eighth of which takes 32 MB at most) and nothing of the start is given, first fit a sample, from the best of at
+        least four short runs. None is plain EM on all rows, step for step scikit-learn's.
     limit_tol : float, default=None
         Beyond scikit-learn. A small rise is not a small distance: to have converged, the limit of the mean
         log-likelihood must also be so near, in nats per row, by the estimate that is `remaining_`.
     n_moves : int, default=0
         Beyond scikit-learn. How often to try to leave the optimum that EM has found: two components are merged and a
-        third is split, and what EM makes of that is kept if the likelihood is higher; of very many rows on a sample.
+        third, if there is one, is split, and what EM makes of that, in at most `max_iter` iterations, is kept if the
+        likelihood is higher; of very many rows on a sample.
     callback : callable, default=None
-        Beyond scikit-learn. Called after every pass over all rows as ``callback(n_iter, lower_bound, parameters)``,
-        `parameters` with arrays `weights`, `means` and `covariances`; if it returns something true, the fit ends there.
+        Beyond scikit-learn. Called after every pass over all rows, but for the short runs of starts and moves, as
+        ``callback(n_iter, lower_bound, parameters)``, `parameters` with arrays `weights`, `means` and `covariances`; if
+        it returns something true, the fit ends there, with what it has.
 
     Attributes
     ----------
@@ -120,7 +122,8 @@ class GaussianMixture(BaseMixture):
         The same for each of its iterations.
     remaining_ : float
         About how much higher the limit of `lower_bounds_` is, in nats per row, if the rises of the last two EM steps go
-        on to shrink as they did (Aitken's estimate); infinite if they do not, or there were no two.
+        on to shrink, as slowly as any of the last six (Aitken's estimate, which is no bound); infinite if they do not,
+        or there were no two.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Only if the rows had feature names that are all strings.
@@ -277,8 +280,8 @@ class GaussianMixture(BaseMixture):
         Returns
         -------
         self
-            If the fit fails, the estimator stays as it was. If it is interrupted (Ctrl-C), it keeps the best parameters
-            so far, with ``converged_ = False``, and the KeyboardInterrupt goes on.
+            If the fit fails, the estimator stays as it was. If it is interrupted (Ctrl-C) after the first pass over all
+            rows, it keeps the best parameters so far, with ``converged_ = False``; the KeyboardInterrupt goes on.
         """
         with self._unchanged_on_error():
             _, interrupted = self._fit(X, sample_weight)
@@ -315,7 +318,13 @@ class GaussianMixture(BaseMixture):
                 raise ValueError(f"{ILL_DEFINED}{hint} Here {error.describe()}.") from None
         self._set_fitted(result.parameters, result, X.dtype)
         if not (result.converged or result.stopped or result.interrupted) and self.max_iter > 0:
-            self._warn_not_converged(result.last_change)
+            unmet = ""
+            if self.limit_tol is not None and abs(result.last_change) < self.tol:
+                unmet = (
+                    f" Its steps are smaller than tol, but the limit is not nearer than {result.remaining:.3g}, and "
+                )
+                unmet += f"limit_tol is {self.limit_tol:g}."
+            self._warn_not_converged(result.last_change, unmet)
         self._warn_degenerate(result.parameters)
         return X, result.interrupted
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +26,20 @@ Array = NDArray[np.float64]
 ROWS_A_SLICE = 1 << 18
 # Rows fit much worse than a sample if their log-likelihood is by so many nats below that of its third worst row (two
 # may be of the component that is missing). Of n rows like the sample's m, with tails like a Gaussian's, these are
-# 3 n / m exp(-5); a component is born of `MANY` n / m.
-WORSE, RANK, MANY = 5.0, 3, 0.1
+# 3 n / m exp(-5); a component is born of `MANY` n / m, and of `LEAST`.
+WORSE, RANK, MANY, LEAST = 5.0, 3, 0.1, 10
 # Moves are compared on so many rows, a parameter; so many merges and splits at a time, for so many EM steps.
 ROWS, ROWS_A_PARAMETER, MERGES, SPLITS, STEPS = 10_000, 10, 2, 4, 10
 # What a Gaussian cut in two at its mean is: how far the halves' means are from it, in standard deviations.
 HALF = np.sqrt(2 / np.pi)
+
+
+class Watcher(Protocol):
+    """Who is told of moves; see `schedule.Watcher`."""
+
+    def note(self, text: str) -> None: ...
+
+    def iteration(self, result: EMResult) -> bool: ...
 
 
 def birth(source: ArraySource, some: ArraySource, parameters: MixtureParameters) -> MixtureParameters | None:
@@ -50,7 +59,7 @@ def birth(source: ArraySource, some: ArraySource, parameters: MixtureParameters)
         return None
     lowest = np.sort(score_samples(parameters, some.X))[min(RANK, len(some.X)) - 1]
     rows, likelihood = _rows_below(source, parameters, float(lowest) - WORSE)
-    if len(rows) < max(MANY * len(source.X) / len(some.X), 2 * (n_features + 1)):
+    if len(rows) < max(MANY * len(source.X) / len(some.X), LEAST):
         return None
     weights = None if source.sample_weight is None else source.sample_weight[rows]
     worst = ArraySource(np.ascontiguousarray(source.X[rows]), weights)
@@ -76,6 +85,9 @@ def improve(
     result: EMResult,
     run: Callable[..., EMResult],
     n_moves: int,
+    watcher: Watcher,
+    *,
+    samples: bool = False,
 ) -> EMResult:
     """Merge two components and split a third, so often, wherever EM then ends higher.
 
@@ -92,31 +104,52 @@ def improve(
         Runs EM, without the last two to its end.
     n_moves : int
         How often the likeliest moves that are left are tried.
+    watcher : Watcher
+    samples : bool
+        Whether the rows are a sample, of which the watcher sees no passes.
 
     Returns
     -------
     EMResult
         Its bounds have every pass over all rows; those of a move that was not kept repeat the bound before.
     """
+    if result.parameters.n_components < 3:
+        return result
     n_rows = max(ROWS, ROWS_A_PARAMETER * result.parameters.model.n_parameters(*result.parameters.means.shape))
     some = source if len(source.X) <= n_rows else sample(source, n_rows, Stream(0))
     tried = 0
+
+    def watch(trial: EMResult) -> bool:
+        return not samples and watcher.iteration(_joined(result, trial))
+
     try:
-        for _ in range(n_moves):
+        for move in range(1, n_moves + 1):
             moved = _best_move(some, result.parameters, run, tried)
             if moved is None:
                 tried += 1
                 continue
-            trial = em.finished(_attempt(run, source, moved))
-            if trial.lower_bound > result.lower_bound:
-                bounds = np.maximum.accumulate([*result.lower_bounds, *trial.lower_bounds]).tolist()
-                result, tried = replace(trial, lower_bounds=bounds, start_bound=-np.inf), 0
+            trial = em.finished(_attempt(run, source, moved, on_iteration=watch))
+            higher = trial.lower_bound > result.lower_bound
+            watcher.note(
+                f"Move {move}: {f'kept, {trial.lower_bound - result.lower_bound:.5f} higher' if higher else 'not kept'}"
+            )
+            if higher:
+                result, tried = _joined(result, trial), 0
             else:
                 result.lower_bounds.extend([result.lower_bound] * trial.n_iter)
                 tried += 1
+            if trial.stopped:
+                result.stopped = True
+                break
     except KeyboardInterrupt:
         result.interrupted, result.converged = True, False
     return result
+
+
+def _joined(before: EMResult, trial: EMResult) -> EMResult:
+    """The result of a trial as the continuation of a run: passes of both, the bound before while it is no higher."""
+    bounds = [*before.lower_bounds, *(max(bound, before.lower_bound) for bound in trial.lower_bounds)]
+    return replace(trial, lower_bounds=bounds, start_bound=-np.inf)
 
 
 def least_merge(parameters: MixtureParameters) -> list[tuple[int, int]]:
@@ -193,7 +226,7 @@ def _best_move(
 
 
 def _attempt(
-    run: Callable[..., EMResult], source: ArraySource, parameters: MixtureParameters, **options: float
+    run: Callable[..., EMResult], source: ArraySource, parameters: MixtureParameters, **options: Any
 ) -> EMResult:
     """A run; one in which a component collapses leads nowhere."""
     try:
@@ -204,8 +237,6 @@ def _attempt(
 
 def _moves(parameters: MixtureParameters, some: ArraySource) -> Iterator[tuple[int, int, int]]:
     """Pairs to merge and components to split, the likeliest first, in groups of a few of each."""
-    if parameters.n_components < 3:
-        return
     splits = [int(k) for k in least_gaussian(parameters, some)]
     pairs = least_merge(parameters)
     for start in range(0, len(pairs), MERGES):

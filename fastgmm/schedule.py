@@ -8,6 +8,7 @@ at the constants.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -64,8 +65,8 @@ class Watcher(Protocol):
     def start(self, init: int) -> None:
         """A start begins."""
 
-    def sample(self, n_rows: int, n_passes: int) -> None:
-        """A run on a sample has ended."""
+    def note(self, text: str) -> None:
+        """What has been done besides passes over all rows."""
 
     def iteration(self, result: EMResult) -> bool:
         """A pass over all rows has ended; whether to stop."""
@@ -92,7 +93,7 @@ class Rules:
         """One run; `options` replace those of `em.run`."""
         accelerator: Accelerator | None = None
         if self.acceleration is not None:
-            accelerator = self.acceleration.accelerator(source.total_weight, self.reg_covar)
+            accelerator = self.acceleration.accelerator(n_rows_of(source), self.reg_covar)
         options = {"tol": self.tol, "max_iter": self.max_iter, "limit_tol": self.limit_tol, **options}
         return em.run(source, parameters, reg_covar=self.reg_covar, accelerator=accelerator, **options)
 
@@ -170,9 +171,12 @@ def fit(
     if rules.acceleration.progressive and not starts.given:
         found = from_samples(source, starts, rules, n_init, Stream(drawn[0]), watcher)
         if found is not None:
-            return _finish(source, found, replace(rules, n_moves=0), watcher)
+            # A row far from all others that no sample has seen may be more than where they lead can stand.
+            with contextlib.suppress(IllDefinedCovarianceError):
+                return _finish(source, found, replace(rules, n_moves=0), watcher)
     if n_init > 1:
         found, n_distinct = short_runs(source, starts, rules, drawn)
+        watcher.note(f"Best of {n_init} starts after {sum(ROUNDS)} iterations")
     else:
         found, n_distinct = starts.make(source, drawn[0])
     watcher.duplicates(n_distinct)
@@ -232,6 +236,7 @@ def from_samples(
         seeds = words(stream, max(n_init, starts.n_tries))
         few = few_of(some, starts, stream) if len(seeds) > 1 else some
         parameters, n_distinct = short_runs(few, starts, rules, seeds, quick=True)
+        watcher.note(f"Best of {len(seeds)} starts after {sum(ROUNDS)} iterations on {len(few.X)} rows")
         if n_distinct < starts.n_components:
             return None
         n_parameters = parameters.model.n_parameters(*parameters.means.shape)
@@ -240,9 +245,9 @@ def from_samples(
             run = functools.partial(rules.run, tol=tol, limit_tol=math.inf)
             result = em.finished(run(some, parameters))
             if rules.n_moves:
-                result = em.finished(improve(some, result, run, rules.n_moves))
+                result = em.finished(improve(some, result, run, rules.n_moves, watcher, samples=True))
                 rules = replace(rules, n_moves=0)
-            watcher.sample(len(some.X), result.n_iter)
+            watcher.note(f"Sample of {len(some.X)} rows: {result.n_iter} iterations")
             parameters = result.parameters
             if not _is_worth(source, GROWTH * len(some.X), LAST):
                 break
@@ -278,6 +283,12 @@ def words(stream: Stream, n: int) -> list[int]:
     return [stream.word() for _ in range(n)]
 
 
+def n_rows_of(source: ArraySource) -> float:
+    """The number of rows: their weights' sum, if these are copies; no fewer than have weights, whatever the unit."""
+    weights = source.sample_weight
+    return source.total_weight if weights is None else max(source.total_weight, float(np.count_nonzero(weights)))
+
+
 def effective_rows(sample_weight: NDArray[np.float64] | None, n_rows: int) -> float:
     """How many rows of equal weight are worth as much: ``(sum w)^2 / sum w^2`` (Kish, 1965, Survey Sampling)."""
     if sample_weight is None:
@@ -307,7 +318,7 @@ def _finish(
     """The run on all rows, and moves from where it ends."""
     result = rules.run(source, parameters, on_iteration=watcher.iteration, **options)
     if rules.n_moves and not (result.stopped or result.interrupted):
-        result = improve(source, result, rules.run, rules.n_moves)
+        result = improve(source, result, rules.run, rules.n_moves, watcher)
     if rules.max_iter > 0:
         watcher.end(result)
     return result

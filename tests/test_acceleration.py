@@ -317,3 +317,29 @@ def test_an_interrupt_before_the_first_pass_changes_nothing(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         model.fit(X + 1)
     np.testing.assert_array_equal(model.means_, before)
+
+
+def test_the_unit_of_weights_does_not_matter():
+    X = overlapping()
+    weights = np.random.default_rng(0).uniform(size=len(X))
+    models = [
+        GaussianMixture(4, random_state=0, tol=1e-6, max_iter=500).fit(X, sample_weight=weights * unit)
+        for unit in (1.0, 1 / weights.sum())
+    ]
+    assert models[0].n_iter_ == models[1].n_iter_
+    np.testing.assert_allclose(models[0].means_, models[1].means_, rtol=1e-8)
+
+
+def test_an_unmet_limit_is_named():
+    with pytest.warns(UserWarning, match=r"the limit is not nearer than .*, and limit_tol is 1e-12"):
+        GaussianMixture(4, random_state=0, limit_tol=1e-12, max_iter=40).fit(overlapping())
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_plateau_at_rounding_is_the_limit(dtype):
+    for n_components in (1, 2, 3):
+        for seed in range(5):
+            X = blobs(seed, 1000, 3, n_components, separation=8.0)[0].astype(dtype)
+            model = GaussianMixture(n_components, random_state=seed, limit_tol=1e-3, max_iter=200).fit(X)
+            assert model.converged_
+            assert model.remaining_ < 1e-3

@@ -24,6 +24,20 @@ def badly_started(covariance_type="full"):
     return MixtureParameters.create([1 / 6, 1 / 6, 2 / 3], means, covariances[covariance_type], covariance_type)
 
 
+class Watcher:
+    """Remembers what it is told; stops at a pass."""
+
+    def __init__(self, stop_at=None):
+        self.notes, self.seen, self.stop_at = [], [], stop_at
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def iteration(self, result):
+        self.seen.append((result.n_iter, result.lower_bound))
+        return result.n_iter == self.stop_at
+
+
 def run(source, parameters, **options):
     return em.run(source, parameters, **{"tol": 1e-6, "max_iter": 500, "reg_covar": 1e-6, **options})
 
@@ -41,9 +55,10 @@ def test_a_move_leaves_an_optimum_that_em_cannot(covariance_type, weighted):
     best = run(source, truth)
     assert stuck.lower_bound < best.lower_bound - 0.1
     before = stuck.n_iter
-    better = improve(source, stuck, run, 3)
+    better = improve(source, stuck, run, 3, Watcher())
     assert better.lower_bound == pytest.approx(best.lower_bound, abs=1e-4)
-    assert np.diff(better.lower_bounds).min() > -1e-10
+    step = run(source, better.parameters, tol=0, max_iter=1)
+    assert better.lower_bound == pytest.approx(step.lower_bound, abs=1e-5)  # that of the parameters
     assert better.converged
     assert better.n_iter > before  # every pass over all rows counts
 
@@ -51,12 +66,15 @@ def test_a_move_leaves_an_optimum_that_em_cannot(covariance_type, weighted):
 def test_moves_that_lead_nowhere_change_nothing_but_the_count_of_passes():
     X = three_clusters()
     best = run(ArraySource(X), badly_started())
-    best = improve(ArraySource(X), best, run, 3)
+    best = improve(ArraySource(X), best, run, 3, Watcher())
     means = best.parameters.means.copy()
-    again = improve(ArraySource(X), best, run, 3)
+    passes = best.n_iter
+    again = improve(ArraySource(X), best, run, 3, watcher := Watcher())
     np.testing.assert_array_equal(again.parameters.means, means)
     assert again.converged
-    assert improve(ArraySource(X[:, :1]), run(ArraySource(X[:, :1]), random_parameters("full", 2, 1)), run, 2).converged
+    assert again.n_iter == passes + len(watcher.seen)
+    single = ArraySource(X[:, :1])
+    assert improve(single, run(single, random_parameters("full", 2, 1)), run, 2, Watcher()).converged  # nothing to move
 
 
 def test_the_estimator_offers_moves():
@@ -72,6 +90,28 @@ def test_the_estimator_offers_moves():
         GaussianMixture(3, n_moves=-1).fit(X)
 
 
+def test_passes_of_moves_are_seen_and_can_be_stopped():
+    X = three_clusters()
+    stuck = run(ArraySource(X), badly_started())
+    before, watcher = stuck.n_iter, Watcher()
+    moved = improve(ArraySource(X), stuck, run, 1, watcher)
+    assert [n for n, _ in watcher.seen] == list(range(before + 1, moved.n_iter + 1))
+    assert watcher.seen[-1][1] == moved.lower_bound
+    assert watcher.notes[0].startswith("Move 1: kept, ")
+    stuck = run(ArraySource(X), badly_started())
+    stopped = improve(ArraySource(X), stuck, run, 5, Watcher(stop_at=before + 1))
+    assert stopped.stopped
+    assert stopped.n_iter == before + 1
+
+
+def test_the_bound_after_moves_is_that_of_the_model():
+    """With a reg_covar that is large for the data likelihoods fall, and an earlier one is not that of the model."""
+    X = three_clusters(600) * 0.3
+    for seed in range(6):
+        model = GaussianMixture(4, reg_covar=0.5, n_moves=3, random_state=seed, max_iter=300).fit(X)
+        assert model.lower_bound_ == pytest.approx(model.score(X), abs=5e-3)
+
+
 def test_an_interrupted_move_keeps_the_optimum():
     X = three_clusters()
     stuck = run(ArraySource(X), badly_started())
@@ -80,7 +120,7 @@ def test_an_interrupted_move_keeps_the_optimum():
     def interrupt(source, parameters, **options):
         raise KeyboardInterrupt
 
-    result = improve(ArraySource(X), stuck, interrupt, 1)
+    result = improve(ArraySource(X), stuck, interrupt, 1, Watcher())
     assert result.interrupted
     assert not result.converged
     np.testing.assert_array_equal(result.parameters.means, means)

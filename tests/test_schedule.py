@@ -18,13 +18,13 @@ class Silent:
     """A watcher that remembers."""
 
     def __init__(self):
-        self.samples, self.passes, self.distinct = [], 0, []
+        self.notes, self.passes, self.distinct = [], 0, []
 
     def start(self, init):
         pass
 
-    def sample(self, n_rows, n_passes):
-        self.samples.append((n_rows, n_passes))
+    def note(self, text):
+        self.notes.append(text)
 
     def iteration(self, result):
         self.passes += 1
@@ -110,7 +110,8 @@ def test_samples_grow_until_a_quarter_of_the_rows(monkeypatch):
         Rules(1e-3, 100, 1e-6, acceleration=schedule.ACCELERATIONS["progressive"]),
     )
     found = from_samples(ArraySource(X), starts, rules, 1, Stream(0), watcher)
-    assert [rows for rows, _ in watcher.samples] == [512, 2048, 8192]
+    sizes = [int(note.split()[2]) for note in watcher.notes if note.startswith("Sample")]
+    assert sizes == [512, 2048, 8192]
     assert em.run(ArraySource(X), found, tol=1e-3, max_iter=10, reg_covar=1e-6).n_iter <= 3
 
 
@@ -126,6 +127,15 @@ def test_a_sample_that_leads_nowhere_is_not_gone_on_from(monkeypatch):
     monkeypatch.setattr(em, "run", collapse)
     X, _ = blobs(n_samples=MANY)
     assert from_samples(ArraySource(X), Starts(3, "full", "kmeans", 1e-6), rules, 1, Stream(0), watcher) is None
+
+
+@pytest.mark.filterwarnings("ignore::fastgmm.DegenerateComponentWarning")
+def test_a_row_that_no_sample_has_seen_does_not_break_a_fit():
+    X, _ = blobs(3, n_samples=90_000, n_features=3, n_components=5, separation=2.0)
+    X[77_777] *= 1e7
+    model = GaussianMixture(5, random_state=0).fit(X)
+    plain = GaussianMixture(5, random_state=0, acceleration="squarem").fit(X)
+    assert model.lower_bound_ >= plain.lower_bound_ - 1e-3
 
 
 def test_short_runs_find_the_best_of_some_starts_and_drop_those_that_collapse():
@@ -190,7 +200,9 @@ def test_small_em_is_the_best_of_short_runs():
 def test_progress_names_the_sample(many, capsys):
     GaussianMixture(5, random_state=0, verbose=1).fit(many)
     text = capsys.readouterr().out
-    assert text.startswith("Initialization 0\n  Sample of 10000 rows: ")
+    assert text.startswith(
+        "Initialization 0\n  Best of 4 starts after 7 iterations on 2000 rows\n  Sample of 10000 rows: "
+    )
     assert text.rstrip().endswith("Initialization converged.")
 
 
@@ -211,6 +223,13 @@ def test_an_interrupt_on_a_sample_changes_nothing(many, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         model.fit(many + 1)
     np.testing.assert_array_equal(model.means_, before)
+
+
+def test_progress_names_restarts_and_moves(capsys):
+    X, _ = blobs(2, n_samples=10_000, n_features=2, n_components=4, separation=2.0)
+    GaussianMixture(4, random_state=0, n_init=3, n_moves=1, verbose=1, max_iter=300).fit(X)
+    text = capsys.readouterr().out
+    assert "Best of 3 starts after 7 iterations" in text
 
 
 def test_every_acceleration_is_squarem_on_all_rows():
