@@ -135,10 +135,10 @@ def best_start(source: ArraySource, n_clusters: int, stream: Stream) -> Array:
     return best
 
 
-def quick_start(source: ArraySource, n_clusters: int, stream: Stream) -> Array:
+def quick_start(source: ArraySource, n_clusters: int, stream: Stream, *, steps: int = FEW_STEPS) -> Array:
     """Centres (n_clusters, D) after a few of Lloyd's steps from k-means++."""
     clusters = Clusters(source, point_near(source).astype(source.X.dtype), n_clusters)
-    return _move(clusters, kmeans_plusplus(source, n_clusters, stream), FEW_STEPS, 0.0)
+    return _move(clusters, kmeans_plusplus(source, n_clusters, stream), steps, 0.0)
 
 
 def few_rows(source: ArraySource, n_clusters: int, stream: Stream) -> ArraySource:
@@ -202,6 +202,7 @@ def kmeans_plusplus(source: ArraySource, n_clusters: int, stream: Stream) -> Arr
     chosen = np.empty((n_clusters, X.shape[1]), X.dtype)
     draw = drawer(source, stream)
     chosen[0] = X[draw()]
+    uniforms = stream.uniforms((n_clusters - 1) * n_trials).reshape(-1, n_trials)
     first = chosen[:1] - origin
     potentials, width = kernels.seed_step(X, sample_weight, origin, first[:0], first, closest)
     potential = potentials[:, 0]
@@ -210,11 +211,11 @@ def kmeans_plusplus(source: ArraySource, n_clusters: int, stream: Stream) -> Arr
             chosen[k] = X[draw()]
             continue
         latest = chosen[k - 1 : k] - origin
-        uniforms = stream.uniforms(n_trials)
         if len(X) <= DRAWN_AT_ONCE:
-            rows = _draw_from_all(source, origin, latest, closest, uniforms)
+            rows = _draw_from_all(source, origin, latest, closest, uniforms[k - 1])
+            latest = latest[:0]  # its distances are among the closest now
         else:
-            rows = _draw_by_distance(source, origin, latest, closest, potential, width, uniforms)
+            rows = _draw_by_distance(source, origin, latest, closest, potential, width, uniforms[k - 1])
         potentials, width = kernels.seed_step(X, sample_weight, origin, X[rows] - origin, latest, closest)
         best = int(potentials.sum(axis=0)[1:].argmin())
         chosen[k], potential = X[rows[best]], potentials[:, 1 + best]
