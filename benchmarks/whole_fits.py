@@ -46,7 +46,7 @@ class Account:
 
     def __init__(self, n_rows: int):
         self.n_rows, self.starts, self.before, self.began = n_rows, 0.0, 0.0, 0.0
-        self.samples = 0
+        self.read = 0
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
@@ -60,9 +60,8 @@ class Account:
             return result
 
         def counted(source, *arguments):
-            if len(source.X) < self.n_rows:
-                self.samples += len(source.X)
-            elif not self.before:
+            self.read += len(source.X)
+            if len(source.X) == self.n_rows and not self.before:
                 self.before = time.perf_counter() - self.began
             return sweep(source, *arguments)
 
@@ -101,7 +100,7 @@ def measure(problem: Problem, tol: float, max_iter: int, seed: int, X: np.ndarra
         "higher": scores[0] - scores[1],
         "passes": ours.n_iter_,
         "fewer": until[0] / until[1],
-        "fewer rows": until[0] / (until[1] + account.samples / len(X)),
+        "fewer rows": until[0] / (until[1] + account.read / len(X) - ours.n_iter_),
         "starts": account.starts / accounted,
         "samples": max(0.0, account.before - account.starts) / accounted,
         "below": scores[2] - scores[0],

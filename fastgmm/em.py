@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from itertools import pairwise, zip_longest
 
 import numpy as np
@@ -83,6 +83,11 @@ class EMResult:
         """
         no_fall = self._leapt or self.last_change >= 0 or self._is_rounding(self.last_change)
         return abs(self.last_change) < tol and no_fall and (limit_tol == math.inf or self.remaining < limit_tol)
+
+    def following(self, before: EMResult, *, least: float = -math.inf) -> EMResult:
+        """A continuation of another run as one: the passes of both, of the second none with a bound below `least`."""
+        bounds = [*before.lower_bounds, *(max(bound, least) for bound in self.lower_bounds)]
+        return replace(self, lower_bounds=bounds, start_bound=-math.inf)
 
     def _is_rounding(self, change: float) -> bool:
         return abs(change) <= self.rounding * max(1.0, abs(self.lower_bound))

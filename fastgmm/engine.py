@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import kernels
 from .covariance import COVARIANCE_TYPES, CovarianceModel, IllDefinedCovarianceError, get_model
-from .kernels import thread_limit
+from .kernels import serial_matmul, thread_limit
 from .parameters import MixtureParameters
 from .statistics import SufficientStatistics
 
@@ -311,7 +311,7 @@ def _has_common_reference(statistics: SufficientStatistics, dtype: np.dtype) -> 
 def _is_lossy(statistics: SufficientStatistics, parameters: MixtureParameters, dtype: np.dtype) -> bool:
     """Whether the components are so far apart that a difference from the total scatter keeps too few digits."""
     root = parameters.precisions_cholesky
-    whitened = kernels.serial_matmul(kernels.serial_matmul(root.T, statistics.scatter), root)
+    whitened = serial_matmul(serial_matmul(root.T, statistics.scatter), root)
     return bool(np.diagonal(whitened).max() > LOSSY_RATIO[dtype] * statistics.total_weight)
 
 
@@ -345,7 +345,7 @@ def _scatter_about_means(statistics: SufficientStatistics, weight_sums: NDArray)
         # Rows that are equal as far as their digits go are no nearer than their rounding.
         return np.maximum(scatter, weight_sums[:, np.newaxis] * rounding_variance(statistics.reference + move))
     if statistics.layout == "tied":
-        return statistics.scatter - kernels.serial_matmul((factor[:, np.newaxis] * move).T, move)
+        return statistics.scatter - serial_matmul((factor[:, np.newaxis] * move).T, move)
     return statistics.scatter - np.einsum("k,kd,ke->kde", factor, move, move)
 
 

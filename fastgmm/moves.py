@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from . import em
 from .covariance import IllDefinedCovarianceError
 from .em import EMResult
-from .engine import predict_proba, score_samples
+from .engine import predict_proba, score_samples, serial_matmul
 from .kmeans import Clusters, quick_start
 from .parameters import MixtureParameters
 from .random_stream import Stream, sample
@@ -28,10 +27,23 @@ ROWS_A_SLICE = 1 << 18
 # may be of the component that is missing). Of n rows like the sample's m, with tails like a Gaussian's, these are
 # 3 n / m exp(-5); a component is born of `MANY` n / m, and of `LEAST`.
 WORSE, RANK, MANY, LEAST = 5.0, 3, 0.1, 10
-# Moves are compared on so many rows, a parameter; so many merges and splits at a time, for so many EM steps.
-ROWS, ROWS_A_PARAMETER, MERGES, SPLITS, STEPS = 10_000, 10, 2, 4, 10
 # What a Gaussian cut in two at its mean is: how far the halves' means are from it, in standard deviations.
 HALF = np.sqrt(2 / np.pi)
+
+
+class Effort(NamedTuple):
+    """What a move may cost: merges and splits tried at a time, for so many EM steps, on so many rows (a parameter)."""
+
+    merges: int
+    splits: int
+    steps: int
+    rows: int
+    rows_a_parameter: int
+
+
+THOROUGH = Effort(2, 4, 10, 10_000, 10)
+# On the way to an end. Of patches two merges or half the rows a parameter were no better.
+QUICK = Effort(1, 2, 3, 2_000, 2)
 
 
 class Watcher(Protocol):
@@ -87,6 +99,7 @@ def improve(
     n_moves: int,
     watcher: Watcher,
     *,
+    effort: Effort = THOROUGH,
     samples: bool = False,
 ) -> EMResult:
     """Merge two components and split a third, so often, wherever EM then ends higher.
@@ -105,6 +118,8 @@ def improve(
     n_moves : int
         How often the likeliest moves that are left are tried.
     watcher : Watcher
+    effort : Effort
+        With `QUICK` the first moves that do not pay are the last.
     samples : bool
         Whether the rows are a sample, of which the watcher sees no passes.
 
@@ -115,41 +130,39 @@ def improve(
     """
     if result.parameters.n_components < 3:
         return result
-    n_rows = max(ROWS, ROWS_A_PARAMETER * result.parameters.model.n_parameters(*result.parameters.means.shape))
+    n_parameters = result.parameters.model.n_parameters(*result.parameters.means.shape)
+    n_rows = max(effort.rows, effort.rows_a_parameter * n_parameters)
     some = source if len(source.X) <= n_rows else sample(source, n_rows, Stream(0))
     tried = 0
 
     def watch(trial: EMResult) -> bool:
-        return not samples and watcher.iteration(_joined(result, trial))
+        return not samples and watcher.iteration(trial.following(result, least=result.lower_bound))
 
     try:
         for move in range(1, n_moves + 1):
-            moved = _best_move(some, result.parameters, run, tried)
+            if tried and effort is QUICK:
+                break
+            moved = _best_move(some, result.parameters, run, effort, tried)
             if moved is None:
                 tried += 1
                 continue
-            trial = em.finished(_attempt(run, source, moved, on_iteration=watch))
+            trial = _attempt(run, source, moved, on_iteration=watch)
             higher = trial.lower_bound > result.lower_bound
             watcher.note(
                 f"Move {move}: {f'kept, {trial.lower_bound - result.lower_bound:.5f} higher' if higher else 'not kept'}"
             )
             if higher:
-                result, tried = _joined(result, trial), 0
+                result, tried = trial.following(result, least=result.lower_bound), 0
             else:
                 result.lower_bounds.extend([result.lower_bound] * trial.n_iter)
                 tried += 1
-            if trial.stopped:
-                result.stopped = True
+            if trial.stopped or trial.interrupted:
+                result.stopped, result.interrupted = trial.stopped, trial.interrupted
+                result.converged &= not trial.interrupted
                 break
     except KeyboardInterrupt:
         result.interrupted, result.converged = True, False
     return result
-
-
-def _joined(before: EMResult, trial: EMResult) -> EMResult:
-    """The result of a trial as the continuation of a run: passes of both, the bound before while it is no higher."""
-    bounds = [*before.lower_bounds, *(max(bound, before.lower_bound) for bound in trial.lower_bounds)]
-    return replace(trial, lower_bounds=bounds, start_bound=-np.inf)
 
 
 def least_merge(parameters: MixtureParameters) -> list[tuple[int, int]]:
@@ -181,13 +194,13 @@ def least_gaussian(parameters: MixtureParameters, source: ArraySource) -> NDArra
     if source.sample_weight is not None:
         resp *= source.sample_weight[:, np.newaxis]
     weights, means, full = _full(parameters)
-    scores = np.zeros(len(weights))
-    for k in range(len(weights)):
-        values, vectors = np.linalg.eigh(full[k])
-        z = (source.X.astype(np.float64) - means[k]) @ vectors[:, -1] / np.sqrt(values[-1])
-        share = resp[:, k] / max(resp[:, k].sum(), 1e-300)
-        skewness, kurtosis = share @ z**3, share @ z**4
-        scores[k] = weights[k] * (min(abs(kurtosis - 3), 3.0) + min(abs(skewness), 3.0))
+    values, vectors = np.linalg.eigh(full)
+    axes = vectors[:, :, -1] / np.sqrt(values[:, -1:])
+    z = serial_matmul(source.X, axes.T.astype(source.X.dtype)) - np.einsum("kd,kd->k", means, axes)
+    resp /= np.maximum(resp.sum(axis=0), 1e-300)
+    third = resp * z**3
+    skewness, kurtosis = third.sum(axis=0), (third * z).sum(axis=0)
+    scores = weights * (np.minimum(np.abs(kurtosis - 3), 3.0) + np.minimum(np.abs(skewness), 3.0))
     return np.argsort(-scores, kind="stable")
 
 
@@ -208,18 +221,19 @@ def split_and_merge(parameters: MixtureParameters, i: int, j: int, k: int) -> Mi
 
 
 def _best_move(
-    some: ArraySource, parameters: MixtureParameters, run: Callable[..., EMResult], tried: int
+    some: ArraySource, parameters: MixtureParameters, run: Callable[..., EMResult], effort: Effort, tried: int
 ) -> MixtureParameters | None:
     """The move that is highest after a few steps on some rows, if it is higher than staying; after so many others."""
-    best, stay = None, em.finished(_attempt(run, some, parameters, tol=0.0, max_iter=STEPS))
+    steps = {"tol": 0.0, "max_iter": effort.steps}
+    best, stay = None, em.finished(_attempt(run, some, parameters, **steps))
     highest = stay.lower_bound
-    first = tried * MERGES * SPLITS
-    for i, j, k in itertools.islice(_moves(parameters, some), first, first + MERGES * SPLITS):
+    first, n_moves = tried * effort.merges * effort.splits, effort.merges * effort.splits
+    for i, j, k in itertools.islice(_moves(parameters, some, effort), first, first + n_moves):
         try:
             moved = split_and_merge(parameters, i, j, k)
         except IllDefinedCovarianceError:
             continue
-        result = em.finished(_attempt(run, some, moved, tol=0.0, max_iter=STEPS))
+        result = em.finished(_attempt(run, some, moved, **steps))
         if result.lower_bound > highest:
             best, highest = result.parameters, result.lower_bound
     return best
@@ -235,13 +249,13 @@ def _attempt(
         return EMResult(parameters)
 
 
-def _moves(parameters: MixtureParameters, some: ArraySource) -> Iterator[tuple[int, int, int]]:
+def _moves(parameters: MixtureParameters, some: ArraySource, effort: Effort) -> Iterator[tuple[int, int, int]]:
     """Pairs to merge and components to split, the likeliest first, in groups of a few of each."""
     splits = [int(k) for k in least_gaussian(parameters, some)]
     pairs = least_merge(parameters)
-    for start in range(0, len(pairs), MERGES):
-        for i, j in pairs[start : start + MERGES]:
-            yield from itertools.islice(((i, j, k) for k in splits if k not in (i, j)), SPLITS)
+    for start in range(0, len(pairs), effort.merges):
+        for i, j in pairs[start : start + effort.merges]:
+            yield from itertools.islice(((i, j, k) for k in splits if k not in (i, j)), effort.splits)
 
 
 def _rows_below(source: ArraySource, parameters: MixtureParameters, bound: float) -> tuple[NDArray[np.intp], float]:

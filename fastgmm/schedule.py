@@ -23,7 +23,7 @@ from .acceleration import Accelerator, Squarem
 from .covariance import IllDefinedCovarianceError, get_model
 from .em import EMResult
 from .initialization import initial_parameters
-from .moves import birth, improve
+from .moves import QUICK, birth, improve
 from .parameters import MixtureParameters
 from .random_stream import Stream, sample
 from .sources import ArraySource
@@ -42,6 +42,8 @@ FEW_ROWS, FEW_ROWS_A_COMPONENT, FEW_ROWS_A_PARAMETER = 2_000, 64, 5
 # With 8 and 8 in place of 4 and 4 fits of pixels and flights to tol=1e-6 took 1.1 to 2.7 times as many passes.
 WORTH, GROWTH, LAST = 8, 4, 4
 SAMPLE_BYTES = 32 * 1024 * 1024
+# A run from a start pauses, when a step raises the likelihood by less than so many nats per row, for so many moves.
+PAUSE, PAUSE_MOVES, PAUSE_ROWS = 0.1, 2, 1_000
 # A run on n rows stops when a step raises the likelihood by less than this part of what p parameters gain by chance,
 # p / 2n nats per row.
 NOISE = 0.002
@@ -180,7 +182,7 @@ def fit(
     else:
         found, n_distinct = starts.make(source, drawn[0])
     watcher.duplicates(n_distinct)
-    return _finish(source, found, rules, watcher)
+    return _finish(source, found, rules, watcher, pause=not starts.given)
 
 
 def go_on(source: ArraySource, parameters: MixtureParameters, rules: Rules, watcher: Watcher, bound: float) -> EMResult:
@@ -243,6 +245,8 @@ def from_samples(
         while True:
             tol = max(NOISE * n_parameters / (2 * len(some.X)), rules.tol / 10)
             run = functools.partial(rules.run, tol=tol, limit_tol=math.inf)
+            if some is first:
+                parameters = em.finished(_until_pause(some, parameters, rules, watcher, samples=True)).parameters
             result = em.finished(run(some, parameters))
             if rules.n_moves:
                 result = em.finished(improve(some, result, run, rules.n_moves, watcher, samples=True))
@@ -313,14 +317,50 @@ def _surviving(tasks: Iterable[Callable[[], Result]]) -> Iterator[Result]:
 
 
 def _finish(
-    source: ArraySource, parameters: MixtureParameters, rules: Rules, watcher: Watcher, **options: Any
+    source: ArraySource,
+    parameters: MixtureParameters,
+    rules: Rules,
+    watcher: Watcher,
+    *,
+    pause: bool = False,
+    lower_bound: float = -math.inf,
 ) -> EMResult:
-    """The run on all rows, and moves from where it ends."""
-    result = rules.run(source, parameters, on_iteration=watcher.iteration, **options)
+    """The run on all rows, with or without a pause for moves, and moves from where it ends."""
+    if pause and rules.acceleration is not None and rules.acceleration.progressive and len(source.X) >= PAUSE_ROWS:
+        result = _until_pause(source, parameters, rules, watcher)
+        left = rules.max_iter - result.n_iter
+        if left > 0 and not (result.stopped or result.interrupted):
+            before, rest = result, replace(rules, max_iter=left)
+
+            def watch(after: EMResult) -> bool:
+                return watcher.iteration(after.following(before))
+
+            after = rest.run(source, before.parameters, lower_bound=before.lower_bound, on_iteration=watch)
+            result = after.following(before)
+    else:
+        result = rules.run(source, parameters, lower_bound=lower_bound, on_iteration=watcher.iteration)
     if rules.n_moves and not (result.stopped or result.interrupted):
         result = improve(source, result, rules.run, rules.n_moves, watcher)
     if rules.max_iter > 0:
         watcher.end(result)
+    return result
+
+
+def _until_pause(
+    source: ArraySource, parameters: MixtureParameters, rules: Rules, watcher: Watcher, *, samples: bool = False
+) -> EMResult:
+    """A run from a start while it rises fast, and a few quick moves; it has not converged."""
+
+    def watch(result: EMResult) -> bool:
+        return not samples and watcher.iteration(result)
+
+    run = functools.partial(rules.run, tol=max(PAUSE, rules.tol), limit_tol=math.inf)
+    result = run(source, parameters, on_iteration=watch)
+    if not (result.stopped or result.interrupted):
+        # At most half of the passes that are left.
+        quick = functools.partial(run, max_iter=(rules.max_iter - result.n_iter) // (2 * PAUSE_MOVES))
+        result = improve(source, result, quick, PAUSE_MOVES, watcher, effort=QUICK, samples=samples)
+    result.converged = False
     return result
 
 
@@ -334,7 +374,7 @@ def _best_of(
         try:
             parameters, n_distinct = starts.make(source, next(seeds))
             watcher.duplicates(n_distinct)
-            result = _finish(source, parameters, rules, watcher)
+            result = _finish(source, parameters, rules, watcher, pause=starts.by_chance and not starts.given)
         except KeyboardInterrupt:
             if best is None:
                 raise

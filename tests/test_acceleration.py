@@ -253,7 +253,7 @@ def test_an_interrupt_leaves_the_best_so_far():
 
     whole = GaussianMixture(4, random_state=0, tol=0, max_iter=3, acceleration=None).fit(X)
     for method in ("fit", "fit_predict"):
-        model = GaussianMixture(4, random_state=0, tol=0, callback=interrupt)
+        model = GaussianMixture(4, random_state=0, tol=0, acceleration="squarem", callback=interrupt)
         with pytest.raises(KeyboardInterrupt, match="3 passes"):
             getattr(model, method)(X)
         np.testing.assert_array_equal(model.means_, whole.means_)

@@ -1,5 +1,7 @@
 """Which runs make a fit: samples first, short runs of several starts, restarts; deterministic, and no worse."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -230,6 +232,57 @@ def test_progress_names_restarts_and_moves(capsys):
     GaussianMixture(4, random_state=0, n_init=3, n_moves=1, verbose=1, max_iter=300).fit(X)
     text = capsys.readouterr().out
     assert "Best of 3 starts after 7 iterations" in text
+
+
+def broad_and_narrow(n_samples=3000, seed=0):
+    """Two Gaussians about one point, one ten times as broad, and five clusters on a circle around them."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n_samples, 2))
+    kind = np.arange(n_samples) % 7
+    X[kind == 1] *= 0.1
+    angle = 2 * np.pi * kind / 5
+    return X + np.where(kind > 1, 6.0, 0.0)[:, np.newaxis] * np.column_stack([np.cos(angle), np.sin(angle)])
+
+
+def test_a_pause_for_moves_finds_what_k_means_cannot():
+    """K-means does not start two components about one point; most runs from it never bring them there."""
+    X = broad_and_narrow()
+    fits = [
+        [
+            GaussianMixture(7, random_state=seed, acceleration=name, max_iter=300).fit(X).lower_bound_
+            for seed in range(7)
+        ]
+        for name in ("squarem", "progressive")
+    ]
+    without, found = np.median(fits, axis=1)
+    assert found > without + 0.02
+
+
+def test_passes_around_a_pause_count_and_are_seen_once(capsys):
+    X, seen = broad_and_narrow(), []
+    model = GaussianMixture(7, random_state=0, callback=lambda n, bound, _: seen.append((n, bound)), verbose=1).fit(X)
+    assert [n for n, _ in seen] == list(range(1, model.n_iter_ + 1))
+    assert [bound for _, bound in seen] == model.lower_bounds_
+    assert "Move 1: " in capsys.readouterr().out
+    assert (np.diff(model.lower_bounds_) > -1e-9).all()
+    for n in range(1, model.n_iter_ + 1):
+        with warnings.catch_warnings(action="ignore"):
+            short = GaussianMixture(7, random_state=0, max_iter=n).fit(X)
+        assert short.n_iter_ == n or (short.n_iter_ < n and short.converged_)
+
+
+def test_what_is_given_is_not_moved_from():
+    X = broad_and_narrow()
+    given = {"means_init": X[:7], "max_iter": 300, "random_state": 0}
+    paused, plain = (GaussianMixture(7, acceleration=name, **given).fit(X) for name in ("progressive", "squarem"))
+    np.testing.assert_array_equal(paused.means_, plain.means_)
+
+
+def test_the_bound_after_a_pause_is_that_of_the_model():
+    """With a reg_covar that is large for the data likelihoods fall, and an earlier one is not that of the model."""
+    for seed in range(4):
+        model = GaussianMixture(4, reg_covar=0.5, random_state=seed, max_iter=300).fit(broad_and_narrow() * 0.1)
+        assert model.lower_bound_ == pytest.approx(model.score(broad_and_narrow() * 0.1), abs=5e-3)
 
 
 def test_every_acceleration_is_squarem_on_all_rows():
