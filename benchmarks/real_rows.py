@@ -76,6 +76,8 @@ def problems() -> list[Problem]:
         Problem("pixels", pixels, 12, "full"),
         Problem("patches", patches, 24, "full"),
         Problem("patches, many", lambda: patches(60_000, 12), 100, "full", slow=True),
+        Problem("patches, most", lambda: patches(60_000, 12), 200, "full", slow=True),
+        Problem("patches, wide", lambda: patches(60_000, 32), 24, "full", slow=True),
         Problem("digits", digits, 10, "full"),
         Problem("mixture", lambda: make_rows(200_000, 10, 10), 10, "full"),
         Problem("mixture, too many", lambda: make_rows(100_000, 4, 8), 12, "full"),
