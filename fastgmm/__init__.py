@@ -1,8 +1,9 @@
-"""Gaussian mixtures on many-core CPUs: scikit-learn's estimator, an engine of its own.
+"""Gaussian mixtures on many-core CPUs: scikit-learn's estimators, an engine of its own.
 
-`GaussianMixture` takes the place of scikit-learn's. `fastgmm.engine` has the parts, for library authors: passes over
-blocks of rows, sufficient statistics that add, parameters from statistics; it does not need scikit-learn. `warmup`
-compiles everything once.
+`GaussianMixture` and `BayesianGaussianMixture` take the place of scikit-learn's. `MixtureSearch` chooses a covariance
+model and a number of components, and `CriterionDisplay` plots how they compare. `fastgmm.engine` has the parts, for
+library authors: passes over blocks of rows, sufficient statistics that add, parameters from statistics; it does not
+need scikit-learn. `warmup` compiles everything once.
 """
 
 from __future__ import annotations
@@ -14,28 +15,47 @@ from . import fork_guard as fork_guard
 if TYPE_CHECKING:
     from . import engine
     from .base import DegenerateComponentWarning
+    from .bayesian_mixture import BayesianGaussianMixture
+    from .bootstrap import bootstrap_likelihood_ratio, bootstrap_parameters
+    from .combination import combine_components
     from .engine import IllDefinedCovarianceError, MixtureParameters, SufficientStatistics, warmup
     from .gaussian_mixture import GaussianMixture
+    from .model_selection import MixtureSearch
+    from .plotting import CriterionDisplay, EntropyDisplay
 
 __version__ = "0.1.0"
 __all__ = [
+    "BayesianGaussianMixture",
+    "CriterionDisplay",
     "DegenerateComponentWarning",
+    "EntropyDisplay",
     "GaussianMixture",
     "IllDefinedCovarianceError",
     "MixtureParameters",
+    "MixtureSearch",
     "SufficientStatistics",
     "__version__",
+    "bootstrap_likelihood_ratio",
+    "bootstrap_parameters",
+    "combine_components",
     "engine",
     "warmup",
 ]
 
 # Imported when first used: the engine comes without scikit-learn, the estimators without waiting for it.
 _HOMES = {
+    "BayesianGaussianMixture": "bayesian_mixture",
+    "CriterionDisplay": "plotting",
     "DegenerateComponentWarning": "base",
+    "EntropyDisplay": "plotting",
     "GaussianMixture": "gaussian_mixture",
     "IllDefinedCovarianceError": "engine",
     "MixtureParameters": "engine",
+    "MixtureSearch": "model_selection",
     "SufficientStatistics": "engine",
+    "bootstrap_likelihood_ratio": "bootstrap",
+    "bootstrap_parameters": "bootstrap",
+    "combine_components": "combination",
     "engine": "",
     "warmup": "engine",
 }

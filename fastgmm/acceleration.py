@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .covariance import IllDefinedCovarianceError, get_model
+from .covariance import IllDefinedCovarianceError
 from .parameters import MixtureParameters
 
 Array = NDArray[np.float64]
@@ -120,7 +120,7 @@ class Squarem:
                 np.where(of_rows(settled, a), a + 2 * step * b + step**2 * c, d)
                 for a, b, c, d in zip(x0, r, v, x2, strict=True)
             ],
-            third.covariance_type,
+            third,
         )
 
     def _settled(self, parameters: MixtureParameters) -> NDArray[np.bool_]:
@@ -135,16 +135,19 @@ class Squarem:
         shapes = parameters.model.form.coordinates(parameters.means, parameters.covariances, self.frame)
         return [np.log(parameters.weights), *shapes]
 
-    def _parameters(self, coordinates: list[Array], covariance_type: str) -> MixtureParameters | None:
+    def _parameters(self, coordinates: list[Array], near: MixtureParameters) -> MixtureParameters | None:
+        """What coordinates stand for, with covariances of the model; None if they stand for nothing."""
         assert self.frame is not None
         log_weights, means, shapes = coordinates
-        form = get_model(covariance_type).form
-        means, covariances = form.from_coordinates(means, shapes, self.frame)
+        model = near.model
+        means, covariances = model.form.from_coordinates(means, shapes, self.frame)
         weights = np.exp(log_weights - log_weights.max())
         weights /= weights.sum()
         if not all(np.isfinite(a).all() for a in (weights, means, covariances)):
             return None
-        return MixtureParameters(weights, means, covariances, form.precisions_cholesky(covariances), covariance_type)
+        covariances = model.nearest(covariances, weights, near.covariances)
+        precisions_cholesky = model.form.precisions_cholesky(covariances)
+        return MixtureParameters(weights, means, covariances, precisions_cholesky, near.covariance_type)
 
 
 def of_rows(condition: NDArray[np.bool_], array: Array) -> NDArray[np.bool_]:

@@ -6,10 +6,66 @@ scatter matter, so that it costs the same for any number of rows.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Hierarchy:
+    """Micro-clusters, and which of them join: a start for any number of components.
+
+    Attributes
+    ----------
+    weights : (M,)
+        Positive.
+    means : (M, D)
+    scatter : (M, D, D)
+        About the means.
+    merges : (M - 1, 2) int
+        See `merge_order`.
+    """
+
+    weights: Array
+    means: Array
+    scatter: Array
+    merges: NDArray[np.intp]
+
+    @classmethod
+    def of(
+        cls, weights: Array, means: Array, scatter: Array, *, n_rows: float, n_components: int, floor: float
+    ) -> Hierarchy:
+        """Micro-clusters with weights (M,), means and scatter about these, joined.
+
+        What small clusters are drawn to is, as in mclust's prior, the overall covariance, for `n_components` clusters
+        side by side, and `floor`. Rows are counted, `n_rows`, since the unit of weights is anyone's.
+        """
+        there = weights > 0
+        weights, means, scatter = weights[there], means[there], scatter[there]
+        share = weights / weights.sum()
+        centred = means - share @ means
+        total = scatter.sum(axis=0) / weights.sum() + (share[:, np.newaxis] * centred).T @ centred
+        floor = floor + 1e-12 * np.trace(total) + 1e-100
+        scale = total / n_components ** (2 / len(total)) + floor * np.eye(len(total))
+        count = n_rows / weights.sum()
+        return cls(weights, means, scatter, merge_order(weights * count, means, scatter * count, scale))
+
+    def moments(self, n_groups: int) -> tuple[Array, Array, Array]:
+        """Weights (n_groups,), means and scatter about these, of so many groups; some have none if there are fewer."""
+        group = cut(self.merges, n_groups)
+        member = (group == np.arange(n_groups)[:, np.newaxis]).astype(np.float64) * self.weights
+        weights = member.sum(axis=1)
+        share = member / np.maximum(weights, 1e-300)[:, np.newaxis]
+        overall = self.weights @ self.means / self.weights.sum()
+        means = np.where(weights[:, np.newaxis] > 0, share @ self.means, overall)
+        apart = self.means - means[group]
+        between = (self.weights[:, np.newaxis] * apart)[:, :, np.newaxis] * apart[:, np.newaxis, :]
+        scatter = np.zeros((n_groups, *self.scatter.shape[1:]))
+        np.add.at(scatter, group, self.scatter + between)
+        return weights, means, scatter
 
 
 def merge_order(weights: Array, means: Array, scatter: Array, scale: Array) -> NDArray[np.intp]:

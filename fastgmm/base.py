@@ -4,16 +4,17 @@ not.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import math
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from numbers import Integral, Real
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn import get_config
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
@@ -21,8 +22,13 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from . import engine
+from .covariance import IllDefinedCovarianceError, get_model
 from .em import EMResult
+from .kernels import resolve_n_jobs, thread_limit
 from .parameters import MixtureParameters
+from .progress import Progress
+from .sources import ArraySource
+from .validation import check_enough_rows
 
 ILL_DEFINED = (
     "Fitting the mixture model failed because some components have ill-defined empirical covariance (for instance "
@@ -46,7 +52,7 @@ class DegenerateComponentWarning(UserWarning):
     """
 
 
-class BaseMixture(DensityMixin, BaseEstimator):
+class BaseMixture(DensityMixin, BaseEstimator, abc.ABC):
     """Base of the mixture estimators: everything that follows from fitted parameters."""
 
     _parameter_constraints: ClassVar[dict] = {
@@ -64,7 +70,12 @@ class BaseMixture(DensityMixin, BaseEstimator):
     }
 
     # Constructor parameters that are used here, and fitted attributes that hold the parameters, in the rows' dtype.
+    n_components: int
     covariance_type: str
+    max_iter: int
+    warm_start: bool
+    verbose: int
+    verbose_interval: int
     n_jobs: int | None
     random_state: object
     reg_covar: float
@@ -73,6 +84,119 @@ class BaseMixture(DensityMixin, BaseEstimator):
     covariances_: NDArray
     precisions_: NDArray
     precisions_cholesky_: NDArray
+
+    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Estimate the parameters.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows; data frames are accepted. float32 stays float32, everything else becomes float64.
+        y : ignored
+        sample_weight : array-like of shape (n_samples,), optional
+            How often each row counts: 3 equals three copies, 0 equals absence.
+
+        Returns
+        -------
+        self
+            If the fit fails, the estimator stays as it was. If it is interrupted (Ctrl-C) after the first pass over all
+            rows, it keeps the best parameters so far, with ``converged_ = False``; the KeyboardInterrupt goes on.
+        """
+        with self._unchanged_on_error():
+            _, interrupted = self._fit(X, sample_weight)
+        if interrupted:
+            raise KeyboardInterrupt(f"{INTERRUPTED} {self.n_iter_} passes")
+        return self
+
+    def fit_predict(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int64]:
+        """Fit, and predict the most probable component of each row. Parameters as for `fit`, result as of `predict`."""
+        with self._unchanged_on_error():
+            X, interrupted = self._fit(X, sample_weight)
+            labels = np.empty(0, np.int64) if interrupted else engine.predict(self._parameters(), X, n_jobs=self.n_jobs)
+        if interrupted:
+            raise KeyboardInterrupt(f"{INTERRUPTED} {self.n_iter_} passes")
+        return labels
+
+    def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> tuple[NDArray, bool]:
+        """Fit and set the fitted attributes; returns the validated rows, and whether the fit was interrupted."""
+        if not get_config()["skip_parameter_validation"]:
+            self._validate_params()
+        resolve_n_jobs(self.n_jobs)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        weights = self._sample_weight(sample_weight, X)
+        # The kernels read either order in place; anything else would be copied at every pass.
+        source = ArraySource(X if X.flags.f_contiguous else np.ascontiguousarray(X), weights)
+        check_enough_rows(source, self.n_components)
+        get_model(self.covariance_type).check_features(X.shape[1])
+        with thread_limit(self.n_jobs):
+            try:
+                result = self._best_run(source)
+            except IllDefinedCovarianceError as error:
+                hint = FLOAT32_HINT if X.dtype == np.float32 else ""
+                raise ValueError(f"{ILL_DEFINED}{hint} Here {error.describe()}.") from None
+        self._set_fitted(result.parameters, result, X.dtype)
+        if not (result.converged or result.stopped or result.interrupted) and self.max_iter > 0:
+            self._warn_not_converged(result.last_change, self._unmet(result))
+        self._warn_degenerate(result.parameters)
+        return X, result.interrupted
+
+    @abc.abstractmethod
+    def _best_run(self, source: ArraySource) -> EMResult:
+        """The best run from some starts; called with validated parameters, on the threads that are asked for."""
+
+    def _unmet(self, result: EMResult) -> str:
+        """What besides a small step has kept a run from converging, as sentences."""
+        return ""
+
+    def _warn_degenerate(self, parameters: MixtureParameters) -> None:
+        """Warn of components that are hardly any."""
+
+    def _set_fitted(self, parameters: MixtureParameters, result: EMResult, dtype: np.dtype) -> None:
+        with np.errstate(over="ignore"):  # a precision may be beyond float32
+            self.weights_ = parameters.weights.astype(dtype)
+            self.means_ = parameters.means.astype(dtype)
+            self.covariances_ = parameters.covariances.astype(dtype)
+            self.precisions_cholesky_ = parameters.precisions_cholesky.astype(dtype)
+            self.precisions_ = parameters.model.form.precisions(parameters.precisions_cholesky).astype(dtype)
+        self.converged_ = result.converged
+        self.n_iter_ = result.n_iter
+        self.lower_bound_ = result.lower_bound
+        self.lower_bounds_ = result.lower_bounds
+        self.remaining_ = result.remaining
+
+    def _seeds(self) -> Iterator[int]:
+        """Seeds of starts."""
+        random_state = check_random_state(self.random_state)
+        return iter(lambda: int(random_state.randint(2**63 - 1, dtype=np.int64)), None)
+
+    @contextlib.contextmanager
+    def _progress(self, callback: Callable | None = None) -> Iterator[Progress]:
+        """Who watches a fit; warns at the end if there were fewer different clusters than components."""
+        progress = Progress(self.verbose, self.verbose_interval, self.n_components, callback)
+        try:
+            yield progress
+        finally:
+            if progress.fewest < self.n_components:
+                warnings.warn(
+                    f"Number of distinct clusters ({progress.fewest}) found smaller than n_clusters "
+                    f"({self.n_components}). Possibly due to duplicate points in X.",
+                    ConvergenceWarning,
+                    stacklevel=6,
+                )
+
+    def _check_warm_start(self, X: NDArray) -> bool:
+        """Whether a fit starts where the last one ended; ValueError if it cannot."""
+        if not (self.warm_start and hasattr(self, "converged_")):
+            return False
+        expected = get_model(self.covariance_type).form.shape(self.n_components, X.shape[1])
+        if self.means_.shape != (self.n_components, X.shape[1]) or self.covariances_.shape != expected:
+            raise ValueError(
+                f"warm_start=True continues the last fit, which has means of shape {self.means_.shape} and covariances "
+                f"of shape {self.covariances_.shape}, but {self.n_components} components of type "
+                f"{self.covariance_type!r} with {X.shape[1]} features are asked for. Set warm_start=False to start "
+                "anew."
+            )
+        return True
 
     def score_samples(self, X: ArrayLike) -> NDArray:
         """Log-likelihood of each row.
@@ -160,35 +284,6 @@ class BaseMixture(DensityMixin, BaseEstimator):
         X = parameters.model.form.sample(rng, parameters.means, parameters.covariances, counts)
         return X, np.repeat(np.arange(len(counts)), counts)
 
-    def bic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Bayesian information criterion, ``-2 log L + p log n``; the lower the better.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        sample_weight : array-like of shape (n_samples,), optional
-            How often each row counts; n is their sum.
-        """
-        X = self._rows(X)
-        weights = self._sample_weight(sample_weight, X)
-        return self._bic(X, weights)
-
-    def aic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Akaike information criterion, ``-2 log L + 2 p``; the lower the better. Parameters as for `bic`."""
-        X = self._rows(X)
-        return -2 * self._log_likelihood(X, self._sample_weight(sample_weight, X)) + 2 * self._n_parameters()
-
-    def icl(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Integrated completed likelihood, ``BIC - 2 sum_i log max_k r_ik``; the lower the better.
-
-        BIC with a penalty for rows that no component claims for itself (Biernacki, Celeux & Govaert, 2000, IEEE TPAMI
-        22, in the form that mclust computes, with the sign of `bic`). Parameters as for `bic`.
-        """
-        X = self._rows(X)
-        weights = self._sample_weight(sample_weight, X)
-        log_resp = engine.log_highest_resp(self._parameters(), X, n_jobs=self.n_jobs)
-        return self._bic(X, weights) - 2 * _weighted_sum(log_resp, weights)
-
     def _parameters(self) -> MixtureParameters:
         """The fitted parameters, as the engine takes them."""
         check_is_fitted(self)
@@ -200,18 +295,9 @@ class BaseMixture(DensityMixin, BaseEstimator):
             self.covariance_type,
         )
 
-    def _bic(self, X: NDArray, weights: NDArray[np.float64] | None) -> float:
-        n = len(X) if weights is None else weights.sum()
-        return -2 * self._log_likelihood(X, weights) + self._n_parameters() * math.log(n)
-
     def _log_likelihood(self, X: NDArray, weights: NDArray[np.float64] | None) -> float:
         """The sum of the rows' log-likelihoods, in float64 whatever their dtype."""
-        return _weighted_sum(engine.score_samples(self._parameters(), X, n_jobs=self.n_jobs), weights)
-
-    def _n_parameters(self) -> int:
-        """Number of free parameters."""
-        parameters = self._parameters()
-        return parameters.model.n_parameters(parameters.n_components, parameters.n_features)
+        return weighted_sum(engine.score_samples(self._parameters(), X, n_jobs=self.n_jobs), weights)
 
     def _rows(self, X: ArrayLike) -> NDArray:
         """Rows to predict, validated, in the dtype that a product with the parameters would have."""
@@ -252,47 +338,8 @@ class BaseMixture(DensityMixin, BaseEstimator):
         warnings.warn(message, ConvergenceWarning, stacklevel=4)
 
 
-def _weighted_sum(values: NDArray, weights: NDArray[np.float64] | None) -> float:
+def weighted_sum(values: NDArray, weights: NDArray[np.float64] | None) -> float:
     """The sum of the rows' values times their weights, in float64; a row of weight 0 adds 0 even if it has -inf."""
     if weights is None:
         return float(values.sum(dtype=np.float64))
     return float((values[weights > 0] * weights[weights > 0]).sum())
-
-
-class Progress:
-    """Who watches a fit (see `schedule.Watcher`): prints what scikit-learn prints, and asks the callback.
-
-    `fewest` is the least number of different clusters that a start has found.
-    """
-
-    def __init__(self, verbose: int, interval: int, n_components: int, callback: Callable | None):
-        self.verbose, self.interval, self.fewest, self.callback = verbose, interval, n_components, callback
-        self.begun = self.previous = time.perf_counter()
-
-    def start(self, init: int) -> None:
-        if self.verbose:
-            print(f"Initialization {init}")
-        self.begun = self.previous = time.perf_counter()
-
-    def note(self, text: str) -> None:
-        if self.verbose:
-            print(f"  {text}")
-
-    def iteration(self, result: EMResult) -> bool:
-        if self.verbose and result.n_iter % self.interval == 0:
-            now = time.perf_counter()
-            details = f"\t time lapse {now - self.previous:.5f}s\t ll change {result.last_change:.5f}"
-            print(f"  Iteration {result.n_iter}{details if self.verbose > 1 else ''}")
-            self.previous = now
-        return self.callback is not None and bool(self.callback(result.n_iter, result.lower_bound, result.parameters))
-
-    def end(self, result: EMResult) -> None:
-        if not self.verbose:
-            return
-        outcome = "converged" if result.converged else "did not converge"
-        lapse = time.perf_counter() - self.begun
-        details = f" time lapse {lapse:.5f}s\t lower bound {result.lower_bound:.5f}." if self.verbose > 1 else ""
-        print(f"Initialization {outcome}.{details}")
-
-    def duplicates(self, n_distinct: int) -> None:
-        self.fewest = min(self.fewest, n_distinct)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from itertools import pairwise, zip_longest
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,14 @@ from .engine import IllDefinedCovarianceError, accumulate, maximise, rounding_va
 from .parameters import MixtureParameters
 from .sources import ArraySource
 from .statistics import SufficientStatistics
+
+
+class Update(Protocol):
+    """An M-step, and the bound of the likelihood that it is meant to raise."""
+
+    def __call__(
+        self, statistics: SufficientStatistics, point: MixtureParameters, least: float | None, /
+    ) -> tuple[MixtureParameters | None, float]: ...
 
 
 @dataclass
@@ -135,6 +145,7 @@ def run(
     lower_bound: float = -math.inf,
     limit_tol: float = math.inf,
     accelerator: Accelerator | None = None,
+    update: Update | None = None,
     on_iteration: Callable[[EMResult], bool | None] | None = None,
 ) -> EMResult:
     """Alternate E-steps and M-steps until the mean log-likelihood rises by less than a tolerance.
@@ -160,6 +171,8 @@ def run(
     accelerator : Accelerator, optional
         Proposes points between EM steps. A pass that finds the likelihood lower there than before is lost, and EM goes
         on from where it was.
+    update : callable (statistics, point, least) -> (parameters, bound), optional
+        The M-step, and the bound that it is meant to raise; see `maximum_likelihood`, which is the default.
     on_iteration : callable (result), optional
         Called after each pass with the result so far; if it returns something true, the run ends.
 
@@ -168,6 +181,7 @@ def run(
     IllDefinedCovarianceError
         If a component has collapsed.
     """
+    update = update or functools.partial(maximum_likelihood, reg_covar=reg_covar)
     result = EMResult(parameters, rounding=64 * float(np.finfo(source.X.dtype).eps), start_bound=lower_bound)
     statistics: list[SufficientStatistics] = []
     point, proposed = parameters, False
@@ -175,13 +189,13 @@ def run(
         for _ in range(max_iter):
             statistics = sweep(source, point, statistics)
             total = sum(statistics[1:], start=statistics[0])
-            updated = _update(total, parameters.covariance_type, reg_covar, result.lower_bound if proposed else None)
+            updated, bound = update(total, point, result.lower_bound if proposed else None)
             if accelerator is not None and proposed:
                 accelerator.judge(updated is not None)
             if updated is None:
                 result.lower_bounds.append(result.lower_bound)
             else:
-                result.record(updated, total.mean_log_likelihood, step=not proposed)
+                result.record(updated, bound, step=not proposed)
             if on_iteration is not None and on_iteration(result):
                 result.stopped = True
                 break
@@ -206,18 +220,21 @@ def finished(result: EMResult) -> EMResult:
     return result
 
 
-def _update(
-    statistics: SufficientStatistics, covariance_type: str, reg_covar: float, least: float | None
-) -> MixtureParameters | None:
-    """The M-step; at a proposal, of which the likelihood must be at least so high, None if it leads nowhere."""
-    if least is None:
-        return maximise(statistics, covariance_type, reg_covar=reg_covar)
-    if not statistics.mean_log_likelihood >= least:
-        return None
+def maximum_likelihood(
+    statistics: SufficientStatistics, point: MixtureParameters, least: float | None, *, reg_covar: float
+) -> tuple[MixtureParameters | None, float]:
+    """The M-step from a point, and the point's mean log-likelihood.
+
+    At a proposal, where that must be at least `least`, there are no parameters if it leads nowhere.
+    """
+    bound = statistics.mean_log_likelihood
     try:
-        return maximise(statistics, covariance_type, reg_covar=reg_covar)
+        if least is None or bound >= least:
+            return maximise(statistics, point.covariance_type, reg_covar=reg_covar, before=point), bound
     except IllDefinedCovarianceError:
-        return None
+        if least is None:
+            raise
+    return None, bound
 
 
 def degenerate_components(parameters: MixtureParameters, reg_covar: float) -> Iterator[tuple[NDArray[np.intp], str]]:

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import kernels
-from .covariance import COVARIANCE_TYPES, CovarianceModel, IllDefinedCovarianceError, get_model
+from .covariance import BASIC_TYPES, CovarianceModel, IllDefinedCovarianceError, get_model
 from .kernels import serial_matmul, thread_limit
 from .parameters import MixtureParameters
 from .statistics import SufficientStatistics
@@ -134,7 +134,11 @@ def accumulate_resp(
 
 
 def maximise(
-    statistics: SufficientStatistics, covariance_type: str = "full", *, reg_covar: float = 1e-6
+    statistics: SufficientStatistics,
+    covariance_type: str = "full",
+    *,
+    reg_covar: float = 1e-6,
+    before: MixtureParameters | None = None,
 ) -> MixtureParameters:
     """M-step: the parameters of highest likelihood given sufficient statistics.
 
@@ -142,9 +146,13 @@ def maximise(
     ----------
     statistics : SufficientStatistics
         Of the layout that the covariance type needs.
-    covariance_type : {"full", "tied", "diag", "spherical"}
+    covariance_type : str
+        One of scikit-learn's four or mclust's fourteen; see `fastgmm.GaussianMixture`.
     reg_covar : float
         Added to every variance.
+    before : MixtureParameters, optional
+        The parameters under which the statistics were taken. Models whose M-step iterates start there, and so never
+        lower the likelihood.
 
     Raises
     ------
@@ -166,23 +174,30 @@ def maximise(
             f"but these are of the {statistics.layout} layout"
         )
     weights, means = estimate_weights_and_means(statistics)
-    covariances = estimate_covariances(statistics, model, reg_covar)
+    covariances = estimate_covariances(statistics, model, reg_covar, before=before)
     precisions_cholesky = model.form.precisions_cholesky(covariances)
     return MixtureParameters(weights, means, covariances, precisions_cholesky, covariance_type)
 
 
 def estimate_weights_and_means(statistics: SufficientStatistics) -> tuple[NDArray, NDArray]:
     """The weights (K,), ``n_k / sum_j n_j``, and means (K, D), ``c_k + f_k / n_k``, of highest likelihood."""
-    weight_sums = _positive(statistics)
+    weight_sums = positive_weight_sums(statistics)
     means = statistics.reference + statistics.first_moments / weight_sums[:, np.newaxis]
     return weight_sums / weight_sums.sum(), means
 
 
-def estimate_covariances(statistics: SufficientStatistics, model: CovarianceModel, reg_covar: float) -> NDArray:
+def estimate_covariances(
+    statistics: SufficientStatistics,
+    model: CovarianceModel,
+    reg_covar: float,
+    *,
+    before: MixtureParameters | None = None,
+) -> NDArray:
     """The covariances of highest likelihood about those means, with `reg_covar` added to every variance."""
-    weight_sums = _positive(statistics)
-    scatter = _scatter_about_means(statistics, weight_sums)
-    return model.regularise(model.maximise(scatter, weight_sums), reg_covar)
+    weight_sums = positive_weight_sums(statistics)
+    scatter = scatter_about_means(statistics, weight_sums)
+    start = before.covariances if before is not None and before.model is model else None
+    return model.covariances(scatter, weight_sums, reg_covar=reg_covar, before=start)
 
 
 def score_samples(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray:
@@ -267,7 +282,7 @@ def _accumulate_given(
         sums = kernels.accumulate(layout, X, operands, sample_weight=sample_weight, **given)
         statistics = _statistics(layout, operands, sums, sample_weight, len(X))
         if layout == "tied":
-            within = _scatter_about_means(statistics, _positive(statistics))
+            within = scatter_about_means(statistics, positive_weight_sums(statistics))
             if (np.diagonal(statistics.scatter) > LOSSY_RATIO[X.dtype] * np.diagonal(within)).any():
                 sums = kernels.accumulate("full", X, operands, sample_weight=sample_weight, **given)
                 return _pooled(_statistics("full", operands, sums, sample_weight, len(X)))
@@ -297,7 +312,7 @@ def _statistics(
     )
 
 
-def _positive(statistics: SufficientStatistics) -> NDArray:
+def positive_weight_sums(statistics: SufficientStatistics) -> NDArray:
     """The weight sums, above 0."""
     return statistics.weight_sums + LEAST_WEIGHT * min(1.0, statistics.total_weight)
 
@@ -335,7 +350,7 @@ def _pooled(statistics: SufficientStatistics) -> SufficientStatistics:
     return replace(statistics, layout="tied", scatter=statistics.scatter.sum(axis=0))
 
 
-def _scatter_about_means(statistics: SufficientStatistics, weight_sums: NDArray) -> NDArray:
+def scatter_about_means(statistics: SufficientStatistics, weight_sums: NDArray) -> NDArray:
     """The scatter about the means ``c + f / weight_sums``, in one step and so without losing symmetry or sign."""
     move = statistics.first_moments / weight_sums[:, np.newaxis]
     # S - f d^T - d f^T + n d d^T with f = weight_sums d.
@@ -365,10 +380,10 @@ def warmup(*, n_jobs: int | None = None) -> list[str]:
         # A few rows run on one thread, many on several: those are two loops to compile.
         for n_samples in (128, 131_072):
             for n_features in (*range(1, kernels.UNROLLED_FEATURES + 2),):
-                for name in COVARIANCE_TYPES if n_features in (2, kernels.UNROLLED_FEATURES + 1) else ("full",):
+                for name in BASIC_TYPES if n_features in (2, kernels.UNROLLED_FEATURES + 1) else ("full",):
                     _run_every_pass(name, n_samples, n_features, dtype, n_jobs)
             _run_initialization(n_samples, dtype, n_jobs)
-        ready += [f"{name} {np.dtype(dtype)}" for name in (*COVARIANCE_TYPES, "k-means and random starts")]
+        ready += [f"{name} {np.dtype(dtype)}" for name in (*BASIC_TYPES, "k-means and random starts")]
     covariances = np.tile(np.eye(64), (128, 1, 1))
     for some in (covariances[:1], covariances):
         kernels.factor_covariances(some)

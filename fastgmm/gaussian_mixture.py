@@ -9,26 +9,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn import get_config
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import validate_data
 
 from . import em, engine, schedule
-from .base import (
-    FLOAT32_HINT,
-    ILL_DEFINED,
-    INTERRUPTED,
-    BaseMixture,
-    ConvergenceWarning,
-    DegenerateComponentWarning,
-    Progress,
-)
-from .covariance import COVARIANCE_TYPES, IllDefinedCovarianceError, get_model
-from .kernels import resolve_n_jobs, thread_limit
+from .base import BaseMixture, DegenerateComponentWarning, weighted_sum
+from .covariance import COVARIANCE_TYPES
 from .parameters import MixtureParameters
 from .sources import ArraySource
-from .validation import check_covariances, check_enough_rows, check_given, check_weights
+from .validation import check_covariances, check_given, check_weights
 
 
 class GaussianMixture(BaseMixture):
@@ -41,9 +30,12 @@ class GaussianMixture(BaseMixture):
     ----------
     n_components : int, default=1
         Number of components K.
-    covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
+    covariance_type : {"full", "tied", "diag", "spherical"} or one of mclust's models, default="full"
         A covariance matrix for each component, one for all, variances for each component and feature, or one variance
-        for each component.
+        for each component. Beyond scikit-learn: mclust's names, letters for volume, shape and orientation, each equal
+        (E) or variable (V) among components, or spheres and the features' axes (I): "EII", "VII" (which is
+        "spherical"), "EEI", "VEI", "EVI", "VVI" ("diag"), "EEE" ("tied"), "VEE", "EVE", "VVE", "EEV", "VEV", "EVV",
+        "VVV" ("full"); and "E", "V" for a single feature.
     tol : float, default=1e-3
         EM stops when the mean log-likelihood, in nats per row, rises by less than this. With 0 it runs to `max_iter`.
     reg_covar : float, default=1e-6
@@ -85,9 +77,10 @@ class GaussianMixture(BaseMixture):
     acceleration : {"progressive", "squarem"} or None, default="progressive"
         Beyond scikit-learn. "squarem": from when EM steps raise the mean log-likelihood by less than 1e-2 nats per row,
         go on from where every two of them lead, if the likelihood is no lower there; fixed points are those of EM.
-        "progressive": the same, and if there are very many rows (80,000 and 2,048 a component and 80 a parameter, an
-        eighth of which takes 32 MB at most) and nothing of the start is given, first fit a sample, from the best of at
-        least four short runs. None is plain EM on all rows, step for step scikit-learn's.
+        "progressive": the same; if nothing of the start is given, a few quick merges and splits are tried while EM
+        still rises fast (of 1,000 rows and more), and of very many rows (80,000 and 2,048 a component and 80 a
+        parameter, an eighth of which takes 32 MB at most) a sample is fitted first, from the best of at least four
+        short runs. None is plain EM on all rows, step for step scikit-learn's.
     limit_tol : float, default=None
         Beyond scikit-learn. A small rise is not a small distance: to have converged, the limit of the mean
         log-likelihood must also be so near, in nats per row, by the estimate that is `remaining_`.
@@ -106,7 +99,8 @@ class GaussianMixture(BaseMixture):
     means_ : ndarray of shape (n_components, n_features)
     covariances_ : ndarray
         Of shape (n_components, n_features, n_features) for "full", (n_features, n_features) for "tied", (n_components,
-        n_features) for "diag", (n_components,) for "spherical".
+        n_features) for "diag", (n_components,) for "spherical"; models "..I" are stored like the last two, "EEE" as
+        "tied", all others as "full".
     precisions_ : ndarray
         Inverses of the covariances, in the same shape.
     precisions_cholesky_ : ndarray
@@ -233,7 +227,7 @@ class GaussianMixture(BaseMixture):
         means : array-like of shape (n_components, n_features)
         covariances : array-like
             In the shape of `covariances_`.
-        covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
+        covariance_type : str, default="full"
         **options
             Other parameters of the constructor. With ``warm_start=True``, `fit` starts from here.
 
@@ -266,72 +260,48 @@ class GaussianMixture(BaseMixture):
         estimator.n_features_in_ = means.shape[1]
         return estimator
 
-    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> GaussianMixture:
-        """Estimate the parameters with the EM algorithm.
+    def bic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Bayesian information criterion, ``-2 log L + p log n``; the lower the better.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows; data frames are accepted. float32 stays float32, everything else becomes float64.
-        y : ignored
         sample_weight : array-like of shape (n_samples,), optional
-            How often each row counts: 3 equals three copies, 0 equals absence.
-
-        Returns
-        -------
-        self
-            If the fit fails, the estimator stays as it was. If it is interrupted (Ctrl-C) after the first pass over all
-            rows, it keeps the best parameters so far, with ``converged_ = False``; the KeyboardInterrupt goes on.
+            How often each row counts; n is their sum.
         """
-        with self._unchanged_on_error():
-            _, interrupted = self._fit(X, sample_weight)
-        if interrupted:
-            raise KeyboardInterrupt(f"{INTERRUPTED} {self.n_iter_} passes")
-        return self
-
-    def fit_predict(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int64]:
-        """Fit, and predict the most probable component of each row. Parameters as for `fit`, result as of `predict`."""
-        with self._unchanged_on_error():
-            X, interrupted = self._fit(X, sample_weight)
-            labels = np.empty(0, np.int64) if interrupted else engine.predict(self._parameters(), X, n_jobs=self.n_jobs)
-        if interrupted:
-            raise KeyboardInterrupt(f"{INTERRUPTED} {self.n_iter_} passes")
-        return labels
-
-    def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> tuple[NDArray, bool]:
-        """Fit and set the fitted attributes; returns the validated rows, and whether the fit was interrupted."""
-        if not get_config()["skip_parameter_validation"]:
-            self._validate_params()
-        resolve_n_jobs(self.n_jobs)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        X = self._rows(X)
         weights = self._sample_weight(sample_weight, X)
-        # The kernels read either order in place; anything else would be copied at every pass.
-        source = ArraySource(X if X.flags.f_contiguous else np.ascontiguousarray(X), weights)
-        check_enough_rows(source, self.n_components)
-        given = check_given(self, *X.shape)
-        warm = self._check_warm_start(X)
-        with thread_limit(self.n_jobs):
-            try:
-                result = self._best_run(source, given, warm)
-            except IllDefinedCovarianceError as error:
-                hint = FLOAT32_HINT if X.dtype == np.float32 else ""
-                raise ValueError(f"{ILL_DEFINED}{hint} Here {error.describe()}.") from None
-        self._set_fitted(result.parameters, result, X.dtype)
-        if not (result.converged or result.stopped or result.interrupted) and self.max_iter > 0:
-            unmet = ""
-            if self.limit_tol is not None and abs(result.last_change) < self.tol:
-                unmet = (
-                    f" Its steps are smaller than tol, but the limit is not nearer than {result.remaining:.3g}, and "
-                )
-                unmet += f"limit_tol is {self.limit_tol:g}."
-            self._warn_not_converged(result.last_change, unmet)
-        self._warn_degenerate(result.parameters)
-        return X, result.interrupted
+        return self._bic(X, weights)
 
-    def _best_run(self, source: ArraySource, given: dict[str, Any], warm: MixtureParameters | None) -> em.EMResult:
+    def aic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Akaike information criterion, ``-2 log L + 2 p``; the lower the better. Parameters as for `bic`."""
+        X = self._rows(X)
+        return -2 * self._log_likelihood(X, self._sample_weight(sample_weight, X)) + 2 * self._n_parameters()
+
+    def icl(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Integrated completed likelihood, ``BIC - 2 sum_i log max_k r_ik``; the lower the better.
+
+        BIC with a penalty for rows that no component claims for itself (Biernacki, Celeux & Govaert, 2000, IEEE TPAMI
+        22, in the form that mclust computes, with the sign of `bic`). Parameters as for `bic`.
+        """
+        X = self._rows(X)
+        weights = self._sample_weight(sample_weight, X)
+        log_resp = engine.log_highest_resp(self._parameters(), X, n_jobs=self.n_jobs)
+        return self._bic(X, weights) - 2 * weighted_sum(log_resp, weights)
+
+    def _bic(self, X: NDArray, weights: NDArray[np.float64] | None) -> float:
+        n = len(X) if weights is None else weights.sum()
+        return -2 * self._log_likelihood(X, weights) + self._n_parameters() * math.log(n)
+
+    def _n_parameters(self) -> int:
+        """Number of free parameters."""
+        parameters = self._parameters()
+        return parameters.model.n_parameters(parameters.n_components, parameters.n_features)
+
+    def _best_run(self, source: ArraySource) -> em.EMResult:
         """Run EM from each start and return the best result."""
-        random_state = check_random_state(self.random_state)
-        progress = Progress(self.verbose, self.verbose_interval, self.n_components, self.callback)
+        given = check_given(self, *source.X.shape)
+        warm = self._check_warm_start(source.X)
         rules = schedule.Rules(
             self.tol,
             self.max_iter,
@@ -340,8 +310,6 @@ class GaussianMixture(BaseMixture):
             acceleration=None if self.acceleration is None else schedule.ACCELERATIONS[self.acceleration],
             n_moves=self.n_moves,
         )
-        if warm is not None:
-            return schedule.go_on(source, warm, rules, progress, self.lower_bound_)
         starts = schedule.Starts(
             self.n_components,
             self.covariance_type,
@@ -350,44 +318,18 @@ class GaussianMixture(BaseMixture):
             whiten=self.whiten_init,
             given=given,
         )
-        seeds = iter(lambda: int(random_state.randint(2**63 - 1, dtype=np.int64)), None)
-        try:
-            return schedule.fit(source, starts, rules, n_init=self.n_init, seeds=seeds, watcher=progress)
-        finally:
-            if progress.fewest < self.n_components:
-                warnings.warn(
-                    f"Number of distinct clusters ({progress.fewest}) found smaller than n_clusters "
-                    f"({self.n_components}). Possibly due to duplicate points in X.",
-                    ConvergenceWarning,
-                    stacklevel=4,
-                )
+        with self._progress(self.callback) as progress:
+            if warm:
+                return schedule.go_on(source, self._parameters(), rules, progress, self.lower_bound_)
+            return schedule.fit(source, starts, rules, n_init=self.n_init, seeds=self._seeds(), watcher=progress)
 
-    def _set_fitted(self, parameters: MixtureParameters, result: em.EMResult, dtype: np.dtype) -> None:
-        with np.errstate(over="ignore"):  # a precision may be beyond float32
-            self.weights_ = parameters.weights.astype(dtype)
-            self.means_ = parameters.means.astype(dtype)
-            self.covariances_ = parameters.covariances.astype(dtype)
-            self.precisions_cholesky_ = parameters.precisions_cholesky.astype(dtype)
-            self.precisions_ = parameters.model.form.precisions(parameters.precisions_cholesky).astype(dtype)
-        self.converged_ = result.converged
-        self.n_iter_ = result.n_iter
-        self.lower_bound_ = result.lower_bound
-        self.lower_bounds_ = result.lower_bounds
-        self.remaining_ = result.remaining
-
-    def _check_warm_start(self, X: NDArray) -> MixtureParameters | None:
-        """The parameters to start from, if there are any and they fit."""
-        if not (self.warm_start and hasattr(self, "converged_")):
-            return None
-        expected = get_model(self.covariance_type).form.shape(self.n_components, X.shape[1])
-        if self.means_.shape != (self.n_components, X.shape[1]) or self.covariances_.shape != expected:
-            raise ValueError(
-                f"warm_start=True continues the last fit, which has means of shape {self.means_.shape} and covariances "
-                f"of shape {self.covariances_.shape}, but {self.n_components} components of type "
-                f"{self.covariance_type!r} with {X.shape[1]} features are asked for. Set warm_start=False to start "
-                "anew."
-            )
-        return self._parameters()
+    def _unmet(self, result: em.EMResult) -> str:
+        if self.limit_tol is None or not abs(result.last_change) < self.tol:
+            return ""
+        return (
+            f" Its steps are smaller than tol, but the limit is not nearer than {result.remaining:.3g}, and limit_tol "
+            f"is {self.limit_tol:g}."
+        )
 
     def _warn_degenerate(self, parameters: MixtureParameters) -> None:
         for components, what in em.degenerate_components(parameters, self.reg_covar):

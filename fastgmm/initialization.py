@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernels
-from .agglomeration import cut, merge_order
+from .agglomeration import Hierarchy
 from .covariance import CovarianceModel, get_model
 from .engine import accumulate_labels, accumulate_resp, estimate_covariances, estimate_weights_and_means
 from .kmeans import Clusters, few_rows, kmeans, kmeans_plusplus, lloyd, quick_start
@@ -129,7 +129,7 @@ def from_points(points: Array, source: ArraySource, model: CovarianceModel, reg_
         if model.layout != "tied":
             scatter = np.broadcast_to(scatter.sum(axis=0), scatter.shape)
             weight_sums = np.full(len(points), weight_sums.sum())
-        return model.regularise(model.maximise(scatter, weight_sums), reg_covar)
+        return model.covariances(scatter, weight_sums, reg_covar=reg_covar)
 
     return Start(np.full(len(points), 1 / len(points)), points, covariances, len(points))
 
@@ -162,32 +162,37 @@ def from_kmeans(
     return from_labels(labels, centres, source, model, reg_covar)
 
 
-def from_hierarchy(
-    source: ArraySource, n_components: int, stream: Stream, model: CovarianceModel, reg_covar: float
-) -> Start:
-    """Start from micro-clusters of k-means that are joined until they are as few as the components."""
+def hierarchy(source: ArraySource, n_components: int, stream: Stream, reg_covar: float) -> Hierarchy:
+    """Micro-clusters of k-means, of a sample if there are many rows, and how they join."""
     some = enough_rows(source, n_components, stream)
     n_micro = min(MICRO_CLUSTERS, MICRO_NUMBERS // source.X.shape[1])
     n_micro = min(max(n_micro, MICRO_CLUSTERS_A_COMPONENT * n_components), len(some.X))
     centres, labels = lloyd(some, kmeans_plusplus(some, n_micro, stream), max_steps=MICRO_STEPS)
     statistics = accumulate_labels(labels, centres, some.X, some.sample_weight, covariance_type="full")
-    weights, means = estimate_weights_and_means(statistics)
+    means = estimate_weights_and_means(statistics)[1]
     scatter = statistics.recentred(means).scatter
-    there = statistics.weight_sums > 0
-    weights, means, scatter = statistics.weight_sums[there], means[there], scatter[there]
     n_rows = float(len(some.X) if some.sample_weight is None else np.count_nonzero(some.sample_weight))
-    share = weights / weights.sum()
-    centred = means - share @ means
-    total = scatter.sum(axis=0) / weights.sum() + (share[:, np.newaxis] * centred).T @ centred
-    # What small clusters are drawn to: as in mclust's prior the overall covariance, for K clusters side by side. Rows
-    # are counted, since the unit of weights is anyone's.
-    floor = reg_covar + 1e-12 * np.trace(total) + 1e-100
-    scale = total / n_components ** (2 / len(total)) + floor * np.eye(len(total))
-    count = n_rows / weights.sum()
-    groups = np.zeros(n_micro, np.int32)
-    groups[there] = cut(merge_order(weights * count, means, scatter * count, scale), n_components)
-    labels = groups[labels]
-    return from_labels(labels, _means_of(labels, some, n_components, model), some, model, reg_covar)
+    return Hierarchy.of(
+        statistics.weight_sums, means, scatter, n_rows=n_rows, n_components=n_components, floor=reg_covar
+    )
+
+
+def from_groups(joined: Hierarchy, n_components: int, model: CovarianceModel, reg_covar: float) -> Start:
+    """Start from micro-clusters that are joined until they are as few as the components; no row is looked at."""
+    weight_sums, means, scatter = joined.moments(n_components)
+
+    def covariances() -> Array:
+        kept = model.form.scatter(scatter)
+        return model.covariances(kept, np.maximum(weight_sums, 1e-12), reg_covar=reg_covar)
+
+    return Start(weight_sums / weight_sums.sum(), means, covariances, int(np.count_nonzero(weight_sums)))
+
+
+def from_hierarchy(
+    source: ArraySource, n_components: int, stream: Stream, model: CovarianceModel, reg_covar: float
+) -> Start:
+    """Start from micro-clusters of k-means that are joined until they are as few as the components."""
+    return from_groups(hierarchy(source, n_components, stream, reg_covar), n_components, model, reg_covar)
 
 
 def whitened(source: ArraySource) -> ArraySource:
@@ -285,6 +290,7 @@ def initial_parameters(
     weights: Array | None = None,
     means: Array | None = None,
     precisions: Array | None = None,
+    create: Callable[[Array, Array, Array], MixtureParameters] | None = None,
 ) -> tuple[MixtureParameters, int]:
     """Parameters to start EM from.
 
@@ -310,6 +316,8 @@ def initial_parameters(
         Labels or responsibilities to start from, in place of `init_params`.
     weights, means, precisions : arrays, optional
         Take the place of what is found; if all three are given, the rows are not looked at.
+    create : callable (weights, means, covariances) -> MixtureParameters, optional
+        Makes the parameters of what was found, which may be covariances that are not positive definite.
 
     Returns
     -------
@@ -339,6 +347,8 @@ def initial_parameters(
         n_distinct = start.n_distinct
     if precisions is None:
         covariances = start.covariances()
+        if create is not None:
+            return create(weights, means, covariances), n_distinct
         precisions_cholesky = form.precisions_cholesky(covariances)
     else:
         precisions_cholesky = form.factor_precisions(precisions)

@@ -296,7 +296,7 @@ def _rebuilt(parameters: MixtureParameters, weights: Array, means: Array, full: 
     """Parameters of the same model that are nearest to components with any covariances."""
     model, weights = parameters.model, weights / weights.sum()
     scatter = model.form.scatter(np.maximum(weights, 1e-300)[:, np.newaxis, np.newaxis] * full)
-    covariances = model.maximise(scatter, np.maximum(weights, 1e-300))
+    covariances = model.covariances(scatter, np.maximum(weights, 1e-300), before=parameters.covariances)
     precisions_cholesky = model.form.precisions_cholesky(covariances)
     return MixtureParameters(weights, means, covariances, precisions_cholesky, parameters.covariance_type)
 

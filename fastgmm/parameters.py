@@ -55,6 +55,7 @@ class MixtureParameters:
         model = get_model(covariance_type)
         weights, means, covariances = (np.array(a, dtype=np.float64) for a in (weights, means, covariances))
         _check_shapes(weights, means, {"covariances": covariances}, covariance_type)
+        model.check_features(means.shape[1])
         if not (np.isfinite(means).all() and np.isfinite(weights).all()):
             raise ValueError("weights and means should be finite")
         if (weights < 0).any() or abs(weights.sum() - 1) > 1e-6:
@@ -91,12 +92,17 @@ class MixtureParameters:
         origin = shift_origin(self.means, dtype) if origin is None else origin.astype(dtype)
         means = self.means - origin.astype(np.float64)
         factor = form.factor(self.precisions_cholesky, self.n_components, self.n_features)
-        with np.errstate(divide="ignore"):  # a weight of 0 is a log_coef of -inf
-            log_coef = np.log(self.weights) + form.log_det(self.precisions_cholesky, self.n_features)
-        log_coef = log_coef - self.n_features / 2 * LOG_2_PI
+        log_coef = self.log_coef()
         if form.layout == "tied":
             means = serial_matmul(means, factor[0].T)
         return Operands(*(np.ascontiguousarray(a, dtype=dtype) for a in (origin, means, factor, log_coef)))
+
+    def log_coef(self) -> NDArray[np.float64]:
+        """What a component's log-density has besides the distance, (K,): ``log w - D / 2 log 2 pi + log det P``."""
+        with np.errstate(divide="ignore"):  # a weight of 0 is -inf
+            log_weights = np.log(self.weights)
+        log_det = self.model.form.log_det(self.precisions_cholesky, self.n_features)
+        return log_weights + log_det - self.n_features / 2 * LOG_2_PI
 
 
 def _check_shapes(weights: NDArray, means: NDArray, others: dict[str, NDArray], covariance_type: str) -> None:

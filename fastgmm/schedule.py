@@ -90,6 +90,7 @@ class Rules:
     limit_tol: float = math.inf
     acceleration: Acceleration | None = None
     n_moves: int = 0
+    update: em.Update | None = None
 
     def run(self, source: ArraySource, parameters: MixtureParameters, **options: Any) -> EMResult:
         """One run; `options` replace those of `em.run`."""
@@ -97,7 +98,9 @@ class Rules:
         if self.acceleration is not None:
             accelerator = self.acceleration.accelerator(n_rows_of(source), self.reg_covar)
         options = {"tol": self.tol, "max_iter": self.max_iter, "limit_tol": self.limit_tol, **options}
-        return em.run(source, parameters, reg_covar=self.reg_covar, accelerator=accelerator, **options)
+        return em.run(
+            source, parameters, reg_covar=self.reg_covar, accelerator=accelerator, update=self.update, **options
+        )
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ class Starts:
     reg_covar: float
     whiten: bool = False
     given: dict[str, Any] = field(default_factory=dict)
+    create: Callable[..., MixtureParameters] | None = None
 
     @property
     def by_chance(self) -> bool:
@@ -137,6 +141,7 @@ class Starts:
             reg_covar=self.reg_covar,
             quick=quick,
             whiten=self.whiten,
+            create=self.create,
             **self.given,
         )
 

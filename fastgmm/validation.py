@@ -57,6 +57,26 @@ def check_covariances(covariances: ArrayLike, covariance_type: str, n_components
     return covariances
 
 
+def check_covariance_prior(prior: ArrayLike, covariance_type: str, n_features: int) -> NDArray[np.float64]:
+    """A covariance for one component of the right shape that is positive (definite)."""
+    form = get_model(covariance_type).form
+    shape = form.shape(1, n_features)
+    shape = shape if form.layout == "tied" else shape[1:]
+    if not shape:
+        if np.ndim(prior) or not np.isreal(prior) or not prior > 0:  # type: ignore[operator]
+            raise ValueError(
+                f"The parameter 'spherical covariance_prior' should be a number above 0, but got {prior!r}"
+            )
+        return np.asarray(prior, dtype=np.float64)
+    name = f"{covariance_type} covariance_prior"
+    covariance: NDArray = check_array(prior, dtype=[np.float64, np.float32], ensure_2d=False).astype(np.float64)
+    check_shape(covariance, shape, name)
+    problem = form.precision_problem(covariance)
+    if problem is not None:
+        raise ValueError(f"'{covariance_type} precision' should be {problem}")
+    return covariance
+
+
 def check_resp(resp: ArrayLike, n_samples: int, n_components: int) -> NDArray:
     """Labels, as int32, or responsibilities."""
     if np.ndim(resp) == 1:

@@ -35,17 +35,38 @@ ALLOWED = {
         "acceleration", "covariance", "em", "initialization", "moves", "parameters", "random_stream", "sources",
     },
     "validation": {"covariance", "sources"},
-    "base": {"em", "engine", "parameters"},
-    "gaussian_mixture": {
-        "base", "covariance", "em", "engine", "kernels", "parameters", "schedule", "sources", "validation",
+    "variational": {"covariance", "engine", "parameters", "sources", "statistics"},
+    "progress": {"em"},
+    "base": {"covariance", "em", "engine", "kernels", "parameters", "progress", "sources", "validation"},
+    "gaussian_mixture": {"base", "covariance", "em", "engine", "parameters", "schedule", "sources", "validation"},
+    "bayesian_mixture": {"base", "covariance", "em", "parameters", "schedule", "sources", "validation", "variational"},
+    "model_selection": {
+        "agglomeration", "base", "covariance", "gaussian_mixture", "initialization", "random_stream", "sources",
     },
-    "__init__": {"base", "engine", "fork_guard", "gaussian_mixture"},
+    "bootstrap": {"gaussian_mixture"},
+    "combination": {"base"},
+    "plotting": {"combination", "model_selection"},
+    "__init__": {
+        "base", "bayesian_mixture", "bootstrap", "combination", "engine", "fork_guard", "gaussian_mixture",
+        "model_selection", "plotting",
+    },
     "demo": {"__init__", "gaussian_mixture"},
     "environment": {"__init__", "fork_guard", "kernels"},
     "__main__": {"demo", "engine", "environment", "kernels", "__init__"},
 }  # fmt: skip
 LEAVES = {"demo", "environment", "__main__"}
-KNOW_SCIKIT_LEARN = {"base", "gaussian_mixture", "validation", "demo", "environment"}
+KNOW_SCIKIT_LEARN = {
+    "base",
+    "bayesian_mixture",
+    "bootstrap",
+    "combination",
+    "gaussian_mixture",
+    "model_selection",
+    "plotting",
+    "validation",
+    "demo",
+    "environment",
+}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 

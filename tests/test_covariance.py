@@ -5,12 +5,12 @@ import pytest
 from scipy.optimize import approx_fprime
 
 import reference
-from fastgmm.covariance import COVARIANCE_TYPES, IllDefinedCovarianceError, get_model
+from fastgmm.covariance import BASIC_TYPES, IllDefinedCovarianceError, get_model
 from fastgmm.engine import MixtureParameters, accumulate_resp, maximise
 from helpers import covariances_in_form
 
 
-@pytest.fixture(params=COVARIANCE_TYPES)
+@pytest.fixture(params=BASIC_TYPES)
 def model(request):
     return get_model(request.param)
 

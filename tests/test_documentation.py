@@ -35,7 +35,8 @@ def test_readme_begins_with_the_two_commands():
     assert blocks[:2] == ['pip install ".[demo]" && python -m fastgmm demo\n', 'pip install ".[test]" && pytest\n']
 
 
-def test_readme_examples_run_one_after_the_other():
+def test_readme_examples_run_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "readme"}
     blocks = code_blocks("python")
     assert len(blocks) >= 3

@@ -5,6 +5,14 @@ the forms map to: spherical and diagonal forms are read by the diagonal layout, 
 """
 
 from .forms import Form, IllDefinedCovarianceError
-from .models import COVARIANCE_TYPES, CovarianceModel, get_model
+from .models import BASIC_TYPES, COVARIANCE_TYPES, FOURTEEN, CovarianceModel, get_model
 
-__all__ = ["COVARIANCE_TYPES", "CovarianceModel", "Form", "IllDefinedCovarianceError", "get_model"]
+__all__ = [
+    "BASIC_TYPES",
+    "COVARIANCE_TYPES",
+    "FOURTEEN",
+    "CovarianceModel",
+    "Form",
+    "IllDefinedCovarianceError",
+    "get_model",
+]

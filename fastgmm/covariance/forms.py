@@ -94,6 +94,18 @@ class Form(abc.ABC):
         """What the layout keeps of matrices of scatter, (K, D, D)."""
 
     @abc.abstractmethod
+    def outer(self, weights: Array, vectors: Array) -> Array:
+        """What the layout keeps of the scatter ``w_k v_k v_k^T``; weights (K,), vectors (K, D)."""
+
+    @abc.abstractmethod
+    def trace(self, precisions_cholesky: Array, scatter: Array) -> float:
+        """``sum_k tr(Sigma_k^-1 S_k)`` for a scatter as the layout keeps it."""
+
+    def counts(self, weight_sums: Array) -> Array:
+        """The weight of the rows in each component's covariance, (K,); the mean, if one is for all."""
+        return weight_sums
+
+    @abc.abstractmethod
     def frame(self, weights: Array, means: Array, covariances: Array) -> Array:
         """The scale of the mixture as a whole: standard deviations (D,), or a root of its covariance (D, D)."""
 
@@ -151,6 +163,12 @@ class _Scales(Form):
 
     def scatter(self, full: Array) -> Array:
         return np.einsum("kdd->kd", full)
+
+    def outer(self, weights: Array, vectors: Array) -> Array:
+        return weights[:, np.newaxis] * vectors**2
+
+    def trace(self, precisions_cholesky: Array, scatter: Array) -> float:
+        return float((precisions_cholesky.reshape(len(scatter), -1) ** 2 * scatter).sum())
 
     def frame(self, weights: Array, means: Array, covariances: Array) -> Array:
         between = weights @ (means - weights @ means) ** 2
@@ -245,6 +263,9 @@ class _Matrices(Form):
         total = within + (weights[:, np.newaxis] * centred).T @ centred
         return np.linalg.cholesky(total).astype(np.float64, copy=False)
 
+    def trace(self, precisions_cholesky: Array, scatter: Array) -> float:
+        return float((self.precisions(precisions_cholesky) * scatter).sum())
+
     def coordinates(self, means: Array, covariances: Array, frame: Array) -> tuple[Array, Array]:
         inverse = np.linalg.inv(frame)
         shapes = np.linalg.cholesky(inverse @ covariances.reshape(-1, *frame.shape) @ inverse.T)
@@ -281,6 +302,9 @@ class Full(_Matrices):
     def scatter(self, full: Array) -> Array:
         return full
 
+    def outer(self, weights: Array, vectors: Array) -> Array:
+        return (weights[:, np.newaxis] * vectors)[:, :, np.newaxis] * vectors[:, np.newaxis, :]
+
 
 class Tied(_Matrices):
     """One matrix for all components: (D, D)."""
@@ -300,6 +324,12 @@ class Tied(_Matrices):
     def scatter(self, full: Array) -> Array:
         total: Array = full.sum(axis=0)
         return total
+
+    def outer(self, weights: Array, vectors: Array) -> Array:
+        return (weights[:, np.newaxis] * vectors).T @ vectors
+
+    def counts(self, weight_sums: Array) -> Array:
+        return np.asarray(weight_sums.mean())
 
     def _stored(self, stacked: Array) -> Array:
         return stacked[0]

@@ -1,24 +1,34 @@
 """Covariance models: what the M-step does with the scatter, and how many parameters that has.
 
 A model is a form, a function from within-component scatter to covariances and a count of parameters: plain NumPy. To
-add one, write the function and register it. ``covariance_type`` is looked up here and nowhere else.
-
-The scatter that a model gets is taken about the new means: ``W_k = sum_i w_i r_ik (x_i - m_k)(x_i - m_k)^T``, for the
-diagonal layout its diagonal, for the tied layout ``sum_k W_k``. Names in capitals are mclust's (Celeux & Govaert, 1995,
-"Gaussian parsimonious clustering models", Pattern Recognition 28).
+add one, write the function (see `maximisation`) and register it. ``covariance_type`` is looked up here and nowhere
+else. Names in capitals are mclust's, three letters for volume, shape and orientation: equal, variable, or the identity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import maximisation
 from .forms import Diagonal, Form, Full, Spherical, Tied
 
 Array = NDArray[np.float64]
+
+
+class Maximise(Protocol):
+    """An M-step: see `maximisation`."""
+
+    def __call__(self, scatter: Array, weight_sums: Array, before: Array | None = None) -> Array: ...
+
+
+class Count(Protocol):
+    """How many free parameters the covariances of K components in D dimensions have."""
+
+    def __call__(self, n_components: int, n_features: int, /) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -31,16 +41,22 @@ class CovarianceModel:
         Its ``covariance_type``.
     form : Form
         How its covariances are stored.
-    maximise : callable (scatter, weight_sums) -> covariances
+    maximise : callable (scatter, weight_sums, before) -> covariances
         The covariances of highest likelihood given the within-component scatter about the means.
     n_covariance_parameters : callable (n_components, n_features) -> int
         Number of free parameters of the covariances.
+    is_linear : bool
+        Whether the coordinates of its covariances (`Form.coordinates`) are a linear space.
+    n_features : int or None
+        For how many features it is; None for any number.
     """
 
     name: str
     form: Form
-    maximise: Callable[[Array, Array], Array]
-    n_covariance_parameters: Callable[[int, int], int]
+    maximise: Maximise
+    n_covariance_parameters: Count
+    is_linear: bool = True
+    n_features: int | None = None
 
     @property
     def layout(self) -> str:
@@ -52,44 +68,78 @@ class CovarianceModel:
         covariances = self.n_covariance_parameters(n_components, n_features)
         return covariances + n_components * n_features + n_components - 1
 
-    def regularise(self, covariances: Array, reg_covar: float) -> Array:
-        """Covariances with `reg_covar` added to every variance."""
-        if self.form.layout == "diagonal":
-            return covariances + reg_covar
-        return covariances + reg_covar * np.eye(covariances.shape[-1])
+    def covariances(
+        self, scatter: Array, weight_sums: Array, *, reg_covar: float = 0.0, before: Array | None = None
+    ) -> Array:
+        """The model's covariances of highest likelihood, with `reg_covar` added to the variances of the scatter.
+
+        Without constraints that is adding it to every variance of the result, as scikit-learn does; with constraints
+        it keeps them.
+        """
+        if reg_covar:
+            scatter = scatter + self._counts(weight_sums, scatter) * reg_covar
+        return self.maximise(scatter, weight_sums, before)
+
+    def nearest(self, covariances: Array, weights: Array, before: Array | None = None) -> Array:
+        """The covariances of the model that rows with these would have, (K, ...) and weights (K,); of the same form."""
+        if self.is_linear:
+            return covariances
+        return self.maximise(self.form.scatter(weights[:, np.newaxis, np.newaxis] * covariances), weights, before)
+
+    def check_features(self, n_features: int) -> None:
+        """Raise ValueError if the model is not for so many features."""
+        if self.n_features not in (None, n_features):
+            raise ValueError(
+                f"covariance_type {self.name!r} is for {self.n_features} feature, but there are {n_features}. Of more "
+                "features 'EII' has one variance for all components and 'VII' one for each."
+            )
+
+    def _counts(self, weight_sums: Array, scatter: Array) -> Array:
+        """How many rows are in each variance of the scatter, in its shape; between features there are no variances."""
+        if self.layout == "diagonal":
+            return weight_sums[:, np.newaxis]
+        counts = weight_sums.sum() if scatter.ndim == 2 else weight_sums[:, np.newaxis, np.newaxis]
+        return counts * np.eye(scatter.shape[-1])
 
 
-def maximise_full(scatter: Array, weight_sums: Array) -> Array:
-    """VVV: ``Sigma_k = W_k / n_k``."""
-    return scatter / weight_sums[:, np.newaxis, np.newaxis]
+def triangle(n: int) -> int:
+    """Pairs of n things, which is also the number of angles of n orthogonal axes."""
+    return n * (n - 1) // 2
 
 
-def maximise_tied(scatter: Array, weight_sums: Array) -> Array:
-    """EEE: ``Sigma = sum_k W_k / sum_k n_k``."""
-    return scatter / weight_sums.sum()
-
-
-def maximise_diagonal(scatter: Array, weight_sums: Array) -> Array:
-    """VVI: ``Sigma_k = diag(W_k) / n_k``."""
-    return scatter / weight_sums[:, np.newaxis]
-
-
-def maximise_spherical(scatter: Array, weight_sums: Array) -> Array:
-    """VII: ``sigma_k^2 = trace(W_k) / (D n_k)``."""
-    return scatter.mean(axis=1) / weight_sums
-
-
+_MCLUST = (
+    CovarianceModel("EII", Spherical(), maximisation.spherical_equal, lambda K, D: 1),
+    CovarianceModel("VII", Spherical(), maximisation.spherical, lambda K, D: K),
+    CovarianceModel("EEI", Diagonal(), maximisation.diagonal_equal, lambda K, D: D),
+    CovarianceModel("VEI", Diagonal(), maximisation.diagonal_equal_shape, lambda K, D: K + D - 1),
+    CovarianceModel("EVI", Diagonal(), maximisation.diagonal_equal_volume, lambda K, D: 1 + K * (D - 1)),
+    CovarianceModel("VVI", Diagonal(), maximisation.diagonal, lambda K, D: K * D),
+    CovarianceModel("EEE", Tied(), maximisation.equal, lambda K, D: D + triangle(D)),
+    CovarianceModel("VEE", Full(), maximisation.equal_up_to_volume, lambda K, D: K + D - 1 + triangle(D), False),
+    CovarianceModel(
+        "EVE", Full(), maximisation.equal_orientation_and_volume, lambda K, D: 1 + K * (D - 1) + triangle(D), False
+    ),
+    CovarianceModel("VVE", Full(), maximisation.equal_orientation, lambda K, D: K * D + triangle(D), False),
+    CovarianceModel("EEV", Full(), maximisation.equal_shape_and_volume, lambda K, D: D + K * triangle(D), False),
+    CovarianceModel("VEV", Full(), maximisation.equal_shape, lambda K, D: K + D - 1 + K * triangle(D), False),
+    CovarianceModel("EVV", Full(), maximisation.equal_volume, lambda K, D: 1 - K + K * (D + triangle(D))),
+    CovarianceModel("VVV", Full(), maximisation.free, lambda K, D: K * (D + triangle(D))),
+)
+_BY_NAME = {model.name: model for model in _MCLUST}
+# Scikit-learn's names, and mclust's for one feature.
+_ALIASES = {"full": "VVV", "tied": "EEE", "diag": "VVI", "spherical": "VII", "E": "EII", "V": "VII"}
 _MODELS = {
-    model.name: model
-    for model in (
-        CovarianceModel("full", Full(), maximise_full, lambda K, D: K * D * (D + 1) // 2),
-        CovarianceModel("tied", Tied(), maximise_tied, lambda K, D: D * (D + 1) // 2),
-        CovarianceModel("diag", Diagonal(), maximise_diagonal, lambda K, D: K * D),
-        CovarianceModel("spherical", Spherical(), maximise_spherical, lambda K, D: K),
-    )
+    **{
+        alias: replace(_BY_NAME[name], name=alias, n_features=1 if len(alias) == 1 else None)
+        for alias, name in _ALIASES.items()
+    },
+    **_BY_NAME,
 }
 
 COVARIANCE_TYPES = tuple(_MODELS)
+FOURTEEN = tuple(_BY_NAME)
+BASIC_TYPES = ("full", "tied", "diag", "spherical")
+"""Scikit-learn's: every form once."""
 
 
 def get_model(covariance_type: str) -> CovarianceModel:

@@ -1,0 +1,143 @@
+"""Compare the fourteen covariance models with R's mclust (Debian's r-cran-mclust): answers, or an iteration's cost.
+
+    python benchmarks/fourteen_models.py                       the same partition, one M-step, EM to its end
+    python benchmarks/fourteen_models.py --speed 200000 10 10  seconds an iteration for rows x features x components
+
+Columns of answers: parameters here and there; after one M-step from a partition what it is to raise, the log-likelihood
+of rows and partition, here less there; log-likelihoods of all rows, in nats, after that step and after EM with tight
+tolerances, here and here less there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+from scipy.stats import multivariate_normal
+from sklearn.datasets import load_breast_cancer, load_digits, load_wine
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+
+from benchmarks.common import fit_quietly, make_rows, seconds
+from benchmarks.race import print_table
+from fastgmm import GaussianMixture
+from fastgmm.environment import describe_environment
+
+MODELS = ("EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV")
+SCRIPT = Path(__file__).with_name("mclust.R")
+ANSWERS = ("rows from", "rows", "D", "K", "model", "parameters", "mclust's", "raised, less mclust's",
+           "one M-step", "less mclust's", "EM", "less mclust's EM")  # fmt: skip
+SPEED = ("model", "ms an iteration", "mclust's", "over mclust")
+
+
+class Theirs(NamedTuple):
+    """What mclust says of a model."""
+
+    n_parameters: int
+    complete: float
+    once: float
+    end: float
+    n_iter: int
+    seconds: float
+
+
+def mclust(X: np.ndarray, labels: np.ndarray, n_components: int, tol: float, max_iter: int, models=MODELS):
+    """Each model's line of `mclust.R`."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.asfortranarray(X).T.tofile(Path(folder) / "rows.bin")
+        (labels + 1).astype(np.int32).tofile(Path(folder) / "labels.bin")
+        command = ["Rscript", str(SCRIPT), folder, *map(str, (*X.shape, n_components, tol, max_iter)), *models]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    result = {}
+    for line in output.splitlines():
+        name, *numbers = line.split()
+        complete, once, end, n_iter, per_iteration = (np.nan if n in ("NA", "NaN") else float(n) for n in numbers[1:])
+        result[name] = Theirs(int(numbers[0]), complete, once, end, int(n_iter), per_iteration)
+    return result
+
+
+def data_sets() -> Iterator[tuple[str, np.ndarray, int]]:
+    """Rows that are not in mclust's manual, and numbers of components."""
+    wine = StandardScaler().fit_transform(load_wine().data)[:, [0, 1, 2, 6, 9, 12]]
+    yield from (("wine", wine, k) for k in (2, 3))
+    digits = PCA(5, random_state=0).fit_transform(load_digits().data)
+    yield from (("digits", digits, k) for k in (3, 6))
+    cells = PCA(4, random_state=0).fit_transform(StandardScaler().fit_transform(load_breast_cancer().data))
+    yield from (("breast cancer", cells, k) for k in (2, 4))
+    yield from (("mixture", make_rows(2000, 3, 5), k) for k in (3, 5))
+
+
+def complete(model: GaussianMixture, X: np.ndarray, labels: np.ndarray) -> float:
+    """The log-likelihood of rows and partition."""
+    parameters = model._parameters()
+    full = parameters.model.form.full(parameters.covariances, *parameters.means.shape)
+    return sum(
+        float((np.log(weight) + multivariate_normal(mean, covariance).logpdf(X[labels == k])).sum())
+        for k, (weight, mean, covariance) in enumerate(zip(parameters.weights, parameters.means, full, strict=True))
+    )
+
+
+def answers() -> Iterator[dict]:
+    """A line for each data set, number of components and model."""
+    for name, X, n_components in data_sets():
+        X = np.ascontiguousarray(X)
+        labels = fit_quietly(GaussianMixture(n_components, covariance_type="VII", random_state=0), X).predict(X)
+        theirs = mclust(X, labels, n_components, 1e-13, 20_000)
+        for model in MODELS:
+            options = {"covariance_type": model, "reg_covar": 0, "resp_init": labels, "acceleration": None}
+            try:
+                once = GaussianMixture(n_components, max_iter=0, **options).fit(X)
+                end = fit_quietly(GaussianMixture(n_components, tol=1e-13, max_iter=20_000, **options), X)
+                values = complete(once, X, labels), len(X) * once.score(X), len(X) * end.score(X)
+            except ValueError:
+                values = np.nan, np.nan, np.nan
+            yield {
+                "rows from": name, "rows": X.shape[0], "D": X.shape[1], "K": n_components, "model": model,
+                "parameters": once._n_parameters(), "mclust's": theirs[model].n_parameters,
+                "raised, less mclust's": f"{values[0] - theirs[model].complete:+.1e}",
+                "one M-step": f"{values[1]:.6f}", "less mclust's": f"{values[1] - theirs[model].once:+.1e}",
+                "EM": f"{values[2]:.6f}", "less mclust's EM": f"{values[2] - theirs[model].end:+.1e}",
+            }  # fmt: skip
+
+
+def speed(n_samples: int, n_features: int, n_components: int) -> Iterator[dict]:
+    """A line for each model."""
+    X = make_rows(n_samples, n_features, n_components)
+    labels = fit_quietly(GaussianMixture(n_components, covariance_type="VII", random_state=0), X).predict(X)
+    for model in MODELS:
+        options = {"covariance_type": model, "reg_covar": 0, "resp_init": labels, "acceleration": None, "tol": 0.0}
+
+        def take(n_iter: int, options: dict = options) -> float:
+            engine = GaussianMixture(n_components, max_iter=n_iter, **options)
+            return seconds(lambda: fit_quietly(engine, X))
+
+        take(1)
+        ours = statistics.median((take(11) - take(1)) / 10 for _ in range(5))
+        theirs = mclust(X, labels, n_components, 0.0, 4, (model,))[model].seconds
+        yield {"model": model, "ms an iteration": 1e3 * ours, "mclust's": 1e3 * theirs, "over mclust": theirs / ours}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--speed", type=int, nargs=3, metavar=("N", "D", "K"))
+    arguments = parser.parse_args()
+    environment = describe_environment()
+    print("; ".join(f"{name} {environment[name]}" for name in ("cpu", "threads", "fastgmm", "numba", "numpy")))
+    if arguments.speed:
+        print_table(SPEED, speed(*arguments.speed), ("over mclust",))
+    else:
+        print_table(ANSWERS, answers(), ())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"""How sure a fitted mixture is: bootstrap errors and intervals of parameters, tests of the number of components.
+
+Replicates are weights of the same rows, so no rows are copied; they start from the fit, so components keep their
+numbers. What R's `MclustBootstrap` and `mclustBootstrapLRT` do.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import clone
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+
+from .gaussian_mixture import GaussianMixture
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ParameterBootstrap:
+    """Parameters of B replicates of a fit.
+
+    Attributes
+    ----------
+    weights : (B, K)
+    means : (B, K, D)
+    covariances : (B, ...)
+        In the form of the model's.
+    n_failed : int
+        Replicates in which a component collapsed; they are not among the B.
+    """
+
+    weights: Array
+    means: Array
+    covariances: Array
+    n_failed: int
+
+    def standard_errors(self) -> dict[str, Array]:
+        """Standard deviations over replicates of "weights", "means" and "covariances"."""
+        return {name: getattr(self, name).std(axis=0, ddof=1) for name in ("weights", "means", "covariances")}
+
+    def intervals(self, level: float = 0.95) -> dict[str, Array]:
+        """Percentile intervals of the same, lower and upper ends first: (2, K), (2, K, D), (2, ...)."""
+        if not 0 < level < 1:
+            raise ValueError(f"level should be between 0 and 1, but is {level}")
+        ends = [50 * (1 - level), 50 * (1 + level)]
+        return {name: np.percentile(getattr(self, name), ends, axis=0) for name in ("weights", "means", "covariances")}
+
+
+def bootstrap_parameters(
+    model: GaussianMixture,
+    X: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    n_replicates: int = 999,
+    kind: str = "nonparametric",
+    random_state: Any = None,
+    n_processes: int | None = None,
+) -> ParameterBootstrap:
+    """Refit a mixture to resampled rows.
+
+    Parameters
+    ----------
+    model : GaussianMixture
+        Fitted to the rows.
+    X : array-like of shape (n_samples, n_features)
+    sample_weight : array-like of shape (n_samples,), optional
+        How often each row counts.
+    n_replicates : int, default=999
+    kind : {"nonparametric", "weighted"}, default="nonparametric"
+        "nonparametric": as many rows, drawn with replacement. "weighted": every row with an exponential weight
+        (weighted likelihood bootstrap; Newton & Raftery, 1994, JRSS B 56), so that no small cluster is without rows.
+    random_state : int, RandomState instance or None, default=None
+    n_processes : int, optional
+        Processes that fit side by side, each with one thread (joblib's; -1 for all cores). None fits one after the
+        other, each with the model's threads: better for many rows.
+
+    Returns
+    -------
+    ParameterBootstrap
+
+    Raises
+    ------
+    ValueError
+        If no replicate could be fitted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastgmm import GaussianMixture, bootstrap_parameters
+    >>> X = np.random.default_rng(0).normal(size=(400, 1))
+    >>> errors = bootstrap_parameters(GaussianMixture().fit(X), X, n_replicates=200, random_state=0).standard_errors()
+    >>> bool(0.03 < errors["means"][0, 0] < 0.07)  # about 1 / sqrt(400)
+    True
+    """
+    check_is_fitted(model)
+    if kind not in ("nonparametric", "weighted"):
+        raise ValueError(f"kind should be 'nonparametric' or 'weighted', but is {kind!r}")
+    X = check_array(X, dtype=[np.float64, np.float32])
+    weights = np.ones(len(X))
+    if sample_weight is not None:
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    rng = check_random_state(random_state)
+    seeds = rng.randint(2**31 - 1, size=n_replicates)
+    start = _from(model, n_processes)
+    found = _side_by_side((delayed(_replicate)(start, X, weights, kind, seed) for seed in seeds), n_processes)
+    fitted = [parameters for parameters in found if parameters is not None]
+    if not fitted:
+        raise ValueError(f"None of {n_replicates} replicates could be fitted: in each a component collapsed")
+    all_weights, means, covariances = (np.array(a) for a in zip(*fitted, strict=True))
+    return ParameterBootstrap(all_weights, means, covariances, n_replicates - len(fitted))
+
+
+@dataclass(frozen=True)
+class LikelihoodRatioTest:
+    """Tests of k components against k + 1, for k from 1.
+
+    Attributes
+    ----------
+    statistics : (n_tests,)
+        Twice the difference of the log-likelihoods.
+    p_values : (n_tests,)
+        The part of the replicates, the data counted as one, with a statistic at least as large.
+    replicates : list of (B,)
+        Statistics of rows drawn from each null model.
+    n_failed : list of int
+        Replicates that could not be fitted.
+    n_components : int
+        The least number that was not rejected at the level; one more than the last tested if all were.
+    """
+
+    statistics: Array
+    p_values: Array
+    replicates: list[Array]
+    n_failed: list[int]
+    n_components: int
+
+
+def bootstrap_likelihood_ratio(
+    estimator: GaussianMixture,
+    X: ArrayLike,
+    *,
+    max_components: int = 9,
+    n_replicates: int = 999,
+    level: float = 0.05,
+    random_state: Any = None,
+    n_processes: int | None = None,
+) -> LikelihoodRatioTest:
+    """Test one component against two, two against three and so on, until a test does not reject.
+
+    The distribution of the statistic is that of rows drawn from the smaller mixture (McLachlan, 1987, Applied
+    Statistics 36).
+
+    Parameters
+    ----------
+    estimator : GaussianMixture
+        Everything about the fits but the number of components.
+    X : array-like of shape (n_samples, n_features)
+    max_components : int, default=9
+        The largest null hypothesis.
+    n_replicates : int, default=999
+        For each test.
+    level : float, default=0.05
+    random_state, n_processes
+        As for `bootstrap_parameters`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastgmm import GaussianMixture, bootstrap_likelihood_ratio
+    >>> rng = np.random.default_rng(0)
+    >>> X = np.concatenate([rng.normal(size=(100, 1)), rng.normal(size=(100, 1)) + 6])
+    >>> equal = GaussianMixture(covariance_type="E")
+    >>> bootstrap_likelihood_ratio(equal, X, n_replicates=39, random_state=0).n_components
+    2
+    """
+    X = check_array(X, dtype=[np.float64, np.float32])
+    rng = check_random_state(random_state)
+    tests: list[tuple[float, float, Array, int]] = []
+    null = _fit_quietly(clone(estimator).set_params(n_components=1, random_state=rng.randint(2**31 - 1)), X)
+    for n_components in range(1, max_components + 1):
+        seeds = rng.randint(2**31 - 1, size=n_replicates + 1)
+        larger = _fit_quietly(clone(null).set_params(n_components=n_components + 1, random_state=int(seeds[0])), X)
+        statistic = 2 * len(X) * (larger.score(X) - null.score(X))
+        start = _from(null, n_processes)
+        found = _side_by_side((delayed(_null_statistic)(null, start, len(X), seed) for seed in seeds[1:]), n_processes)
+        replicates = np.array([value for value in found if value is not None])
+        p_value = (1 + np.sum(replicates >= statistic)) / (1 + len(replicates))
+        tests.append((statistic, float(p_value), replicates, n_replicates - len(replicates)))
+        if p_value > level:
+            break
+        null = larger
+    statistics, p_values, samples, failed = zip(*tests, strict=True)
+    accepted = len(tests) if p_values[-1] > level else len(tests) + 1
+    return LikelihoodRatioTest(np.array(statistics), np.array(p_values), list(samples), list(failed), accepted)
+
+
+def _from(model: GaussianMixture, n_processes: int | None) -> GaussianMixture:
+    """An estimator that starts where the model is."""
+    start = {"weights_init": _normalised(model.weights_), "means_init": model.means_}
+    threads = model.n_jobs if n_processes is None else 1
+    return clone(model).set_params(precisions_init=model.precisions_, **start, n_jobs=threads, verbose=0)
+
+
+def _normalised(weights: NDArray) -> Array:
+    exact = weights.astype(np.float64)
+    return exact / exact.sum()
+
+
+def _replicate(start: GaussianMixture, X: NDArray, weights: Array, kind: str, seed: int) -> tuple | None:
+    """Parameters of one replicate; None if a component collapsed."""
+    rng = np.random.RandomState(seed)
+    if kind == "weighted":
+        drawn = weights * rng.exponential(size=len(X))
+        drawn *= weights.sum() / drawn.sum()
+    else:
+        n_rows = round(float(weights.sum()))
+        drawn = rng.multinomial(n_rows, weights / weights.sum()).astype(np.float64)
+    try:
+        fitted = _fit_quietly(clone(start), X, drawn)
+    except ValueError:
+        return None
+    return fitted.weights_, fitted.means_, fitted.covariances_
+
+
+def _null_statistic(null: GaussianMixture, start: GaussianMixture, n_samples: int, seed: int) -> float | None:
+    """The statistic of rows that are drawn from the null model; None if a fit failed."""
+    rng = np.random.RandomState(seed)
+    drawn = clone(null)
+    drawn.__dict__.update(null.__dict__)
+    X = drawn.set_params(random_state=rng).sample(n_samples)[0]
+    try:
+        smaller = _fit_quietly(clone(start), X)
+        larger = clone(null).set_params(n_components=null.n_components + 1, random_state=rng, n_jobs=start.n_jobs)
+        return float(2 * n_samples * (_fit_quietly(larger, X).score(X) - smaller.score(X)))
+    except ValueError:
+        return None
+
+
+def _fit_quietly(estimator: GaussianMixture, X: NDArray, sample_weight: Array | None = None) -> GaussianMixture:
+    """A fit without warnings of convergence or collapse, of which there may be hundreds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return estimator.fit(X, sample_weight=sample_weight)
+
+
+def _side_by_side(tasks: Iterable[tuple[Callable, tuple, dict]], n_processes: int | None) -> list:
+    return list(Parallel(n_jobs=1 if n_processes is None else n_processes)(tasks))

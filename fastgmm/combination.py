@@ -1,0 +1,144 @@
+"""Components that are one cluster: joined, two at a time, where that makes rows surest of their cluster.
+
+A cluster that is no Gaussian takes several components. Joining them does not change the density, only what is called a
+cluster (Baudry, Raftery, Celeux, Lo & Gottardo, 2010, Journal of Computational and Graphical Statistics 19; mclust's
+`clustCombi`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import xlogy
+from sklearn.utils import check_array
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+
+from .base import BaseMixture
+
+Array = NDArray[np.float64]
+NUMBERS_A_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class CombinedComponents:
+    """Which components are joined for each number of clusters.
+
+    Attributes
+    ----------
+    model : BaseMixture
+        The fitted mixture.
+    merges : (K - 1, 2) int
+        Components, one of each of the clusters that are joined, one pair after the other.
+    entropies : (K,)
+        The entropy of the clustering in nats, of all rows, with K, K - 1, ... 1 clusters.
+    """
+
+    model: BaseMixture
+    merges: NDArray[np.intp]
+    entropies: Array
+
+    @property
+    def n_clusters(self) -> NDArray[np.intp]:
+        """The numbers of clusters that `entropies` are of: K, K - 1, ... 1."""
+        return np.arange(len(self.entropies), 0, -1)
+
+    def clusters(self, n_clusters: int) -> NDArray[np.intp]:
+        """The cluster, numbered from 0, of each component, (K,)."""
+        if not 1 <= n_clusters <= len(self.entropies):
+            raise ValueError(f"n_clusters should be from 1 to {len(self.entropies)}, but is {n_clusters}")
+        cluster = np.arange(len(self.entropies))
+        for i, j in self.merges[: len(self.entropies) - n_clusters]:
+            cluster[cluster == cluster[j]] = cluster[i]
+        return np.unique(cluster, return_inverse=True)[1]
+
+    def predict_proba(self, X: ArrayLike, n_clusters: int) -> NDArray:
+        """The probability of each cluster given each row, (n, n_clusters)."""
+        member = np.eye(n_clusters)[self.clusters(n_clusters)]
+        resp = self.model.predict_proba(X)
+        return resp @ member.astype(resp.dtype)
+
+    def predict(self, X: ArrayLike, n_clusters: int) -> NDArray[np.int64]:
+        """The most probable cluster of each row, (n,)."""
+        return self.predict_proba(X, n_clusters).argmax(axis=1)
+
+
+def combine_components(model: BaseMixture, X: ArrayLike, sample_weight: ArrayLike | None = None) -> CombinedComponents:
+    """Join the components of a fitted mixture into clusters.
+
+    Parameters
+    ----------
+    model : GaussianMixture or BayesianGaussianMixture
+        Fitted.
+    X : array-like of shape (n_samples, n_features)
+        Rows whose responsibilities decide; read K times in blocks.
+    sample_weight : array-like of shape (n_samples,), optional
+        How often each row counts.
+
+    Returns
+    -------
+    CombinedComponents
+        Where its entropies fall steeply from one number of clusters to the next, and little after, is a number of
+        clusters to take; `EntropyDisplay` draws them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastgmm import GaussianMixture, combine_components
+    >>> rng = np.random.default_rng(0)
+    >>> square, ball = rng.uniform(-1, 1, size=(500, 2)), rng.normal(size=(500, 2)) / 4 + [5, 0]
+    >>> X = np.vstack([square, ball])
+    >>> combined = combine_components(GaussianMixture(4, random_state=0).fit(X), X)
+    >>> labels = combined.predict(X, 2)
+    >>> len(set(labels[:500])), len(set(labels[500:])), bool(labels[0] != labels[-1])
+    (1, 1, True)
+    """
+    check_is_fitted(model)
+    X = check_array(X, dtype=[np.float64, np.float32])
+    weights = np.ones(len(X))
+    if sample_weight is not None:
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    n_components = len(model.means_)
+    member = np.eye(n_components)
+    alive = np.ones(n_components, bool)
+    single, paired = np.zeros(n_components), np.zeros((n_components, n_components))
+    stale, merges, entropies = list(range(n_components)), [], []
+    for _ in range(n_components):
+        _update(single, paired, stale, alive, _blocks(model, X, weights, member))
+        entropies.append(float(single[alive].sum()))
+        gain = single[:, np.newaxis] + single - paired
+        gain[~(alive[:, np.newaxis] & alive) | np.tri(n_components, dtype=bool)] = -np.inf
+        i, j = np.unravel_index(int(gain.argmax()), gain.shape)
+        if alive.sum() > 1:
+            merges.append((i, j))
+            member[:, i] += member[:, j]
+            member[:, j] = 0.0
+            alive[j] = False
+            stale = [int(i)]
+    return CombinedComponents(model, np.array(merges, dtype=np.intp).reshape(-1, 2), np.array(entropies))
+
+
+def _blocks(model: BaseMixture, X: NDArray, weights: Array, member: Array) -> Iterator[tuple[Array, Array]]:
+    """The clusters' probabilities, (n, K), and the weights of some rows after the other."""
+    n_rows = max(1, NUMBERS_A_BLOCK // len(member))
+    for start in range(0, len(X), n_rows):
+        rows = slice(start, start + n_rows)
+        yield model.predict_proba(X[rows]).astype(np.float64) @ member, weights[rows]
+
+
+def _update(
+    single: Array, paired: Array, stale: list[int], alive: NDArray[np.bool_], blocks: Iterator[tuple[Array, Array]]
+) -> None:
+    """Entropies of clusters, and of pairs joined, for those clusters that are new."""
+    others = np.flatnonzero(alive)
+    single[stale] = 0.0
+    paired[stale] = paired[:, stale] = 0.0
+    for resp, weights in blocks:
+        single[stale] -= weights @ xlogy(resp[:, stale], resp[:, stale])
+        for i in stale:
+            both = resp[:, [i]] + resp[:, others]
+            paired[i, others] -= weights @ xlogy(both, both)
+    for i in stale:
+        paired[others, i] = paired[i, others]

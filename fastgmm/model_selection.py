@@ -1,0 +1,297 @@
+"""`MixtureSearch`: which covariance model, and how many components."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from numbers import Integral
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, DensityMixin, clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import check_cv
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from .agglomeration import Hierarchy
+from .base import DegenerateComponentWarning
+from .covariance import COVARIANCE_TYPES, FOURTEEN, get_model
+from .gaussian_mixture import GaussianMixture
+from .initialization import from_groups, hierarchy
+from .random_stream import Stream
+from .sources import ArraySource
+
+# Whether more is better.
+CRITERIA = {"bic": False, "icl": False, "aic": False, "cv": True}
+
+
+@dataclass
+class Cell:
+    """One model with one number of components: what became of it. A cell that failed says why in `problem`."""
+
+    covariance_type: str
+    n_components: int
+    n_parameters: int = 0
+    log_likelihood: float = math.nan
+    bic: float = math.nan
+    icl: float = math.nan
+    aic: float = math.nan
+    cv: float = math.nan
+    converged: bool = False
+    n_iter: int = 0
+    seconds: float = 0.0
+    problem: str = ""
+    estimator: Any = field(default=None, repr=False)
+
+
+class MixtureSearch(DensityMixin, BaseEstimator):
+    """Fit mixtures of several covariance models and numbers of components, and keep the best by a criterion.
+
+    What R's `Mclust` does. All fits start from one hierarchy of micro-clusters, cut where there are as many groups as
+    components, so a start costs no pass over the rows. A fit that fails leaves a line that says why.
+
+    Parameters
+    ----------
+    n_components : int or iterable of int, default=range(1, 10)
+        Numbers of components to try.
+    covariance_types : iterable of str, default=None
+        Models to try; see `GaussianMixture`. None is mclust's fourteen, or "E" and "V" for a single feature.
+    criterion : {"bic", "icl", "aic", "cv"}, default="bic"
+        What the best has the lowest of; with "cv" the highest mean log-likelihood of rows that were left out. (The
+        signs of `GaussianMixture.bic` and `score`; mclust's BIC is the negative.)
+    estimator : GaussianMixture, default=None
+        Everything else about the fits: tolerance, `max_iter`, `reg_covar`, `n_moves`, `n_jobs`.
+    cv : int or cross-validation generator, default=5
+        For "cv": folds, of rows in random order.
+    patience : int, default=None
+        Leave a model after so many numbers of components in a row that were worse than its best so far. None tries
+        all.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the hierarchy and the folds.
+    verbose : int, default=0
+        1 prints a line for each model and number of components.
+
+    Attributes
+    ----------
+    best_estimator_ : GaussianMixture
+        The best fit; with "cv" fitted to all rows. Prediction methods are its.
+    best_params_ : dict
+        Its `covariance_type` and `n_components`.
+    best_score_ : float
+        Its criterion.
+    results_ : dict of ndarrays
+        A line for each cell that was tried: ``pandas.DataFrame(search.results_)``. Criteria of cells that failed are
+        NaN, and `problem` says why.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Only if the rows had feature names that are all strings.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastgmm import MixtureSearch
+    >>> search = MixtureSearch(range(1, 5), covariance_types=["EEE", "VEV", "VVV"], random_state=0)
+    >>> search.fit(load_iris().data).best_params_
+    {'covariance_type': 'VEV', 'n_components': 2}
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "n_components": [Interval(Integral, 1, None, closed="left"), "array-like", Iterable],
+        "covariance_types": [Iterable, None],
+        "criterion": [StrOptions(set(CRITERIA))],
+        "estimator": [HasMethods(["fit", "score"]), None],
+        "cv": ["cv_object"],
+        "patience": [Interval(Integral, 1, None, closed="left"), None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        n_components=range(1, 10),
+        *,
+        covariance_types=None,
+        criterion="bic",
+        estimator=None,
+        cv=5,
+        patience=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_components = n_components
+        self.covariance_types = covariance_types
+        self.criterion = criterion
+        self.estimator = estimator
+        self.cv = cv
+        self.patience = patience
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Fit all, and keep the best.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : ignored
+        sample_weight : array-like of shape (n_samples,), optional
+            How often each row counts.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If no cell can be fitted; it says what became of the first.
+        """
+        self._validate_params()
+        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2, order="C")
+        weights = None
+        if sample_weight is not None:
+            weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        numbers, types = self._numbers(), self._types(X.shape[1])
+        stream = Stream(int(check_random_state(self.random_state).randint(2**63 - 1, dtype=np.int64)))
+        folds = self._folds(X, weights, max(numbers), stream) if self.criterion == "cv" else []
+        joined = self._hierarchy(X, weights, max(numbers), stream)
+        cells = []
+        for name in types:
+            for cell in self._cells_of(name, numbers, X, weights, joined, folds):
+                cells.append(cell)
+                if self.verbose:
+                    print(f"  {name} {cell.n_components}: {cell.problem or getattr(cell, self.criterion)}")
+        best = min(cells, key=self._cost)
+        if not math.isfinite(self._cost(best)):
+            raise ValueError(
+                f"None of {len(cells)} mixtures could be fitted. {cells[0].covariance_type} with "
+                f"{cells[0].n_components} components: {cells[0].problem}"
+            )
+        names = [f.name for f in fields(Cell) if f.name != "estimator"]
+        table = [asdict(Cell(**{name: getattr(cell, name) for name in names})) for cell in cells]
+        self.results_ = {name: np.array([line[name] for line in table]) for name in names}
+        self.best_estimator_ = best.estimator
+        self.best_params_ = {"covariance_type": best.covariance_type, "n_components": best.n_components}
+        self.best_score_ = getattr(best, self.criterion)
+        return self
+
+    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
+        """The best estimator's `predict`."""
+        return self._best().predict(X)
+
+    def predict_proba(self, X: ArrayLike) -> NDArray:
+        """The best estimator's `predict_proba`."""
+        return self._best().predict_proba(X)
+
+    def score_samples(self, X: ArrayLike) -> NDArray:
+        """The best estimator's `score_samples`."""
+        return self._best().score_samples(X)
+
+    def score(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> float:
+        """The best estimator's `score`."""
+        return self._best().score(X, y, sample_weight)
+
+    def _best(self) -> GaussianMixture:
+        check_is_fitted(self)
+        return self.best_estimator_
+
+    def _numbers(self) -> list[int]:
+        given = self.n_components
+        numbers = [given] if isinstance(given, Integral) else list(given)
+        if not numbers or not all(isinstance(n, Integral) and int(n) >= 1 for n in numbers):
+            raise ValueError(f"n_components should be whole numbers above 0, at least one, but are {given!r}")
+        return [int(n) for n in numbers]
+
+    def _types(self, n_features: int) -> list[str]:
+        types = self.covariance_types
+        if types is None:
+            return ["E", "V"] if n_features == 1 else list(FOURTEEN)
+        types = [types] if isinstance(types, str) else list(types)
+        unknown = [name for name in types if name not in COVARIANCE_TYPES]
+        if unknown or not types:
+            raise ValueError(f"covariance_types should be among {', '.join(COVARIANCE_TYPES)}, but are {types}")
+        return types
+
+    def _cost(self, cell: Cell) -> float:
+        """The criterion, lower for better, infinite for a cell that failed."""
+        value = getattr(cell, self.criterion)
+        return math.inf if math.isnan(value) else (-value if CRITERIA[self.criterion] else value)
+
+    def _template(self) -> GaussianMixture:
+        return GaussianMixture() if self.estimator is None else self.estimator
+
+    def _hierarchy(self, X: NDArray, weights: NDArray | None, n_components: int, stream: Stream) -> Hierarchy:
+        n_components = min(n_components, len(X))
+        return hierarchy(ArraySource(X, weights), n_components, stream, self._template().reg_covar)
+
+    def _folds(self, X: NDArray, weights: NDArray | None, n_components: int, stream: Stream) -> list[tuple]:
+        """Rows to fit and rows to score, with their weights and a hierarchy of the first, for each fold."""
+        order = np.random.RandomState(stream.word() % 2**32).permutation(len(X))
+        folds = []
+        for fitted, left_out in check_cv(self.cv).split(X):
+            rows, others = order[fitted], order[left_out]
+            w, v = (None, None) if weights is None else (weights[rows], weights[others])
+            folds.append((X[rows], w, X[others], v, self._hierarchy(X[rows], w, n_components, stream)))
+        return folds
+
+    def _cells_of(
+        self, name: str, numbers: list[int], X: NDArray, weights: NDArray | None, joined: Hierarchy, folds: list[tuple]
+    ) -> Iterator[Cell]:
+        """The cells of one model, until the criterion has been worse for too long."""
+        lowest, worse = math.inf, 0
+        for n_components in numbers:
+            cell = Cell(name, n_components)
+            begun = time.perf_counter()
+            try:
+                self._fill(cell, X, weights, joined, folds)
+            except (ValueError, np.linalg.LinAlgError) as error:
+                cell.problem = str(error)
+            cell.seconds = time.perf_counter() - begun
+            yield cell
+            worse = 0 if self._cost(cell) < lowest else worse + 1
+            lowest = min(lowest, self._cost(cell))
+            if self.patience is not None and worse >= self.patience:
+                return
+
+    def _fill(self, cell: Cell, X: NDArray, weights: NDArray | None, joined: Hierarchy, folds: list[tuple]) -> None:
+        """Fit a cell, and everything about it."""
+        fitted = self._fit(cell, X, weights, joined)
+        cell.estimator, cell.converged, cell.n_iter = fitted, fitted.converged_, fitted.n_iter_
+        cell.n_parameters = get_model(cell.covariance_type).n_parameters(cell.n_components, X.shape[1])
+        n = len(X) if weights is None else float(weights.sum())
+        cell.bic, cell.icl = fitted.bic(X, weights), fitted.icl(X, weights)
+        cell.log_likelihood = (cell.n_parameters * math.log(n) - cell.bic) / 2
+        cell.aic = 2 * cell.n_parameters - 2 * cell.log_likelihood
+        if folds:
+            scores = [
+                self._fit(cell, rows, w, some).score(others, sample_weight=v) for rows, w, others, v, some in folds
+            ]
+            cell.cv = float(np.mean(scores))
+
+    def _fit(self, cell: Cell, X: NDArray, weights: NDArray | None, joined: Hierarchy) -> GaussianMixture:
+        """A cell's fit to some rows, from their hierarchy."""
+        model, template = get_model(cell.covariance_type), self._template()
+        if cell.n_components > len(joined.weights):
+            raise ValueError(
+                f"There are only {len(joined.weights)} different clusters in these rows, and {cell.n_components} "
+                "components are asked for."
+            )
+        start = from_groups(joined, cell.n_components, model, template.reg_covar)
+        precisions = model.form.precisions(model.form.precisions_cholesky(start.covariances()))
+        estimator = clone(template).set_params(
+            n_components=cell.n_components,
+            covariance_type=cell.covariance_type,
+            weights_init=start.weights / start.weights.sum(),
+            means_init=start.means,
+            precisions_init=precisions,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.simplefilter("ignore", DegenerateComponentWarning)
+            return estimator.fit(X, sample_weight=weights)

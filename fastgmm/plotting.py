@@ -1,0 +1,126 @@
+"""Pictures, drawn with matplotlib, which is imported when one is asked for."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from .combination import CombinedComponents
+from .model_selection import CRITERIA, MixtureSearch
+
+MARKERS = "osv^D<>PXph*dH"
+
+
+class CriterionDisplay:
+    """The criterion of a `MixtureSearch` against the number of components, a line for each covariance model.
+
+    Parameters
+    ----------
+    results : dict of ndarrays
+        `MixtureSearch.results_`.
+    criterion : str
+        The column of `results` that is drawn.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib's Axes and Figure
+    lines_ : dict of str to Line2D
+        By covariance model.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastgmm import CriterionDisplay, MixtureSearch
+    >>> search = MixtureSearch(range(1, 4), covariance_types=["EEE", "VEV"], random_state=0).fit(load_iris().data)
+    >>> display = CriterionDisplay.from_search(search)
+    >>> sorted(display.lines_)
+    ['EEE', 'VEV']
+    """
+
+    def __init__(self, results: dict[str, np.ndarray], criterion: str = "bic"):
+        self.results, self.criterion = results, criterion
+
+    @classmethod
+    def from_search(cls, search: MixtureSearch, *, criterion: str | None = None, ax: Any = None) -> Self:
+        """Draw the results of a fitted search.
+
+        Parameters
+        ----------
+        search : MixtureSearch
+        criterion : {"bic", "icl", "aic", "cv"}, optional
+            By default the search's.
+        ax : matplotlib Axes, optional
+            Where to; by default a new figure.
+        """
+        check_is_fitted(search)
+        return cls(search.results_, search.criterion if criterion is None else criterion).plot(ax)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw on some axes, or on those of a new figure; the best is marked with a ring."""
+        if self.criterion not in CRITERIA:
+            raise ValueError(f"criterion should be one of {', '.join(CRITERIA)}, but is {self.criterion!r}")
+        self.ax_ = ax = _axes(ax)
+        self.figure_, self.lines_ = ax.figure, {}
+        types, numbers = self.results["covariance_type"], self.results["n_components"]
+        values = self.results[self.criterion]
+        for i, name in enumerate(dict.fromkeys(types.tolist())):
+            of_model = types == name
+            (line,) = ax.plot(
+                numbers[of_model], values[of_model], marker=MARKERS[i % len(MARKERS)], markersize=5, linewidth=1,
+                color=f"C{i % 10}", linestyle="-" if i < 10 else "--", label=name,
+            )  # fmt: skip
+            self.lines_[name] = line
+        if np.isfinite(values).any():
+            best = np.nanargmax(values) if CRITERIA[self.criterion] else np.nanargmin(values)
+            label = f"best: {types[best]}, {numbers[best]}"
+            ax.plot(numbers[best], values[best], "o", markersize=14, fillstyle="none", color="black", label=label)
+        ax.set_xlabel("number of components")
+        ax.set_ylabel(self.criterion.upper() if self.criterion != "cv" else "log-likelihood of rows left out, per row")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.legend(ncols=2, fontsize="small")
+        return self
+
+
+class EntropyDisplay:
+    """The entropy of a clustering against the number of clusters that components are joined to.
+
+    A number to take is where the line bends: joining further makes rows hardly surer of their cluster.
+
+    Parameters
+    ----------
+    combined : CombinedComponents
+        See `combine_components`.
+
+    Attributes
+    ----------
+    ax_, figure_, line_ : matplotlib's Axes, Figure and Line2D
+    """
+
+    def __init__(self, combined: CombinedComponents):
+        self.combined = combined
+
+    @classmethod
+    def from_combination(cls, combined: CombinedComponents, *, ax: Any = None) -> Self:
+        """Draw; `ax` are the axes to draw on, by default those of a new figure."""
+        return cls(combined).plot(ax)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw on some axes, or on those of a new figure."""
+        self.ax_ = _axes(ax)
+        self.figure_ = self.ax_.figure
+        (self.line_,) = self.ax_.plot(self.combined.n_clusters, self.combined.entropies, marker="o")
+        self.ax_.set_xlabel("number of clusters")
+        self.ax_.set_ylabel("entropy of the clustering, nats")
+        self.ax_.xaxis.get_major_locator().set_params(integer=True)
+        return self
+
+
+def _axes(ax: Any) -> Any:
+    """The axes, or those of a new figure; ImportError that says what to install."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        raise ImportError('matplotlib is needed for pictures: pip install "fastgmm[plot]"') from None
+    return plt.subplots(figsize=(8, 5), layout="constrained")[1] if ax is None else ax

@@ -1,0 +1,192 @@
+"""`MixtureSearch`: what it tries, keeps and says; its picture; the hierarchy it starts from."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+
+from fastgmm import CriterionDisplay, GaussianMixture, MixtureSearch
+from fastgmm.agglomeration import Hierarchy, cut
+from fastgmm.covariance import FOURTEEN
+from fastgmm.initialization import hierarchy
+from fastgmm.random_stream import Stream
+from fastgmm.sources import ArraySource
+from helpers import blobs
+
+CRITERIA = ("bic", "icl", "aic", "cv")
+
+
+@pytest.fixture(scope="module")
+def iris():
+    return load_iris().data
+
+
+@pytest.fixture(scope="module")
+def search(iris):
+    return MixtureSearch(range(1, 5), random_state=0, estimator=GaussianMixture(tol=1e-6, max_iter=1000)).fit(iris)
+
+
+def test_iris_as_mclust_has_it(search):
+    """Published: VEV with 2 components, BIC -561.7285 in mclust's sign, log-likelihood -215.726, 26 parameters."""
+    assert search.best_params_ == {"covariance_type": "VEV", "n_components": 2}
+    assert search.best_score_ == pytest.approx(561.7285, abs=2e-3)
+    table = pd.DataFrame(search.results_)
+    best = table.loc[table.bic.idxmin()]
+    assert best.log_likelihood == pytest.approx(-215.726, abs=1e-3)
+    assert best.n_parameters == 26
+    assert best.icl == pytest.approx(561.7289, abs=2e-3)
+
+
+def test_every_cell_has_a_line_and_is_what_its_estimator_says(search, iris):
+    table = pd.DataFrame(search.results_)
+    assert len(table) == 14 * 4
+    assert list(dict.fromkeys(table.covariance_type)) == list(FOURTEEN)
+    assert (table.problem == "").all()
+    best = search.best_estimator_
+    assert search.best_score_ == pytest.approx(best.bic(iris))
+    line = table[(table.covariance_type == "VEV") & (table.n_components == 2)].iloc[0]
+    assert line.aic == pytest.approx(best.aic(iris))
+    assert line.icl == pytest.approx(best.icl(iris))
+    assert line.n_iter == best.n_iter_
+    single = table[table.n_components == 1].set_index("covariance_type").log_likelihood
+    # one component: spheres, axes, or anything, however it is called (reg_covar is 1e-6)
+    np.testing.assert_allclose(single[["EII", "VII"]], -889.516130708, atol=1e-3)
+    np.testing.assert_allclose(single[["EEI", "VEI", "EVI", "VVI"]], -741.017535185, atol=1e-3)
+    np.testing.assert_allclose(single[["EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV"]], -379.914630122,
+                               atol=1e-2)  # fmt: skip
+
+
+def test_predictions_are_the_bests(search, iris):
+    np.testing.assert_array_equal(search.predict(iris), search.best_estimator_.predict(iris))
+    np.testing.assert_array_equal(search.predict_proba(iris), search.best_estimator_.predict_proba(iris))
+    np.testing.assert_array_equal(search.score_samples(iris), search.best_estimator_.score_samples(iris))
+    assert search.score(iris) == search.best_estimator_.score(iris)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_three_clear_clusters_are_found_by_every_criterion(criterion):
+    X, _ = blobs(3, n_samples=900, n_features=3, separation=8.0)
+    search = MixtureSearch(range(1, 6), covariance_types=["EII", "VVV"], criterion=criterion, cv=3, random_state=0)
+    search.fit(X)
+    table = pd.DataFrame(search.results_)
+    best = table[criterion].idxmax() if criterion == "cv" else table[criterion].idxmin()
+    assert search.best_score_ == table[criterion][best]
+    if criterion in {"bic", "icl"}:
+        assert search.best_params_ == {"covariance_type": "VVV", "n_components": 3}
+    else:  # these two do not mind a component too many
+        assert search.best_params_["covariance_type"] == "VVV"
+        assert search.best_params_["n_components"] >= 3
+    assert table.cv.isna().all() == (criterion != "cv")
+
+
+def test_held_out_rows_are_not_fitted():
+    """With as many components as rows the likelihood of rows that were left out is low, that of the others high."""
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    search = MixtureSearch([1, 20], covariance_types=["VVV"], criterion="cv", random_state=0).fit(X)
+    assert search.best_params_["n_components"] == 1
+    assert search.results_["log_likelihood"][1] > search.results_["log_likelihood"][0]
+
+
+def test_weights_are_copies():
+    X, _ = blobs(0, n_samples=200, n_features=2)
+    copies = np.random.default_rng(0).integers(1, 3, len(X))
+    options = {"covariance_types": ["EEE", "VVI"], "random_state": 0}
+    weighted = MixtureSearch([1, 2], **options).fit(X, sample_weight=copies)
+    repeated = MixtureSearch([1, 2], **options).fit(np.repeat(X, copies, axis=0))
+    one = weighted.results_["n_components"] == 1
+    np.testing.assert_allclose(weighted.results_["bic"][one], repeated.results_["bic"][one])
+
+
+def test_a_cell_that_fails_says_why_and_the_others_go_on():
+    X = np.vstack([np.zeros((30, 2)), np.random.default_rng(0).normal(size=(30, 2)) + 9])
+    search = MixtureSearch([1, 2, 50], covariance_types=["EEE", "VVV"], random_state=0,
+                           estimator=GaussianMixture(reg_covar=0)).fit(X)  # fmt: skip
+    table = pd.DataFrame(search.results_).set_index(["covariance_type", "n_components"])
+    assert "not positive definite" in table.problem["VVV", 2]
+    assert "only 31 different clusters" in table.problem["EEE", 50]
+    assert math.isnan(table.bic["VVV", 2])
+    assert search.best_params_["covariance_type"] in {"EEE", "VVV"}
+    with pytest.raises(ValueError, match=r"None of 1 mixtures could be fitted. VVV with 50 components: There are only"):
+        MixtureSearch(50, covariance_types="VVV").fit(X)
+
+
+def test_patience_leaves_what_gets_worse():
+    X, _ = blobs(0, n_samples=500, n_features=2, n_components=2, separation=8.0)
+    options = {"covariance_types": ["VVV"], "random_state": 0}
+    patient = MixtureSearch(range(1, 10), **options).fit(X)
+    hasty = MixtureSearch(range(1, 10), patience=2, **options).fit(X)
+    assert len(patient.results_["bic"]) == 9
+    assert hasty.best_params_ == patient.best_params_
+    assert len(hasty.results_["bic"]) == hasty.best_params_["n_components"] + 2
+
+
+def test_one_feature_and_one_number():
+    X = np.random.default_rng(0).normal(size=(100, 1))
+    search = MixtureSearch(2).fit(X)
+    assert search.results_["covariance_type"].tolist() == ["E", "V"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_components": []}, "n_components should be whole numbers above 0"),
+        ({"n_components": [0, 1]}, "n_components should be whole numbers above 0"),
+        ({"covariance_types": ["round"]}, "covariance_types should be among"),
+        ({"covariance_types": []}, "covariance_types should be among"),
+        ({"criterion": "dic"}, "criterion"),
+        ({"patience": 0}, "patience"),
+    ],
+)
+def test_wrong_parameters_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        MixtureSearch(**options).fit(np.eye(4))
+
+
+def test_the_same_for_a_seed_and_verbose(capsys, iris):
+    search = MixtureSearch([2, 3], covariance_types=["EEV"], random_state=3, verbose=1)
+    first = search.fit(iris).results_["bic"]
+    np.testing.assert_array_equal(first, clone(search).fit(iris).results_["bic"])
+    assert "  EEV 3: " in capsys.readouterr().out
+
+
+def test_the_picture_has_a_line_a_model_and_a_ring(search):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    display = CriterionDisplay.from_search(search)
+    assert sorted(display.lines_) == sorted(FOURTEEN)
+    x, y = display.lines_["VEV"].get_data()
+    of_model = search.results_["covariance_type"] == "VEV"
+    np.testing.assert_array_equal(x, [1, 2, 3, 4])
+    np.testing.assert_array_equal(y, search.results_["bic"][of_model])
+    ring = display.ax_.lines[-1]
+    assert ring.get_data()[1] == search.best_score_
+    assert "VEV, 2" in ring.get_label()
+    again = CriterionDisplay.from_search(search, criterion="icl", ax=display.ax_)
+    assert again.figure_ is display.figure_
+    with pytest.raises(ValueError, match="criterion should be one of"):
+        CriterionDisplay.from_search(search, criterion="x")
+
+
+def test_groups_of_a_hierarchy_have_the_moments_of_their_rows():
+    X, _ = blobs(0, n_samples=300, n_features=3)
+    weights = np.random.default_rng(0).uniform(0, 2, 300)
+    joined = hierarchy(ArraySource(X, weights), 5, Stream(0), 1e-6)
+    assert isinstance(joined, Hierarchy)
+    for n_groups in (1, 2, 5):
+        sums, means, scatter = joined.moments(n_groups)
+        assert sums.sum() == pytest.approx(weights.sum())
+        np.testing.assert_allclose(sums @ means, weights @ X)
+        total = scatter.sum(axis=0) + (sums[:, None] * means).T @ means
+        np.testing.assert_allclose(total, (weights[:, None] * X).T @ X)
+        assert len(np.unique(cut(joined.merges, n_groups))) == n_groups
+
+
+def test_more_groups_than_clusters_leave_empty_ones():
+    joined = Hierarchy.of(np.ones(2), np.eye(2), np.zeros((2, 2, 2)), n_rows=2, n_components=2, floor=1e-6)
+    sums, means, scatter = joined.moments(4)
+    assert sums.tolist() == [1, 1, 0, 0]
+    np.testing.assert_array_equal(means[2:], [[0.5, 0.5], [0.5, 0.5]])
+    assert not scatter[2:].any()
