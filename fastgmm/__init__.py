@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from .gaussian_mixture import GaussianMixture
     from .model_selection import MixtureSearch
     from .plotting import CriterionDisplay, EntropyDisplay
+    from .priors import ConjugatePrior
 
 __version__ = "0.1.0"
 __all__ = [
     "BayesianGaussianMixture",
+    "ConjugatePrior",
     "CriterionDisplay",
     "DegenerateComponentWarning",
     "EntropyDisplay",
@@ -45,6 +47,7 @@ __all__ = [
 # Imported when first used: the engine comes without scikit-learn, the estimators without waiting for it.
 _HOMES = {
     "BayesianGaussianMixture": "bayesian_mixture",
+    "ConjugatePrior": "priors",
     "CriterionDisplay": "plotting",
     "DegenerateComponentWarning": "base",
     "EntropyDisplay": "plotting",

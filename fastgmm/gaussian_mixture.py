@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from numbers import Integral, Real
@@ -14,8 +15,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from . import em, engine, schedule
 from .base import BaseMixture, DegenerateComponentWarning, weighted_sum
-from .covariance import COVARIANCE_TYPES
+from .covariance import COVARIANCE_TYPES, get_model
 from .parameters import MixtureParameters
+from .priors import ConjugatePrior, maximum_posterior, mode_of_moments
 from .sources import ArraySource
 from .validation import check_covariances, check_given, check_weights
 
@@ -88,6 +90,10 @@ class GaussianMixture(BaseMixture):
         Beyond scikit-learn. How often to try to leave the optimum that EM has found: two components are merged and a
         third, if there is one, is split, and what EM makes of that, in at most `max_iter` iterations, is kept if the
         likelihood is higher; of very many rows on a sample.
+    prior : ConjugatePrior, default=None
+        Beyond scikit-learn. A prior of means and covariances, for all models but "VEE", "EVE", "VVE" and "EVV": the fit
+        finds the parameters of highest posterior density, and `lower_bound_` has the prior's logarithm in it. None is
+        maximum likelihood.
     callback : callable, default=None
         Beyond scikit-learn. Called after every pass over all rows, but for the short runs of starts and moves, as
         ``callback(n_iter, lower_bound, parameters)``, `parameters` with arrays `weights`, `means` and `covariances`; if
@@ -158,6 +164,7 @@ class GaussianMixture(BaseMixture):
         "acceleration": [StrOptions(set(schedule.ACCELERATIONS)), None],
         "limit_tol": [Interval(Real, 0.0, None, closed="neither"), None],
         "n_moves": [Interval(Integral, 0, None, closed="left")],
+        "prior": [ConjugatePrior, None],
         "callback": [callable, None],
     }
 
@@ -184,6 +191,7 @@ class GaussianMixture(BaseMixture):
         acceleration="progressive",
         limit_tol=None,
         n_moves=0,
+        prior=None,
         callback=None,
     ):
         self.n_components = n_components
@@ -206,6 +214,7 @@ class GaussianMixture(BaseMixture):
         self.acceleration = acceleration
         self.limit_tol = limit_tol
         self.n_moves = n_moves
+        self.prior = prior
         self.callback = callback
 
     @classmethod
@@ -302,6 +311,12 @@ class GaussianMixture(BaseMixture):
         """Run EM from each start and return the best result."""
         given = check_given(self, *source.X.shape)
         warm = self._check_warm_start(source.X)
+        update = create = None
+        if self.prior is not None:
+            model = get_model(self.covariance_type)
+            prior = self.prior.resolved(source, model, self.n_components)
+            update = functools.partial(maximum_posterior, prior=prior, reg_covar=self.reg_covar)
+            create = functools.partial(mode_of_moments, model=model, prior=prior, total_weight=source.total_weight)
         rules = schedule.Rules(
             self.tol,
             self.max_iter,
@@ -309,6 +324,7 @@ class GaussianMixture(BaseMixture):
             limit_tol=math.inf if self.limit_tol is None else self.limit_tol,
             acceleration=None if self.acceleration is None else schedule.ACCELERATIONS[self.acceleration],
             n_moves=self.n_moves,
+            update=update,
         )
         starts = schedule.Starts(
             self.n_components,
@@ -317,6 +333,7 @@ class GaussianMixture(BaseMixture):
             self.reg_covar,
             whiten=self.whiten_init,
             given=given,
+            create=create,
         )
         with self._progress(self.callback) as progress:
             if warm:

@@ -77,6 +77,14 @@ class SufficientStatistics:
                     f"{self.reference.shape}, but has {getattr(self, name).shape}"
                 )
 
+    @classmethod
+    def of_moments(
+        cls, layout: str, weight_sums: NDArray[np.float64], means: NDArray[np.float64], scatter: NDArray[np.float64]
+    ) -> SufficientStatistics:
+        """Statistics of rows whose components have these weight sums, means, and scatter about them."""
+        first_moments, total_weight = np.zeros_like(means), float(weight_sums.sum())
+        return cls(layout, means, weight_sums, first_moments, scatter, 0.0, total_weight)
+
     @property
     def n_components(self) -> int:
         return self.reference.shape[0]

@@ -257,10 +257,8 @@ def posterior_of_parameters(
 ) -> Posterior:
     """The posterior given rows that have these moments by component."""
     weight_sums = total_weight * weights
-    full = model.form.full(covariances, *means.shape)
-    scatter = model.form.scatter(weight_sums[:, np.newaxis, np.newaxis] * full)
-    first_moments = np.zeros_like(means)
-    statistics = SufficientStatistics(model.layout, means, weight_sums, first_moments, scatter, 0.0, total_weight)
+    scatter = model.form.scatter_of(covariances, weight_sums, means.shape[1])
+    statistics = SufficientStatistics.of_moments(model.layout, weight_sums, means, scatter)
     return posterior_of(statistics, model, prior, reg_covar=0.0)
 
 

@@ -36,9 +36,12 @@ ALLOWED = {
     },
     "validation": {"covariance", "sources"},
     "variational": {"covariance", "engine", "parameters", "sources", "statistics"},
+    "priors": {"covariance", "engine", "parameters", "sources", "statistics"},
     "progress": {"em"},
     "base": {"covariance", "em", "engine", "kernels", "parameters", "progress", "sources", "validation"},
-    "gaussian_mixture": {"base", "covariance", "em", "engine", "parameters", "schedule", "sources", "validation"},
+    "gaussian_mixture": {
+        "base", "covariance", "em", "engine", "parameters", "priors", "schedule", "sources", "validation",
+    },
     "bayesian_mixture": {"base", "covariance", "em", "parameters", "schedule", "sources", "validation", "variational"},
     "model_selection": {
         "agglomeration", "base", "covariance", "gaussian_mixture", "initialization", "random_stream", "sources",
@@ -48,7 +51,7 @@ ALLOWED = {
     "plotting": {"combination", "model_selection"},
     "__init__": {
         "base", "bayesian_mixture", "bootstrap", "combination", "engine", "fork_guard", "gaussian_mixture",
-        "model_selection", "plotting",
+        "model_selection", "plotting", "priors",
     },
     "demo": {"__init__", "gaussian_mixture"},
     "environment": {"__init__", "fork_guard", "kernels"},

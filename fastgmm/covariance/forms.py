@@ -93,6 +93,11 @@ class Form(abc.ABC):
     def scatter(self, full: Array) -> Array:
         """What the layout keeps of matrices of scatter, (K, D, D)."""
 
+    def scatter_of(self, covariances: Array, weight_sums: Array, n_features: int) -> Array:
+        """The scatter, as the layout keeps it, of rows with these covariances and weight sums, (K,)."""
+        full = self.full(covariances, len(weight_sums), n_features)
+        return self.scatter(weight_sums[:, np.newaxis, np.newaxis] * full)
+
     @abc.abstractmethod
     def outer(self, weights: Array, vectors: Array) -> Array:
         """What the layout keeps of the scatter ``w_k v_k v_k^T``; weights (K,), vectors (K, D)."""

@@ -7,7 +7,7 @@ else. Names in capitals are mclust's, three letters for volume, shape and orient
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -49,6 +49,8 @@ class CovarianceModel:
         Whether the coordinates of its covariances (`Form.coordinates`) are a linear space.
     n_features : int or None
         For how many features it is; None for any number.
+    mclust_name : str
+        What mclust calls it.
     """
 
     name: str
@@ -57,6 +59,26 @@ class CovarianceModel:
     n_covariance_parameters: Count
     is_linear: bool = True
     n_features: int | None = None
+    mclust_name: str = field(default="")
+
+    def __post_init__(self) -> None:
+        if not self.mclust_name:
+            object.__setattr__(self, "mclust_name", self.name)
+
+    @property
+    def shares_volume(self) -> bool:
+        """Whether all components have one volume."""
+        return self.mclust_name[0] == "E"
+
+    @property
+    def shares_all(self) -> bool:
+        """Whether all components have one covariance."""
+        return self.mclust_name in ("EII", "EEI", "EEE")
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether there is a conjugate prior: mclust has none for these four either."""
+        return self.mclust_name not in ("VEE", "EVE", "VVE", "EVV")
 
     @property
     def layout(self) -> str:
@@ -84,7 +106,7 @@ class CovarianceModel:
         """The covariances of the model that rows with these would have, (K, ...) and weights (K,); of the same form."""
         if self.is_linear:
             return covariances
-        return self.maximise(self.form.scatter(weights[:, np.newaxis, np.newaxis] * covariances), weights, before)
+        return self.maximise(self.form.scatter_of(covariances, weights, covariances.shape[-1]), weights, before)
 
     def check_features(self, n_features: int) -> None:
         """Raise ValueError if the model is not for so many features."""
