@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Integral
 from typing import Any, ClassVar, Self
@@ -17,6 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from .agglomeration import Hierarchy
@@ -76,6 +77,9 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         Seeds the hierarchy and the folds.
     verbose : int, default=0
         1 prints a line for each model and number of components.
+    n_processes : int, default=None
+        Processes in which models are fitted side by side, each with one thread (joblib's; -1 for all cores): for few
+        rows and many fits. None fits one after the other, each on the estimator's threads.
 
     Attributes
     ----------
@@ -110,6 +114,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         "patience": [Interval(Integral, 1, None, closed="left"), None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
+        "n_processes": [Integral, None],
     }
 
     def __init__(
@@ -123,6 +128,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         patience=None,
         random_state=None,
         verbose=0,
+        n_processes=None,
     ):
         self.n_components = n_components
         self.covariance_types = covariance_types
@@ -132,6 +138,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         self.patience = patience
         self.random_state = random_state
         self.verbose = verbose
+        self.n_processes = n_processes
 
     def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit all, and keep the best.
@@ -161,12 +168,9 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         stream = Stream(int(check_random_state(self.random_state).randint(2**63 - 1, dtype=np.int64)))
         folds = self._folds(X, weights, max(numbers), stream) if self.criterion == "cv" else []
         joined = self._hierarchy(X, weights, max(numbers), stream)
-        cells = []
-        for name in types:
-            for cell in self._cells_of(name, numbers, X, weights, joined, folds):
-                cells.append(cell)
-                if self.verbose:
-                    print(f"  {name} {cell.n_components}: {cell.problem or getattr(cell, self.criterion)}")
+        tasks = (delayed(self._cells_of)(name, numbers, X, weights, joined, folds) for name in types)
+        n_processes = 1 if self.n_processes is None else self.n_processes
+        cells = [cell for found in Parallel(n_processes)(tasks) for cell in found]
         best = min(cells, key=self._cost)
         if not math.isfinite(self._cost(best)):
             raise ValueError(
@@ -242,9 +246,10 @@ class MixtureSearch(DensityMixin, BaseEstimator):
 
     def _cells_of(
         self, name: str, numbers: list[int], X: NDArray, weights: NDArray | None, joined: Hierarchy, folds: list[tuple]
-    ) -> Iterator[Cell]:
+    ) -> list[Cell]:
         """The cells of one model, until the criterion has been worse for too long."""
         lowest, worse = math.inf, 0
+        cells = []
         for n_components in numbers:
             cell = Cell(name, n_components)
             begun = time.perf_counter()
@@ -253,11 +258,14 @@ class MixtureSearch(DensityMixin, BaseEstimator):
             except (ValueError, np.linalg.LinAlgError) as error:
                 cell.problem = str(error)
             cell.seconds = time.perf_counter() - begun
-            yield cell
+            cells.append(cell)
+            if self.verbose:
+                print(f"  {name} {n_components}: {cell.problem or getattr(cell, self.criterion)}", flush=True)
             worse = 0 if self._cost(cell) < lowest else worse + 1
             lowest = min(lowest, self._cost(cell))
             if self.patience is not None and worse >= self.patience:
-                return
+                break
+        return cells
 
     def _fill(self, cell: Cell, X: NDArray, weights: NDArray | None, joined: Hierarchy, folds: list[tuple]) -> None:
         """Fit a cell, and everything about it."""
@@ -290,6 +298,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
             weights_init=start.weights / start.weights.sum(),
             means_init=start.means,
             precisions_init=precisions,
+            n_jobs=template.n_jobs if self.n_processes is None else 1,
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)

@@ -43,7 +43,7 @@ def test_signature_is_scikit_learns_with_more_at_the_end():
     ours, theirs = GaussianMixture().get_params(), sklearn.mixture.GaussianMixture().get_params()
     assert {name: ours[name] for name in theirs} == theirs
     assert set(ours) - set(theirs) == {
-        "n_jobs", "resp_init", "whiten_init", "acceleration", "limit_tol", "n_moves", "callback",
+        "n_jobs", "resp_init", "whiten_init", "acceleration", "limit_tol", "n_moves", "prior", "callback",
     }  # fmt: skip
     assert GaussianMixture(3).n_components == 3
     with pytest.raises(TypeError):

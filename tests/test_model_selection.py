@@ -113,6 +113,13 @@ def test_a_cell_that_fails_says_why_and_the_others_go_on():
         MixtureSearch(50, covariance_types="VVV").fit(X)
 
 
+def test_processes_find_the_same(iris):
+    options = {"covariance_types": ["EEE", "VEI"], "random_state": 0}
+    one, two = (MixtureSearch([1, 2], n_processes=n, **options).fit(iris) for n in (None, 2))
+    np.testing.assert_array_equal(one.results_["bic"], two.results_["bic"])
+    np.testing.assert_array_equal(one.predict(iris), two.predict(iris))
+
+
 def test_patience_leaves_what_gets_worse():
     X, _ = blobs(0, n_samples=500, n_features=2, n_components=2, separation=8.0)
     options = {"covariance_types": ["VVV"], "random_state": 0}
