@@ -16,9 +16,18 @@ from .base import BaseMixture
 from .covariance import BASIC_TYPES, get_model
 from .em import EMResult
 from .parameters import MixtureParameters
+from .priors import overall_moments
 from .sources import ArraySource
 from .validation import check_covariance_prior, check_shape
-from .variational import WEIGHT_PRIORS, Posterior, Prior, default_moments, posterior_of_parameters, raise_bound
+from .variational import (
+    WEIGHT_PRIORS,
+    DirichletProcess,
+    Posterior,
+    Prior,
+    WeightPrior,
+    posterior_of_parameters,
+    raise_bound,
+)
 
 
 class BayesianGaussianMixture(BaseMixture):
@@ -158,6 +167,11 @@ class BayesianGaussianMixture(BaseMixture):
 
     def _best_run(self, source: ArraySource) -> EMResult:
         warm = self._check_warm_start(source.X)
+        if warm and isinstance(self.weight_concentration_, tuple) != (self._weight_prior() is DirichletProcess):
+            raise ValueError(
+                "warm_start=True continues the last fit, which had another weight_concentration_prior_type than "
+                f"{self.weight_concentration_prior_type!r}. Set warm_start=False to start anew."
+            )
         prior = self._prior(source)
         create = functools.partial(
             posterior_of_parameters,
@@ -168,7 +182,7 @@ class BayesianGaussianMixture(BaseMixture):
         update = functools.partial(raise_bound, reg_covar=self.reg_covar)
         rules = schedule.Rules(self.tol, self.max_iter, self.reg_covar, update=update)
         starts = schedule.Starts(
-            self.n_components, self.covariance_type, self.init_params, self.reg_covar, create=create
+            self.n_components, self.covariance_type, self.init_params, self.reg_covar, create=create, update=update
         )
         with self._progress() as progress:
             if warm:
@@ -178,7 +192,7 @@ class BayesianGaussianMixture(BaseMixture):
     def _prior(self, source: ArraySource) -> Prior:
         """The priors, validated."""
         n_features = source.X.shape[1]
-        mean, covariance = default_moments(source, self.covariance_type)
+        mean, covariance = overall_moments(source, self.covariance_type)
         if self.mean_prior is not None:
             mean = check_array(self.mean_prior, dtype=[np.float64, np.float32], ensure_2d=False).astype(np.float64)
             check_shape(mean, (n_features,), "means")
@@ -192,7 +206,7 @@ class BayesianGaussianMixture(BaseMixture):
             covariance = check_covariance_prior(self.covariance_prior, self.covariance_type, n_features)
         concentration = self.weight_concentration_prior
         return Prior(
-            WEIGHT_PRIORS[self.weight_concentration_prior_type],
+            self._weight_prior(),
             1 / self.n_components if concentration is None else concentration,
             1.0 if self.mean_precision_prior is None else self.mean_precision_prior,
             mean,
@@ -213,6 +227,9 @@ class BayesianGaussianMixture(BaseMixture):
         self.weight_concentration_ = tuple(concentration) if concentration.ndim == 2 else concentration
         self.mean_precision_ = parameters.mean_precision.astype(dtype)
         self.degrees_of_freedom_ = np.asarray(parameters.degrees_of_freedom).astype(dtype)[()]
+
+    def _weight_prior(self) -> type[WeightPrior]:
+        return WEIGHT_PRIORS[self.weight_concentration_prior_type]
 
     def _posterior(self, prior: Prior) -> Posterior:
         """The fitted posterior, with some prior to go on from."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -101,12 +102,18 @@ def bootstrap_parameters(
     True
     """
     check_is_fitted(model)
+    _check_number(n_replicates, 2, "n_replicates")
     if kind not in ("nonparametric", "weighted"):
         raise ValueError(f"kind should be 'nonparametric' or 'weighted', but is {kind!r}")
-    X = check_array(X, dtype=[np.float64, np.float32])
+    X = model._rows(X)
     weights = np.ones(len(X))
     if sample_weight is not None:
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    if kind == "nonparametric" and weights.sum() < model.n_components:
+        raise ValueError(
+            f"Rows are drawn as often as their weights say, but these sum to {weights.sum():.3g}, fewer than the "
+            "components. Give weights that count rows, or take kind='weighted'."
+        )
     rng = check_random_state(random_state)
     seeds = rng.randint(2**31 - 1, size=n_replicates)
     start = _from(model, n_processes)
@@ -181,6 +188,8 @@ def bootstrap_likelihood_ratio(
     >>> bootstrap_likelihood_ratio(equal, X, n_replicates=39, random_state=0).n_components
     2
     """
+    _check_number(n_replicates, 1, "n_replicates")
+    _check_number(max_components, 1, "max_components")
     X = check_array(X, dtype=[np.float64, np.float32])
     rng = check_random_state(random_state)
     tests: list[tuple[float, float, Array, int]] = []
@@ -200,6 +209,11 @@ def bootstrap_likelihood_ratio(
     statistics, p_values, samples, failed = zip(*tests, strict=True)
     accepted = len(tests) if p_values[-1] > level else len(tests) + 1
     return LikelihoodRatioTest(np.array(statistics), np.array(p_values), list(samples), list(failed), accepted)
+
+
+def _check_number(number: int, least: int, name: str) -> None:
+    if not isinstance(number, Integral) or int(number) < least:
+        raise ValueError(f"{name} should be a whole number of at least {least}, but is {number!r}")
 
 
 def _from(model: GaussianMixture, n_processes: int | None) -> GaussianMixture:

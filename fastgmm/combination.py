@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import xlogy
-from sklearn.utils import check_array
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from . import engine
 from .base import BaseMixture
 
 Array = NDArray[np.float64]
@@ -96,7 +96,7 @@ def combine_components(model: BaseMixture, X: ArrayLike, sample_weight: ArrayLik
     (1, 1, True)
     """
     check_is_fitted(model)
-    X = check_array(X, dtype=[np.float64, np.float32])
+    X = model._rows(X)
     weights = np.ones(len(X))
     if sample_weight is not None:
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
@@ -122,10 +122,11 @@ def combine_components(model: BaseMixture, X: ArrayLike, sample_weight: ArrayLik
 
 def _blocks(model: BaseMixture, X: NDArray, weights: Array, member: Array) -> Iterator[tuple[Array, Array]]:
     """The clusters' probabilities, (n, K), and the weights of some rows after the other."""
-    n_rows = max(1, NUMBERS_A_BLOCK // len(member))
+    n_rows, parameters = max(1, NUMBERS_A_BLOCK // len(member)), model._parameters()
     for start in range(0, len(X), n_rows):
         rows = slice(start, start + n_rows)
-        yield model.predict_proba(X[rows]).astype(np.float64) @ member, weights[rows]
+        resp = engine.predict_proba(parameters, X[rows], n_jobs=model.n_jobs)
+        yield resp.astype(np.float64) @ member, weights[rows]
 
 
 def _update(

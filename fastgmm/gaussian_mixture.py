@@ -334,6 +334,7 @@ class GaussianMixture(BaseMixture):
             whiten=self.whiten_init,
             given=given,
             create=create,
+            update=update,
         )
         with self._progress(self.callback) as progress:
             if warm:

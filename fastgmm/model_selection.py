@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, DensityMixin, clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import check_cv
+from sklearn.model_selection import KFold, check_cv
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
@@ -69,7 +69,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
     estimator : GaussianMixture, default=None
         Everything else about the fits: tolerance, `max_iter`, `reg_covar`, `n_moves`, `n_jobs`.
     cv : int or cross-validation generator, default=5
-        For "cv": folds, of rows in random order.
+        For "cv": a number of folds, of rows in random order, or a splitter.
     patience : int, default=None
         Leave a model after so many numbers of components in a row that were worse than its best so far. None tries
         all.
@@ -109,7 +109,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         "n_components": [Interval(Integral, 1, None, closed="left"), "array-like", Iterable],
         "covariance_types": [Iterable, None],
         "criterion": [StrOptions(set(CRITERIA))],
-        "estimator": [HasMethods(["fit", "score"]), None],
+        "estimator": [GaussianMixture, None],
         "cv": ["cv_object"],
         "patience": [Interval(Integral, 1, None, closed="left"), None],
         "random_state": ["random_state"],
@@ -160,6 +160,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
             If no cell can be fitted; it says what became of the first.
         """
         self._validate_params()
+        self._template()._validate_params()
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2, order="C")
         weights = None
         if sample_weight is not None:
@@ -181,6 +182,8 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         table = [asdict(Cell(**{name: getattr(cell, name) for name in names})) for cell in cells]
         self.results_ = {name: np.array([line[name] for line in table]) for name in names}
         self.best_estimator_ = best.estimator
+        if hasattr(self, "feature_names_in_"):
+            self.best_estimator_.feature_names_in_ = self.feature_names_in_
         self.best_params_ = {"covariance_type": best.covariance_type, "n_components": best.n_components}
         self.best_score_ = getattr(best, self.criterion)
         return self
@@ -236,10 +239,11 @@ class MixtureSearch(DensityMixin, BaseEstimator):
 
     def _folds(self, X: NDArray, weights: NDArray | None, n_components: int, stream: Stream) -> list[tuple]:
         """Rows to fit and rows to score, with their weights and a hierarchy of the first, for each fold."""
-        order = np.random.RandomState(stream.word() % 2**32).permutation(len(X))
+        shuffled = (
+            KFold(self.cv, shuffle=True, random_state=stream.word() % 2**32) if isinstance(self.cv, int) else self.cv
+        )
         folds = []
-        for fitted, left_out in check_cv(self.cv).split(X):
-            rows, others = order[fitted], order[left_out]
+        for rows, others in check_cv(shuffled).split(X):
             w, v = (None, None) if weights is None else (weights[rows], weights[others])
             folds.append((X[rows], w, X[others], v, self._hierarchy(X[rows], w, n_components, stream)))
         return folds

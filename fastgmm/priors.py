@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .covariance import CovarianceModel, IllDefinedCovarianceError
+from .covariance import CovarianceModel, IllDefinedCovarianceError, get_model
 from .engine import (
     accumulate_labels,
     estimate_weights_and_means,
@@ -26,7 +26,7 @@ from .statistics import SufficientStatistics
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ConjugatePrior:
     """A prior for `GaussianMixture`; what is None is found from the rows, as in mclust's ``defaultPrior``.
 
@@ -72,11 +72,13 @@ class ConjugatePrior:
                 "'EVV'; there is for all others"
             )
         n_features = source.X.shape[1]
-        mean, covariance = _moments(source)
+        mean, covariance = overall_moments(source)
         if self.mean is not None:
             mean = np.asarray(self.mean, dtype=np.float64)
             if mean.shape != (n_features,):
                 raise ValueError(f"The prior's mean should have the shape of {(n_features,)}, but got {mean.shape}")
+            if not np.isfinite(mean).all():
+                raise ValueError(f"The prior's mean should be finite, but is {mean}")
         dof = n_features + 2.0 if self.dof is None else float(self.dof)
         if not (self.shrinkage >= 0 and dof > n_features - 1):
             raise ValueError(
@@ -93,6 +95,9 @@ class ConjugatePrior:
             raise ValueError(
                 f"The prior's scale should have the shape of {wanted} for {model.name!r}, but got {scale.shape}"
             )
+        problem = model.form.precision_problem(scale)
+        if problem is not None:
+            raise ValueError(f"The prior's scale should be {problem}, but is {scale}")
         return ModePrior.of(model, n_components, self.shrinkage, mean, dof, scale)
 
 
@@ -190,11 +195,13 @@ def mode_of_moments(
     return mode(statistics, model, prior, reg_covar=0.0)
 
 
-def _moments(source: ArraySource) -> tuple[Array, Array]:
-    """The rows' mean, (D,), and covariance with one row less in the divisor, (D, D)."""
+def overall_moments(source: ArraySource, covariance_type: str = "full") -> tuple[Array, Array]:
+    """The rows' mean (D,), and their covariance as one component's, unbiased: with one row less in the divisor."""
+    model = get_model(covariance_type)
     labels, point = np.zeros(len(source.X), np.int32), source.X[:1].astype(np.float64)
-    statistics = accumulate_labels(labels, point, source.X, source.sample_weight)
+    statistics = accumulate_labels(labels, point, source.X, source.sample_weight, covariance_type=covariance_type)
     mean = point + statistics.first_moments / statistics.weight_sums[:, np.newaxis]
-    return mean[0], scatter_about_means(statistics, statistics.weight_sums)[0] / max(
-        statistics.weight_sums[0] - 1, 1e-300
-    )
+    unbiased = 1 - 1 / source.n_rows if source.n_rows > 1 else 1.0
+    scatter = scatter_about_means(statistics, statistics.weight_sums)
+    covariance = model.covariances(scatter, statistics.weight_sums * unbiased)
+    return mean[0], covariance if model.layout == "tied" else covariance[0]

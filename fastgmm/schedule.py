@@ -96,7 +96,7 @@ class Rules:
         """One run; `options` replace those of `em.run`."""
         accelerator: Accelerator | None = None
         if self.acceleration is not None:
-            accelerator = self.acceleration.accelerator(n_rows_of(source), self.reg_covar)
+            accelerator = self.acceleration.accelerator(source.n_rows, self.reg_covar)
         options = {"tol": self.tol, "max_iter": self.max_iter, "limit_tol": self.limit_tol, **options}
         return em.run(
             source, parameters, reg_covar=self.reg_covar, accelerator=accelerator, update=self.update, **options
@@ -114,6 +114,7 @@ class Starts:
     whiten: bool = False
     given: dict[str, Any] = field(default_factory=dict)
     create: Callable[..., MixtureParameters] | None = None
+    update: em.Update | None = None
 
     @property
     def by_chance(self) -> bool:
@@ -130,7 +131,7 @@ class Starts:
         if self.init_params == "small_em" and not quick and self.by_chance:
             stream = Stream(seed)
             some = sample_of(source, self, stream, worth=1) or source
-            rules = Rules(0.0, sum(ROUNDS), self.reg_covar)
+            rules = Rules(0.0, sum(ROUNDS), self.reg_covar, update=self.update)
             return short_runs(some, self, rules, words(stream, self.n_tries), quick=True)
         return initial_parameters(
             source,
@@ -220,7 +221,14 @@ def short_runs(
     n_distinct = min(found for _, found in made)
     best = [parameters for parameters, _ in made]
     for steps in ROUNDS:
-        run = functools.partial(em.run, source, tol=0.0, max_iter=min(steps, rules.max_iter), reg_covar=rules.reg_covar)
+        run = functools.partial(
+            em.run,
+            source,
+            tol=0.0,
+            max_iter=min(steps, rules.max_iter),
+            reg_covar=rules.reg_covar,
+            update=rules.update,
+        )
         results = [em.finished(r) for r in _surviving(functools.partial(run, parameters) for parameters in best)]
         results.sort(key=lambda result: -result.lower_bound)
         best = [result.parameters for result in results[: (len(results) + 1) // 2]]
@@ -292,12 +300,6 @@ def words(stream: Stream, n: int) -> list[int]:
     return [stream.word() for _ in range(n)]
 
 
-def n_rows_of(source: ArraySource) -> float:
-    """The number of rows: their weights' sum, if these are copies; no fewer than have weights, whatever the unit."""
-    weights = source.sample_weight
-    return source.total_weight if weights is None else max(source.total_weight, float(np.count_nonzero(weights)))
-
-
 def effective_rows(sample_weight: NDArray[np.float64] | None, n_rows: int) -> float:
     """How many rows of equal weight are worth as much: ``(sum w)^2 / sum w^2`` (Kish, 1965, Survey Sampling)."""
     if sample_weight is None:
@@ -331,17 +333,12 @@ def _finish(
     lower_bound: float = -math.inf,
 ) -> EMResult:
     """The run on all rows, with or without a pause for moves, and moves from where it ends."""
-    if pause and rules.acceleration is not None and rules.acceleration.progressive and len(source.X) >= PAUSE_ROWS:
+    pause = pause and rules.acceleration is not None and rules.acceleration.progressive
+    if pause and len(source.X) >= PAUSE_ROWS and parameters.n_components > 2:
         result = _until_pause(source, parameters, rules, watcher)
         left = rules.max_iter - result.n_iter
-        if left > 0 and not (result.stopped or result.interrupted):
-            before, rest = result, replace(rules, max_iter=left)
-
-            def watch(after: EMResult) -> bool:
-                return watcher.iteration(after.following(before))
-
-            after = rest.run(source, before.parameters, lower_bound=before.lower_bound, on_iteration=watch)
-            result = after.following(before)
+        if left > 0 and not (result.converged or result.stopped or result.interrupted):
+            result = _go_on(source, result, replace(rules, max_iter=left), watcher)
     else:
         result = rules.run(source, parameters, lower_bound=lower_bound, on_iteration=watcher.iteration)
     if rules.n_moves and not (result.stopped or result.interrupted):
@@ -354,7 +351,7 @@ def _finish(
 def _until_pause(
     source: ArraySource, parameters: MixtureParameters, rules: Rules, watcher: Watcher, *, samples: bool = False
 ) -> EMResult:
-    """A run from a start while it rises fast, and a few quick moves; it has not converged."""
+    """A run from a start while it rises fast, and a few quick moves."""
 
     def watch(result: EMResult) -> bool:
         return not samples and watcher.iteration(result)
@@ -365,8 +362,22 @@ def _until_pause(
         # At most half of the passes that are left.
         quick = functools.partial(run, max_iter=(rules.max_iter - result.n_iter) // (2 * PAUSE_MOVES))
         result = improve(source, result, quick, PAUSE_MOVES, watcher, effort=QUICK, samples=samples)
-    result.converged = False
+    result.converged = result.is_settled(rules.tol, rules.limit_tol) and not result.interrupted
     return result
+
+
+def _go_on(source: ArraySource, before: EMResult, rules: Rules, watcher: Watcher) -> EMResult:
+    """A run from where another has ended, as one."""
+
+    def watch(after: EMResult) -> bool:
+        return watcher.iteration(after.following(before))
+
+    try:
+        after = rules.run(source, before.parameters, lower_bound=before.lower_bound, on_iteration=watch)
+    except KeyboardInterrupt:  # in its first pass
+        before.interrupted, before.converged = True, False
+        return before
+    return after.following(before)
 
 
 def _best_of(

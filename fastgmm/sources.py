@@ -37,6 +37,13 @@ class ArraySource:
         """Sum of the weights: the number of rows if they have none."""
         return float(len(self.X) if self.sample_weight is None else self.sample_weight.sum())
 
+    @property
+    def n_rows(self) -> float:
+        """The number of rows: their weights' sum, if these are copies; no fewer than have weights."""
+        if self.sample_weight is None:
+            return float(len(self.X))
+        return max(self.total_weight, float(np.count_nonzero(self.sample_weight)))
+
     def slices(self, rows: int) -> Iterator[slice]:
         """Slices of at most so many rows that cover all of them."""
         for start in range(0, len(self.X), rows):

@@ -63,11 +63,12 @@ def check_covariance_prior(prior: ArrayLike, covariance_type: str, n_features: i
     shape = form.shape(1, n_features)
     shape = shape if form.layout == "tied" else shape[1:]
     if not shape:
-        if np.ndim(prior) or not np.isreal(prior) or not prior > 0:  # type: ignore[operator]
+        number = np.asarray(prior, dtype=np.float64)
+        if number.size != 1 or not number > 0:
             raise ValueError(
                 f"The parameter 'spherical covariance_prior' should be a number above 0, but got {prior!r}"
             )
-        return np.asarray(prior, dtype=np.float64)
+        return number.reshape(())
     name = f"{covariance_type} covariance_prior"
     covariance: NDArray = check_array(prior, dtype=[np.float64, np.float32], ensure_2d=False).astype(np.float64)
     check_shape(covariance, shape, name)

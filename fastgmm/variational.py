@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaln, digamma, gammaln
 
-from .covariance import CovarianceModel, get_model
-from .engine import accumulate_labels, positive_weight_sums, scatter_about_means
+from .covariance import CovarianceModel
+from .engine import positive_weight_sums, scatter_about_means
 from .parameters import MixtureParameters
-from .sources import ArraySource
 from .statistics import SufficientStatistics
 
 Array = NDArray[np.float64]
@@ -232,18 +231,6 @@ def entropy(statistics: SufficientStatistics, point: MixtureParameters) -> float
         constants = np.where(weight_sums > 0, weight_sums * point.log_coef(), 0.0).sum()
     distances = point.model.form.trace(point.precisions_cholesky, centred.scatter)
     return max(0.0, statistics.log_likelihood - float(constants) + distances / 2)
-
-
-def default_moments(source: ArraySource, covariance_type: str) -> tuple[Array, Array]:
-    """The rows' mean (D,), and their covariance as a prior has it, with one row less than there are in the divisor."""
-    model = get_model(covariance_type)
-    labels = np.zeros(len(source.X), np.int32)
-    point = source.X[:1].astype(np.float64)
-    statistics = accumulate_labels(labels, point, source.X, source.sample_weight, covariance_type=covariance_type)
-    mean = point + statistics.first_moments / statistics.weight_sums[:, np.newaxis]
-    scatter = scatter_about_means(statistics, statistics.weight_sums)
-    covariance = model.covariances(scatter, np.maximum(statistics.weight_sums - 1, 1e-300))
-    return mean[0], covariance if model.layout == "tied" else covariance[0]
 
 
 def posterior_of_parameters(

@@ -35,19 +35,21 @@ ALLOWED = {
         "acceleration", "covariance", "em", "initialization", "moves", "parameters", "random_stream", "sources",
     },
     "validation": {"covariance", "sources"},
-    "variational": {"covariance", "engine", "parameters", "sources", "statistics"},
+    "variational": {"covariance", "engine", "parameters", "statistics"},
     "priors": {"covariance", "engine", "parameters", "sources", "statistics"},
     "progress": {"em"},
     "base": {"covariance", "em", "engine", "kernels", "parameters", "progress", "sources", "validation"},
     "gaussian_mixture": {
         "base", "covariance", "em", "engine", "parameters", "priors", "schedule", "sources", "validation",
     },
-    "bayesian_mixture": {"base", "covariance", "em", "parameters", "schedule", "sources", "validation", "variational"},
+    "bayesian_mixture": {
+        "base", "covariance", "em", "parameters", "priors", "schedule", "sources", "validation", "variational",
+    },
     "model_selection": {
         "agglomeration", "base", "covariance", "gaussian_mixture", "initialization", "random_stream", "sources",
     },
     "bootstrap": {"gaussian_mixture"},
-    "combination": {"base"},
+    "combination": {"base", "engine"},
     "plotting": {"combination", "model_selection"},
     "__init__": {
         "base", "bayesian_mixture", "bootstrap", "combination", "engine", "fork_guard", "gaussian_mixture",

@@ -11,8 +11,9 @@ from sklearn.exceptions import ConvergenceWarning
 from fastgmm import BayesianGaussianMixture, em
 from fastgmm.covariance import get_model
 from fastgmm.engine import accumulate, accumulate_resp
+from fastgmm.priors import overall_moments
 from fastgmm.sources import ArraySource
-from fastgmm.variational import WEIGHT_PRIORS, Prior, default_moments, entropy, posterior_of, raise_bound
+from fastgmm.variational import WEIGHT_PRIORS, Prior, entropy, posterior_of, raise_bound
 from helpers import COVARIANCE_TYPES, blobs, fit_quietly
 
 PRIORS = tuple(WEIGHT_PRIORS)
@@ -40,7 +41,7 @@ def theirs_after(X, resp, n_iter, covariance_type, prior_type, **options):
 def ours_after(X, resp, n_iter, covariance_type, prior_type, reg_covar=1e-6, sample_weight=None):
     """The posterior after some iterations from responsibilities, and the bounds."""
     source = ArraySource(X, sample_weight)
-    mean, covariance = default_moments(source, covariance_type)
+    mean, covariance = overall_moments(source, covariance_type)
     prior = Prior(WEIGHT_PRIORS[prior_type], 1 / resp.shape[1], 1.0, mean, X.shape[1], covariance)
     reference = np.zeros((resp.shape[1], X.shape[1]))
     statistics = accumulate_resp(resp, reference, X, sample_weight, covariance_type=covariance_type)
@@ -167,7 +168,7 @@ def test_priors_are_those_that_are_given():
         ({"covariance_prior": np.eye(3)}, "The parameter 'full covariance_prior' should have the shape of"),
         ({"covariance_prior": -np.eye(2)}, "'full precision' should be symmetric, positive-definite"),
         ({"covariance_prior": [1.0, -1.0], "covariance_type": "diag"}, "'diag precision' should be positive"),
-        ({"covariance_prior": [1.0], "covariance_type": "spherical"}, "should be a number above 0"),
+        ({"covariance_prior": [1.0, 2.0], "covariance_type": "spherical"}, "should be a number above 0"),
         ({"weight_concentration_prior": 0.0}, "weight_concentration_prior"),
         ({"weight_concentration_prior_type": "gamma"}, "weight_concentration_prior_type"),
         ({"covariance_type": "VEV"}, "covariance_type"),
@@ -232,3 +233,27 @@ def test_a_component_without_rows_and_no_reg_covar_is_no_failure():
     fitted = fit_quietly(BayesianGaussianMixture(n_components=5, reg_covar=0, random_state=0), X)
     assert np.isfinite(fitted.means_).all()
     assert np.isfinite(fitted.score(X))
+
+
+@pytest.mark.parametrize("init_params", ["kmeans", "k-means++", "random", "random_from_data", "small_em", "hc"])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_every_start_makes_a_posterior(init_params, covariance_type):
+    X, _ = some_problem()
+    options = {"covariance_type": covariance_type, "init_params": init_params, "random_state": 0}
+    fitted = BayesianGaussianMixture(n_components=4, **options).fit(X)
+    assert np.isfinite(fitted.lower_bound_)
+    assert fitted.mean_precision_.shape == (4,)
+
+
+def test_priors_of_rows_with_weights_that_sum_to_one_are_ordinary():
+    X, _ = some_problem()
+    fitted = BayesianGaussianMixture(n_components=2, random_state=0).fit(X, sample_weight=np.full(len(X), 1 / len(X)))
+    np.testing.assert_allclose(fitted.covariance_prior_, np.cov(X.T))
+
+
+def test_a_warm_start_with_another_prior_of_the_weights_is_refused():
+    X, _ = some_problem()
+    model = BayesianGaussianMixture(n_components=2, random_state=0, warm_start=True).fit(X)
+    model.set_params(weight_concentration_prior_type="dirichlet_distribution")
+    with pytest.raises(ValueError, match="which had another weight_concentration_prior_type"):
+        model.fit(X)

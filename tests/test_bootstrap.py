@@ -1,6 +1,7 @@
 """Bootstrap errors, likelihood-ratio tests, and components joined to clusters."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import xlogy
 from sklearn.metrics import adjusted_rand_score
@@ -143,3 +144,22 @@ def test_the_picture_of_entropies():
     x, y = display.line_.get_data()
     np.testing.assert_array_equal(x, [4, 3, 2, 1])
     np.testing.assert_array_equal(y, combined.entropies)
+
+
+def test_data_frames_and_wrong_numbers(two_clusters):
+    X, _ = two_clusters
+    frame = pd.DataFrame(X, columns=["a", "b"])
+    model = GaussianMixture(2, random_state=0).fit(frame)
+    combine_components(model, frame).predict(frame, 1)  # without a warning
+    bootstrap_parameters(model, frame, n_replicates=2, random_state=0)
+    with pytest.raises(ValueError, match="feature names should match"):
+        bootstrap_parameters(model, frame[["a"]])
+    with pytest.raises(ValueError, match="n_replicates should be a whole number of at least 2"):
+        bootstrap_parameters(model, frame, n_replicates=1)
+    with pytest.raises(ValueError, match="max_components should be a whole number of at least 1"):
+        bootstrap_likelihood_ratio(model, X, max_components=0)
+    with pytest.raises(ValueError, match="Give weights that count rows"):
+        bootstrap_parameters(model, frame, np.full(len(X), 1 / len(X)))
+    assert (
+        bootstrap_parameters(model, frame, np.full(len(X), 1 / len(X)), kind="weighted", n_replicates=3).n_failed == 0
+    )

@@ -300,3 +300,10 @@ def test_the_same_answer_for_a_seed_and_moves_with_every_model(model):
     assert labels.shape == (10,)
     again = GaussianMixture.from_parameters(a.weights_, a.means_, a.covariances_, covariance_type=model.name)
     np.testing.assert_allclose(again.score_samples(X), a.score_samples(X), atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_numbers_too_large_for_eigenvectors_are_the_usual_error(model):
+    X = np.random.default_rng(0).normal(size=(50, 3)) * 1e160
+    with pytest.raises(ValueError, match="ill-defined empirical covariance"):
+        GaussianMixture(2, covariance_type=model.name, reg_covar=0).fit(X)

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_iris
+from sklearn.model_selection import PredefinedSplit, cross_val_score
 
-from fastgmm import CriterionDisplay, GaussianMixture, MixtureSearch
+from fastgmm import BayesianGaussianMixture, CriterionDisplay, GaussianMixture, MixtureSearch
 from fastgmm.agglomeration import Hierarchy, cut
 from fastgmm.covariance import FOURTEEN
 from fastgmm.initialization import hierarchy
@@ -197,3 +198,26 @@ def test_more_groups_than_clusters_leave_empty_ones():
     assert sums.tolist() == [1, 1, 0, 0]
     np.testing.assert_array_equal(means[2:], [[0.5, 0.5], [0.5, 0.5]])
     assert not scatter[2:].any()
+
+
+def test_a_splitter_is_taken_as_it_is():
+    X = np.vstack([np.zeros((50, 1)), np.full((50, 1), 100.0)]) + np.random.default_rng(0).normal(size=(100, 1))
+    halves = PredefinedSplit(np.repeat([0, 1], 50))
+    search = MixtureSearch(1, covariance_types="V", criterion="cv", cv=halves).fit(X)
+    expected = cross_val_score(GaussianMixture(1, covariance_type="V"), X, cv=halves).mean()
+    assert search.best_score_ == pytest.approx(expected, rel=1e-3)
+
+
+def test_names_of_features_are_kept(iris):
+    frame = pd.DataFrame(iris, columns=list("abcd"))
+    search = MixtureSearch(2, covariance_types="VVV", random_state=0).fit(frame)
+    search.predict(frame)  # without a warning
+    with pytest.raises(ValueError, match="feature names should match"):
+        search.predict(frame[list("dcba")])
+
+
+def test_wrong_estimators_are_refused_before_anything_is_fitted(iris):
+    with pytest.raises(ValueError, match="'tol' parameter of GaussianMixture"):
+        MixtureSearch(estimator=GaussianMixture(tol=-1)).fit(iris)
+    with pytest.raises(ValueError, match="'estimator' parameter"):
+        MixtureSearch(estimator=BayesianGaussianMixture()).fit(iris)

@@ -140,3 +140,34 @@ def test_wrong_priors_are_refused(prior, message):
         GaussianMixture(2, prior=prior).fit(X)
     with pytest.raises(ValueError, match="prior"):
         GaussianMixture(2, prior="default").fit(X)
+
+
+def test_short_runs_have_the_prior_too():
+    rng = np.random.default_rng(0)
+    X = np.vstack([rng.normal(size=(60, 3)), rng.normal(size=(60, 3)) + 9, [[50.0, 50, 50]] * 2])
+    model = GaussianMixture(3, prior=ConjugatePrior(), reg_covar=0, random_state=0, init_params="small_em").fit(X)
+    assert model.lower_bound_ == pytest.approx(
+        GaussianMixture(3, prior=ConjugatePrior(), reg_covar=0, random_state=0).fit(X).lower_bound_, abs=0.01
+    )
+
+
+def test_default_scale_does_not_depend_on_the_unit_of_weights():
+    X, _ = blobs(0, n_samples=100, n_features=2)
+    resolved = [
+        ConjugatePrior().resolved(ArraySource(X, w), get_model("VVV"), 2).scatter for w in (None, np.full(100, 0.01))
+    ]
+    np.testing.assert_allclose(*resolved)
+
+
+@pytest.mark.parametrize(
+    ("prior", "name", "message"),
+    [
+        (ConjugatePrior(scale=-1.0), "diag", "scale should be positive"),
+        (ConjugatePrior(scale=np.triu(np.ones((2, 2)))), "full", "scale should be symmetric"),
+        (ConjugatePrior(mean=[np.nan, 0.0]), "full", "mean should be finite"),
+    ],
+)
+def test_priors_that_are_none_are_refused(prior, name, message):
+    X = np.random.default_rng(0).normal(size=(10, 2))
+    with pytest.raises(ValueError, match=message):
+        GaussianMixture(2, covariance_type=name, prior=prior).fit(X)

@@ -290,3 +290,44 @@ def test_every_acceleration_is_squarem_on_all_rows():
         "progressive": Squarem,
         "squarem": Squarem,
     }
+
+
+@pytest.mark.parametrize("n_components", [1, 2])
+def test_where_nothing_can_be_moved_there_is_no_pause(n_components):
+    X = np.random.default_rng(0).normal(size=(2000, 2))
+    X[1000:] += 50
+    fits = [
+        GaussianMixture(n_components, acceleration=name, random_state=0).fit(X) for name in ("progressive", "squarem")
+    ]
+    assert fits[0].n_iter_ == fits[1].n_iter_
+    assert fits[0].converged_
+
+
+def test_a_pause_that_ends_a_fit_ends_it_converged():
+    X, _ = blobs(2, n_samples=2000, n_features=2, n_components=4, separation=20.0)
+    model = GaussianMixture(4, random_state=0, tol=0.2).fit(X)
+    assert model.converged_
+    assert len(model.lower_bounds_) == model.n_iter_
+
+
+def test_an_interrupt_at_any_pass_keeps_what_there_is(monkeypatch):
+    X, original = broad_and_narrow(), em.sweep
+    for last in range(2, 25):
+        seen = []
+
+        def sweep(source, *arguments, last=last, seen=seen):
+            if len(source.X) == len(X):
+                seen.append(0)
+                if len(seen) == last:
+                    raise KeyboardInterrupt
+            return original(source, *arguments)
+
+        monkeypatch.setattr(em, "sweep", sweep)
+        model = GaussianMixture(7, random_state=0)
+        try:
+            model.fit(X)
+        except KeyboardInterrupt:
+            assert model.n_iter_ >= 1
+            assert not model.converged_
+        else:
+            assert len(seen) < last

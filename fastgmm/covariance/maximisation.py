@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .orientation import common_orientation
+from .orientation import common_orientation, variances_and_axes
 
 Array = NDArray[np.float64]
 # Iterations of a step of "VEI", "VEE" and "VEV" end when they lower what is minimised by less than this part of it, per
@@ -93,14 +93,14 @@ def equal_up_to_volume(scatter: Array, weight_sums: Array, before: Array | None 
 
 def equal_shape_and_volume(scatter: Array, weight_sums: Array, before: Array | None = None) -> Array:
     """EEV: ``D_k (lambda A) D_k^T``, the scatter's own axes with common variances along them; (K, D, D)."""
-    values, vectors = np.linalg.eigh(scatter)
+    values, vectors = variances_and_axes(scatter)
     return _assembled(vectors, np.tile(values.sum(axis=0) / weight_sums.sum(), (len(values), 1)))
 
 
 def equal_shape(scatter: Array, weight_sums: Array, before: Array | None = None) -> Array:
     """VEV: ``lambda_k D_k A D_k^T``, the scatter's own axes and "VEI" along them; (K, D, D)."""
-    values, vectors = np.linalg.eigh(scatter)
-    start = None if before is None else np.linalg.eigvalsh(before[0])
+    values, vectors = variances_and_axes(scatter)
+    start = None if before is None else variances_and_axes(before[0])[0]
     volumes, shape = volumes_and_shape(np.maximum(values, 0.0), weight_sums, start)
     return _assembled(vectors, volumes[:, np.newaxis] * shape)
 

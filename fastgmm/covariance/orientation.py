@@ -48,7 +48,7 @@ def common_orientation(
         starts = [_axes_of(before)]
     else:
         heaviest = np.argsort(-weight_sums, kind="stable")[:OWN_AXES]
-        starts = [_axes_of(scatter), np.eye(scatter.shape[1]), *np.linalg.eigh(scatter[heaviest])[1]]
+        starts = [_axes_of(scatter), np.eye(scatter.shape[1]), *variances_and_axes(scatter[heaviest])[1]]
     with np.errstate(all="ignore"):
         found = [_descend(scatter, weight_sums, variances, start) for start in starts]
     _, vectors, along = min(found, key=lambda end: end[0] if np.isfinite(end[0]) else np.inf)
@@ -107,9 +107,17 @@ def planes(n_features: int) -> tuple[tuple[NDArray[np.intp], NDArray[np.intp]], 
     return tuple(rounds)
 
 
+def variances_and_axes(matrices: Array) -> tuple[Array, Array]:
+    """`np.linalg.eigh`, with NaN where numbers are too large for it, or none."""
+    try:
+        values, vectors = np.linalg.eigh(matrices)
+    except np.linalg.LinAlgError:
+        return np.full(matrices.shape[:-1], np.nan), np.full(matrices.shape, np.nan)
+    return values, vectors
+
+
 def _axes_of(matrices: Array) -> Array:
     """The common axes of matrices that have such: those of a sum in which no two of them weigh the same."""
     scale = np.maximum(np.trace(matrices, axis1=1, axis2=2), 1e-300)
     factors = (0.5 + (np.arange(len(matrices)) * 0.6180339887498949) % 1.0) / scale
-    vectors: Array = np.linalg.eigh(np.tensordot(factors, matrices, axes=1))[1]
-    return vectors
+    return variances_and_axes(np.tensordot(factors, matrices, axes=1))[1]
