@@ -6,6 +6,7 @@ numbers. What R's `MclustBootstrap` and `mclustBootstrapLRT` do.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ def bootstrap_parameters(
     >>> bool(0.03 < errors["means"][0, 0] < 0.07)  # about 1 / sqrt(400)
     True
     """
+    _check_estimator(model)
     check_is_fitted(model)
     _check_number(n_replicates, 2, "n_replicates")
     if kind not in ("nonparametric", "weighted"):
@@ -132,7 +134,7 @@ class LikelihoodRatioTest:
     Attributes
     ----------
     statistics : (n_tests,)
-        Twice the difference of the log-likelihoods.
+        Twice the difference of the log-likelihoods; 0 if the larger mixture was found no better.
     p_values : (n_tests,)
         The part of the replicates, the data counted as one, with a statistic at least as large.
     replicates : list of (B,)
@@ -188,16 +190,24 @@ def bootstrap_likelihood_ratio(
     >>> bootstrap_likelihood_ratio(equal, X, n_replicates=39, random_state=0).n_components
     2
     """
+    _check_estimator(estimator)
     _check_number(n_replicates, 1, "n_replicates")
+    if not 0 < level < 1:
+        raise ValueError(f"level should be between 0 and 1, but is {level}")
+    if (n_replicates + 1) * level < 1:
+        raise ValueError(
+            f"With {n_replicates} replicates no p-value is below {1 / (n_replicates + 1):.3g}, so nothing can be "
+            f"rejected at level {level}: take more"
+        )
     _check_number(max_components, 1, "max_components")
     X = check_array(X, dtype=[np.float64, np.float32])
     rng = check_random_state(random_state)
     tests: list[tuple[float, float, Array, int]] = []
     null = _fit_quietly(clone(estimator).set_params(n_components=1, random_state=rng.randint(2**31 - 1)), X)
-    for n_components in range(1, max_components + 1):
+    for _ in range(max_components):
         seeds = rng.randint(2**31 - 1, size=n_replicates + 1)
-        larger = _fit_quietly(clone(null).set_params(n_components=n_components + 1, random_state=int(seeds[0])), X)
-        statistic = 2 * len(X) * (larger.score(X) - null.score(X))
+        larger = _larger(null, X, int(seeds[0]), null.n_jobs)
+        statistic = max(0.0, 2 * len(X) * (larger.score(X) - null.score(X)))
         start = _from(null, n_processes)
         found = _side_by_side((delayed(_null_statistic)(null, start, len(X), seed) for seed in seeds[1:]), n_processes)
         replicates = np.array([value for value in found if value is not None])
@@ -209,6 +219,26 @@ def bootstrap_likelihood_ratio(
     statistics, p_values, samples, failed = zip(*tests, strict=True)
     accepted = len(tests) if p_values[-1] > level else len(tests) + 1
     return LikelihoodRatioTest(np.array(statistics), np.array(p_values), list(samples), list(failed), accepted)
+
+
+def _check_estimator(estimator: object) -> None:
+    if not isinstance(estimator, GaussianMixture):
+        raise TypeError(
+            f"This is for a fastgmm.GaussianMixture, but got {type(estimator).__name__} (of a MixtureSearch it is "
+            "`best_estimator_`)"
+        )
+
+
+def _larger(null: GaussianMixture, X: NDArray, seed: Any, n_jobs: int | None) -> GaussianMixture:
+    """A fit with one component more; the better of two starts, so that it is hardly ever the worse of the two."""
+    options = {"n_components": null.n_components + 1, "random_state": seed, "n_jobs": n_jobs}
+    fits = []
+    for init_params in dict.fromkeys((null.init_params, "hc")):
+        with contextlib.suppress(ValueError):
+            fits.append(_fit_quietly(clone(null).set_params(init_params=init_params, **options), X))
+    if not fits:
+        raise ValueError(f"No mixture of {null.n_components + 1} components could be fitted: in each one collapsed")
+    return max(fits, key=lambda fit: fit.lower_bound_)
 
 
 def _check_number(number: int, least: int, name: str) -> None:
@@ -252,8 +282,8 @@ def _null_statistic(null: GaussianMixture, start: GaussianMixture, n_samples: in
     X = drawn.set_params(random_state=rng).sample(n_samples)[0]
     try:
         smaller = _fit_quietly(clone(start), X)
-        larger = clone(null).set_params(n_components=null.n_components + 1, random_state=rng, n_jobs=start.n_jobs)
-        return float(2 * n_samples * (_fit_quietly(larger, X).score(X) - smaller.score(X)))
+        larger = _larger(null, X, seed, start.n_jobs)
+        return max(0.0, float(2 * n_samples * (larger.score(X) - smaller.score(X))))
     except ValueError:
         return None
 

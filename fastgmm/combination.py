@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -47,8 +48,8 @@ class CombinedComponents:
 
     def clusters(self, n_clusters: int) -> NDArray[np.intp]:
         """The cluster, numbered from 0, of each component, (K,)."""
-        if not 1 <= n_clusters <= len(self.entropies):
-            raise ValueError(f"n_clusters should be from 1 to {len(self.entropies)}, but is {n_clusters}")
+        if not isinstance(n_clusters, Integral) or not 1 <= int(n_clusters) <= len(self.entropies):
+            raise ValueError(f"n_clusters should be from 1 to {len(self.entropies)}, but is {n_clusters!r}")
         cluster = np.arange(len(self.entropies))
         for i, j in self.merges[: len(self.entropies) - n_clusters]:
             cluster[cluster == cluster[j]] = cluster[i]
@@ -56,7 +57,8 @@ class CombinedComponents:
 
     def predict_proba(self, X: ArrayLike, n_clusters: int) -> NDArray:
         """The probability of each cluster given each row, (n, n_clusters)."""
-        member = np.eye(n_clusters)[self.clusters(n_clusters)]
+        clusters = self.clusters(n_clusters)
+        member = np.eye(n_clusters)[clusters]
         resp = self.model.predict_proba(X)
         return resp @ member.astype(resp.dtype)
 
@@ -95,6 +97,11 @@ def combine_components(model: BaseMixture, X: ArrayLike, sample_weight: ArrayLik
     >>> len(set(labels[:500])), len(set(labels[500:])), bool(labels[0] != labels[-1])
     (1, 1, True)
     """
+    if not isinstance(model, BaseMixture):
+        raise TypeError(
+            f"This is for a mixture of fastgmm, but got {type(model).__name__} (of a MixtureSearch it is "
+            "`best_estimator_`)"
+        )
     check_is_fitted(model)
     X = model._rows(X)
     weights = np.ones(len(X))

@@ -28,6 +28,7 @@ from .initialization import from_groups, hierarchy
 from .random_stream import Stream
 from .sources import ArraySource
 
+GIVEN = ("weights_init", "means_init", "precisions_init", "resp_init")
 # Whether more is better.
 CRITERIA = {"bic": False, "icl": False, "aic": False, "cv": True}
 
@@ -55,7 +56,8 @@ class MixtureSearch(DensityMixin, BaseEstimator):
     """Fit mixtures of several covariance models and numbers of components, and keep the best by a criterion.
 
     What R's `Mclust` does. All fits start from one hierarchy of micro-clusters, cut where there are as many groups as
-    components, so a start costs no pass over the rows. A fit that fails leaves a line that says why.
+    components, so a start costs no pass over the rows. A fit that fails, or in which a component has collapsed, takes
+    no part in the choice, and its `problem` in `results_` says why.
 
     Parameters
     ----------
@@ -67,7 +69,8 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         What the best has the lowest of; with "cv" the highest mean log-likelihood of rows that were left out. (The
         signs of `GaussianMixture.bic` and `score`; mclust's BIC is the negative.)
     estimator : GaussianMixture, default=None
-        Everything else about the fits: tolerance, `max_iter`, `reg_covar`, `n_moves`, `n_jobs`.
+        Everything else about the fits: `tol`, `max_iter`, `reg_covar`, `acceleration`, `n_moves`, `prior`, `n_jobs`.
+        What it says of starts (`init_params`, `n_init`, what is given) is not used.
     cv : int or cross-validation generator, default=5
         For "cv": a number of folds, of rows in random order, or a splitter.
     patience : int, default=None
@@ -181,12 +184,16 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         names = [f.name for f in fields(Cell) if f.name != "estimator"]
         table = [asdict(Cell(**{name: getattr(cell, name) for name in names})) for cell in cells]
         self.results_ = {name: np.array([line[name] for line in table]) for name in names}
-        self.best_estimator_ = best.estimator
+        self.best_estimator_ = best.estimator.set_params(**dict.fromkeys(GIVEN))
         if hasattr(self, "feature_names_in_"):
             self.best_estimator_.feature_names_in_ = self.feature_names_in_
         self.best_params_ = {"covariance_type": best.covariance_type, "n_components": best.n_components}
         self.best_score_ = getattr(best, self.criterion)
         return self
+
+    def fit_predict(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int64]:
+        """Fit all, and predict with the best."""
+        return self.fit(X, sample_weight=sample_weight).predict(X)
 
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:
         """The best estimator's `predict`."""
@@ -213,7 +220,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         numbers = [given] if isinstance(given, Integral) else list(given)
         if not numbers or not all(isinstance(n, Integral) and int(n) >= 1 for n in numbers):
             raise ValueError(f"n_components should be whole numbers above 0, at least one, but are {given!r}")
-        return [int(n) for n in numbers]
+        return list(dict.fromkeys(int(n) for n in numbers))
 
     def _types(self, n_features: int) -> list[str]:
         types = self.covariance_types
@@ -223,7 +230,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         unknown = [name for name in types if name not in COVARIANCE_TYPES]
         if unknown or not types:
             raise ValueError(f"covariance_types should be among {', '.join(COVARIANCE_TYPES)}, but are {types}")
-        return types
+        return list(dict.fromkeys(types))
 
     def _cost(self, cell: Cell) -> float:
         """The criterion, lower for better, infinite for a cell that failed."""
@@ -259,7 +266,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
             begun = time.perf_counter()
             try:
                 self._fill(cell, X, weights, joined, folds)
-            except (ValueError, np.linalg.LinAlgError) as error:
+            except (ValueError, np.linalg.LinAlgError, DegenerateComponentWarning) as error:
                 cell.problem = str(error)
             cell.seconds = time.perf_counter() - begun
             cells.append(cell)
@@ -291,7 +298,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         model, template = get_model(cell.covariance_type), self._template()
         if cell.n_components > len(joined.weights):
             raise ValueError(
-                f"There are only {len(joined.weights)} different clusters in these rows, and {cell.n_components} "
+                f"There are only {len(joined.weights)} different rows or clusters of rows, and {cell.n_components} "
                 "components are asked for."
             )
         start = from_groups(joined, cell.n_components, model, template.reg_covar)
@@ -306,5 +313,6 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            warnings.simplefilter("ignore", DegenerateComponentWarning)
+            # The likelihood of a component that only `reg_covar` keeps from collapsing says nothing.
+            warnings.simplefilter("error", DegenerateComponentWarning)
             return estimator.fit(X, sample_weight=weights)

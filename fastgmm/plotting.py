@@ -61,6 +61,8 @@ class CriterionDisplay:
         """Draw on some axes, or on those of a new figure; the best is marked with a ring."""
         if self.criterion not in CRITERIA:
             raise ValueError(f"criterion should be one of {', '.join(CRITERIA)}, but is {self.criterion!r}")
+        if np.isnan(self.results[self.criterion]).all():
+            raise ValueError(f"There is no {self.criterion} in these results: search with criterion={self.criterion!r}")
         self.ax_ = ax = _axes(ax)
         self.figure_, self.lines_ = ax.figure, {}
         types, numbers = self.results["covariance_type"], self.results["n_components"]
@@ -72,14 +74,13 @@ class CriterionDisplay:
                 color=f"C{i % 10}", linestyle="-" if i < 10 else "--", label=name,
             )  # fmt: skip
             self.lines_[name] = line
-        if np.isfinite(values).any():
-            best = np.nanargmax(values) if CRITERIA[self.criterion] else np.nanargmin(values)
-            label = f"best: {types[best]}, {numbers[best]}"
-            ax.plot(numbers[best], values[best], "o", markersize=14, fillstyle="none", color="black", label=label)
+        best = np.nanargmax(values) if CRITERIA[self.criterion] else np.nanargmin(values)
+        label = f"best: {types[best]}, {numbers[best]}"
+        ax.plot(numbers[best], values[best], "o", markersize=14, fillstyle="none", color="black", label=label)
         ax.set_xlabel("number of components")
         ax.set_ylabel(self.criterion.upper() if self.criterion != "cv" else "log-likelihood of rows left out, per row")
         ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.legend(ncols=2, fontsize="small")
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
         return self
 
 
@@ -108,6 +109,8 @@ class EntropyDisplay:
 
     def plot(self, ax: Any = None) -> Self:
         """Draw on some axes, or on those of a new figure."""
+        if not isinstance(self.combined, CombinedComponents):
+            raise TypeError(f"This draws what combine_components returns, but got {type(self.combined).__name__}")
         self.ax_ = _axes(ax)
         self.figure_ = self.ax_.figure
         (self.line_,) = self.ax_.plot(self.combined.n_clusters, self.combined.entropies, marker="o")

@@ -68,8 +68,8 @@ class ConjugatePrior:
         """
         if not model.has_prior:
             raise ValueError(
-                f"There is no conjugate prior for covariance_type {model.name!r}, nor for any of 'VEE', 'EVE', 'VVE', "
-                "'EVV'; there is for all others"
+                f"There is no conjugate prior for covariance_type {model.name!r}: 'VEE', 'EVE', 'VVE' and 'EVV' have "
+                "none, all others have"
             )
         n_features = source.X.shape[1]
         mean, covariance = overall_moments(source)
@@ -82,7 +82,7 @@ class ConjugatePrior:
         dof = n_features + 2.0 if self.dof is None else float(self.dof)
         if not (self.shrinkage >= 0 and dof > n_features - 1):
             raise ValueError(
-                f"The prior's shrinkage should not be negative and its dof above {n_features - 1}, but they are "
+                f"The prior's shrinkage should be at least 0 and its dof more than {n_features - 1}, but they are "
                 f"{self.shrinkage} and {dof}"
             )
         wanted: tuple[int, ...] = () if model.layout == "diagonal" else (n_features, n_features)

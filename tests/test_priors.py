@@ -130,8 +130,8 @@ def test_models_without_a_prior_say_so(name):
     [
         (ConjugatePrior(mean=[0.0]), r"mean should have the shape of \(2,\)"),
         (ConjugatePrior(scale=1.0), r"scale should have the shape of \(2, 2\)"),
-        (ConjugatePrior(shrinkage=-1.0), "shrinkage should not be negative"),
-        (ConjugatePrior(dof=1.0), "dof above 1"),
+        (ConjugatePrior(shrinkage=-1.0), "shrinkage should be at least 0"),
+        (ConjugatePrior(dof=1.0), "dof more than 1"),
     ],
 )
 def test_wrong_priors_are_refused(prior, message):
