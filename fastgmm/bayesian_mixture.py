@@ -25,7 +25,7 @@ from .variational import (
     Posterior,
     Prior,
     WeightPrior,
-    posterior_of_parameters,
+    posterior_of,
     raise_bound,
 )
 
@@ -173,12 +173,8 @@ class BayesianGaussianMixture(BaseMixture):
                 f"{self.weight_concentration_prior_type!r}. Set warm_start=False to start anew."
             )
         prior = self._prior(source)
-        create = functools.partial(
-            posterior_of_parameters,
-            model=get_model(self.covariance_type),
-            prior=prior,
-            total_weight=source.total_weight,
-        )
+        # The start has added `reg_covar`.
+        create = functools.partial(posterior_of, model=get_model(self.covariance_type), prior=prior, reg_covar=0.0)
         update = functools.partial(raise_bound, reg_covar=self.reg_covar)
         rules = schedule.Rules(self.tol, self.max_iter, self.reg_covar, update=update)
         starts = schedule.Starts(

@@ -7,6 +7,7 @@ numbers. What R's `MclustBootstrap` and `mclustBootstrapLRT` do.
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from .gaussian_mixture import GaussianMixture
 
@@ -108,9 +109,8 @@ def bootstrap_parameters(
     if kind not in ("nonparametric", "weighted"):
         raise ValueError(f"kind should be 'nonparametric' or 'weighted', but is {kind!r}")
     X = model._rows(X)
-    weights = np.ones(len(X))
-    if sample_weight is not None:
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    given = model._sample_weight(sample_weight, X)
+    weights = np.ones(len(X)) if given is None else given
     if kind == "nonparametric" and weights.sum() < model.n_components:
         raise ValueError(
             f"Rows are drawn as often as their weights say, but these sum to {weights.sum():.3g}, fewer than the "
@@ -277,9 +277,7 @@ def _replicate(start: GaussianMixture, X: NDArray, weights: Array, kind: str, se
 def _null_statistic(null: GaussianMixture, start: GaussianMixture, n_samples: int, seed: int) -> float | None:
     """The statistic of rows that are drawn from the null model; None if a fit failed."""
     rng = np.random.RandomState(seed)
-    drawn = clone(null)
-    drawn.__dict__.update(null.__dict__)
-    X = drawn.set_params(random_state=rng).sample(n_samples)[0]
+    X = copy.copy(null).set_params(random_state=rng).sample(n_samples)[0]
     try:
         smaller = _fit_quietly(clone(start), X)
         larger = _larger(null, X, seed, start.n_jobs)

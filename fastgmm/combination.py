@@ -14,7 +14,7 @@ from numbers import Integral
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import xlogy
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from . import engine
 from .base import BaseMixture
@@ -104,9 +104,8 @@ def combine_components(model: BaseMixture, X: ArrayLike, sample_weight: ArrayLik
         )
     check_is_fitted(model)
     X = model._rows(X)
-    weights = np.ones(len(X))
-    if sample_weight is not None:
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    given = model._sample_weight(sample_weight, X)
+    weights = np.ones(len(X)) if given is None else given
     n_components = len(model.means_)
     member = np.eye(n_components)
     alive = np.ones(n_components, bool)

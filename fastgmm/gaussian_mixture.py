@@ -17,7 +17,7 @@ from . import em, engine, schedule
 from .base import BaseMixture, DegenerateComponentWarning, weighted_sum
 from .covariance import COVARIANCE_TYPES, get_model
 from .parameters import MixtureParameters
-from .priors import ConjugatePrior, maximum_posterior, mode_of_moments
+from .priors import ConjugatePrior, maximum_posterior, mode
 from .sources import ArraySource
 from .validation import check_covariances, check_given, check_weights
 
@@ -316,7 +316,7 @@ class GaussianMixture(BaseMixture):
             model = get_model(self.covariance_type)
             prior = self.prior.resolved(source, model, self.n_components)
             update = functools.partial(maximum_posterior, prior=prior, reg_covar=self.reg_covar)
-            create = functools.partial(mode_of_moments, model=model, prior=prior, total_weight=source.total_weight)
+            create = functools.partial(mode, model=model, prior=prior, reg_covar=0.0)  # which the start has added
         rules = schedule.Rules(
             self.tol,
             self.max_iter,

@@ -290,7 +290,7 @@ def initial_parameters(
     weights: Array | None = None,
     means: Array | None = None,
     precisions: Array | None = None,
-    create: Callable[[Array, Array, Array], MixtureParameters] | None = None,
+    create: Callable[[SufficientStatistics], MixtureParameters] | None = None,
 ) -> tuple[MixtureParameters, int]:
     """Parameters to start EM from.
 
@@ -316,8 +316,8 @@ def initial_parameters(
         Labels or responsibilities to start from, in place of `init_params`.
     weights, means, precisions : arrays, optional
         Take the place of what is found; if all three are given, the rows are not looked at.
-    create : callable (weights, means, covariances) -> MixtureParameters, optional
-        Makes the parameters of what was found, which may be covariances that are not positive definite.
+    create : callable (statistics) -> MixtureParameters, optional
+        Makes the parameters of statistics with the moments that were found, whose covariances may be singular.
 
     Returns
     -------
@@ -348,7 +348,9 @@ def initial_parameters(
     if precisions is None:
         covariances = start.covariances()
         if create is not None:
-            return create(weights, means, covariances), n_distinct
+            weight_sums = source.total_weight * weights
+            scatter = form.scatter_of(covariances, weight_sums, means.shape[1])
+            return create(SufficientStatistics.of_moments(model.layout, weight_sums, means, scatter)), n_distinct
         precisions_cholesky = form.precisions_cholesky(covariances)
     else:
         precisions_cholesky = form.factor_precisions(precisions)

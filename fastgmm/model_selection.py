@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -18,7 +18,7 @@ from sklearn.model_selection import KFold, check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .agglomeration import Hierarchy
 from .base import DegenerateComponentWarning
@@ -165,9 +165,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         self._validate_params()
         self._template()._validate_params()
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2, order="C")
-        weights = None
-        if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        weights = self._template()._sample_weight(sample_weight, X)
         numbers, types = self._numbers(), self._types(X.shape[1])
         stream = Stream(int(check_random_state(self.random_state).randint(2**63 - 1, dtype=np.int64)))
         folds = self._folds(X, weights, max(numbers), stream) if self.criterion == "cv" else []
@@ -182,8 +180,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
                 f"{cells[0].n_components} components: {cells[0].problem}"
             )
         names = [f.name for f in fields(Cell) if f.name != "estimator"]
-        table = [asdict(Cell(**{name: getattr(cell, name) for name in names})) for cell in cells]
-        self.results_ = {name: np.array([line[name] for line in table]) for name in names}
+        self.results_ = {name: np.array([getattr(cell, name) for cell in cells]) for name in names}
         self.best_estimator_ = best.estimator.set_params(**dict.fromkeys(GIVEN))
         if hasattr(self, "feature_names_in_"):
             self.best_estimator_.feature_names_in_ = self.feature_names_in_

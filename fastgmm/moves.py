@@ -32,18 +32,23 @@ HALF = np.sqrt(2 / np.pi)
 
 
 class Effort(NamedTuple):
-    """What a move may cost: merges and splits tried at a time, for so many EM steps, on so many rows (a parameter)."""
+    """What moves may cost.
+
+    Merges and splits tried at a time, for so many EM steps, on so many rows (a parameter), and whether the first that
+    do not pay are the last.
+    """
 
     merges: int
     splits: int
     steps: int
     rows: int
     rows_a_parameter: int
+    gives_up: bool
 
 
-THOROUGH = Effort(2, 4, 10, 10_000, 10)
+THOROUGH = Effort(2, 4, 10, 10_000, 10, gives_up=False)
 # On the way to an end. Of patches two merges or twice the rows a parameter were no better but slower.
-QUICK = Effort(1, 2, 3, 2_000, 1)
+QUICK = Effort(1, 2, 3, 2_000, 1, gives_up=True)
 
 
 class Watcher(Protocol):
@@ -119,7 +124,7 @@ def improve(
         How often the likeliest moves that are left are tried.
     watcher : Watcher
     effort : Effort
-        With `QUICK` the first moves that do not pay are the last.
+        How hard to look.
     samples : bool
         Whether the rows are a sample, of which the watcher sees no passes.
 
@@ -140,7 +145,7 @@ def improve(
 
     try:
         for move in range(1, n_moves + 1):
-            if tried and effort is QUICK:
+            if tried and effort.gives_up:
                 break
             moved = _best_move(some, result.parameters, run, effort, tried)
             if moved is None:

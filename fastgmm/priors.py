@@ -185,16 +185,6 @@ def mode(
     return MixtureParameters(weights, means, covariances, model.form.precisions_cholesky(covariances), model.name)
 
 
-def mode_of_moments(
-    weights: Array, means: Array, covariances: Array, *, model: CovarianceModel, prior: ModePrior, total_weight: float
-) -> MixtureParameters:
-    """The mode given rows that have these moments by component."""
-    weight_sums = total_weight * weights
-    scatter = model.form.scatter_of(covariances, weight_sums, means.shape[1])
-    statistics = SufficientStatistics.of_moments(model.layout, weight_sums, means, scatter)
-    return mode(statistics, model, prior, reg_covar=0.0)
-
-
 def overall_moments(source: ArraySource, covariance_type: str = "full") -> tuple[Array, Array]:
     """The rows' mean (D,), and their covariance as one component's, unbiased: with one row less in the divisor."""
     model = get_model(covariance_type)

@@ -27,6 +27,7 @@ from .moves import QUICK, birth, improve
 from .parameters import MixtureParameters
 from .random_stream import Stream, sample
 from .sources import ArraySource
+from .statistics import SufficientStatistics
 
 # Short runs: EM steps after each of which the worse half of the starts is dropped; how many starts are tried for the
 # price of one. Of 20 seeds easy mixtures missed a cluster once with four, three times with two and with three; of rows
@@ -113,7 +114,7 @@ class Starts:
     reg_covar: float
     whiten: bool = False
     given: dict[str, Any] = field(default_factory=dict)
-    create: Callable[..., MixtureParameters] | None = None
+    create: Callable[[SufficientStatistics], MixtureParameters] | None = None
     update: em.Update | None = None
 
     @property

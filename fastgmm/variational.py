@@ -233,22 +233,6 @@ def entropy(statistics: SufficientStatistics, point: MixtureParameters) -> float
     return max(0.0, statistics.log_likelihood - float(constants) + distances / 2)
 
 
-def posterior_of_parameters(
-    weights: Array,
-    means: Array,
-    covariances: Array,
-    *,
-    model: CovarianceModel,
-    prior: Prior,
-    total_weight: float,
-) -> Posterior:
-    """The posterior given rows that have these moments by component."""
-    weight_sums = total_weight * weights
-    scatter = model.form.scatter_of(covariances, weight_sums, means.shape[1])
-    statistics = SufficientStatistics.of_moments(model.layout, weight_sums, means, scatter)
-    return posterior_of(statistics, model, prior, reg_covar=0.0)
-
-
 def _halves(freedom: Array, n_features: int) -> Array:
     """``(freedom - d) / 2`` for the features d, (D, K) or (D,)."""
     return np.subtract.outer(freedom, np.arange(n_features)).T / 2

@@ -33,6 +33,7 @@ ALLOWED = {
     "moves": {"covariance", "em", "engine", "kmeans", "parameters", "random_stream", "sources"},
     "schedule": {
         "acceleration", "covariance", "em", "initialization", "moves", "parameters", "random_stream", "sources",
+        "statistics",
     },
     "validation": {"covariance", "sources"},
     "variational": {"covariance", "engine", "parameters", "statistics"},

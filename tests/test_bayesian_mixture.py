@@ -198,7 +198,7 @@ def test_the_same_bits_for_any_number_of_threads_and_the_rows_dtype(dtype):
 
 
 def test_a_warm_start_goes_on():
-    X, resp = some_problem()
+    X, _ = some_problem()
     whole = BayesianGaussianMixture(n_components=5, random_state=0, tol=0, max_iter=9).fit(X)
     parts = BayesianGaussianMixture(n_components=5, random_state=0, tol=0, max_iter=3, warm_start=True)
     for _ in range(3):
@@ -208,7 +208,6 @@ def test_a_warm_start_goes_on():
     parts.set_params(n_components=4)
     with pytest.raises(ValueError, match="warm_start=True continues the last fit"):
         parts.fit(X)
-    assert resp.shape[1] == 5
 
 
 def test_starts_progress_and_warnings(capsys):

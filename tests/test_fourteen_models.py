@@ -118,7 +118,7 @@ def test_parameters_are_counted_as_mclust_does():
 def test_covariances_are_of_the_model(model):
     scatter, weight_sums = some_scatter(4, 5)
     covariances = of_model(model, scatter, weight_sums, reg_covar=0.01)
-    values, vectors = np.linalg.eigh(covariances)
+    values = np.linalg.eigvalsh(covariances)
     volumes = np.exp(np.log(values).mean(axis=1))
     shapes = values / volumes[:, None]
     volume, shape, orientation = model.name
@@ -137,7 +137,6 @@ def test_covariances_are_of_the_model(model):
     elif orientation == "E":
         for other in covariances[1:]:
             np.testing.assert_allclose(covariances[0] @ other, other @ covariances[0], atol=1e-8 * other.max() ** 2)
-    assert vectors.shape == (4, 5, 5)
 
 
 @pytest.mark.parametrize("alias", ALIASES)

@@ -7,7 +7,7 @@ else. Names in capitals are mclust's, three letters for volume, shape and orient
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -59,7 +59,7 @@ class CovarianceModel:
     n_covariance_parameters: Count
     is_linear: bool = True
     n_features: int | None = None
-    mclust_name: str = field(default="")
+    mclust_name: str = ""
 
     def __post_init__(self) -> None:
         if not self.mclust_name:
