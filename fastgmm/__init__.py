@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .combination import combine_components
     from .engine import IllDefinedCovarianceError, MixtureParameters, SufficientStatistics, warmup
     from .gaussian_mixture import GaussianMixture
+    from .io import rows
     from .model_selection import MixtureSearch
     from .plotting import CriterionDisplay, EntropyDisplay
     from .priors import ConjugatePrior
@@ -41,6 +42,7 @@ __all__ = [
     "bootstrap_parameters",
     "combine_components",
     "engine",
+    "rows",
     "warmup",
 ]
 
@@ -60,6 +62,7 @@ _HOMES = {
     "bootstrap_parameters": "bootstrap",
     "combine_components": "combination",
     "engine": "",
+    "rows": "io",
     "warmup": "engine",
 }
 

@@ -1,12 +1,11 @@
-"""What the mixture estimators share: validation, prediction, sampling, messages. Knows scikit-learn; the engine does
-not.
-"""
+"""What fits of the mixture estimators share: validation, fitted attributes, messages."""
 
 from __future__ import annotations
 
 import abc
 import contextlib
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from numbers import Integral, Real
@@ -15,19 +14,22 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn import get_config
-from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from . import engine
+from .blocks import BlockSource
+from .checkpoint import Checkpoint
 from .covariance import IllDefinedCovarianceError, get_model
 from .em import EMResult
 from .kernels import resolve_n_jobs, thread_limit
 from .parameters import MixtureParameters
+from .prediction import FittedMixture
 from .progress import Progress
-from .sources import ArraySource
+from .rules import Kept
+from .sources import ArraySource, Source
 from .validation import check_enough_rows
 
 ILL_DEFINED = (
@@ -41,6 +43,8 @@ NOT_CONVERGED = (
     "check for degenerate data."
 )
 
+# Parameters that a fit may be gone on with differently.
+NO_MATTER = ("max_iter", "verbose", "verbose_interval", "n_jobs", "callback", "checkpoint", "warm_start")
 INTERRUPTED = "The fit was interrupted; the estimator has the parameters so far, after"
 
 
@@ -52,8 +56,8 @@ class DegenerateComponentWarning(UserWarning):
     """
 
 
-class BaseMixture(DensityMixin, BaseEstimator, abc.ABC):
-    """Base of the mixture estimators: everything that follows from fitted parameters."""
+class BaseMixture(FittedMixture, abc.ABC):
+    """Base of the mixture estimators: how a fit goes, whatever it is that is raised."""
 
     _parameter_constraints: ClassVar[dict] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
@@ -67,6 +71,7 @@ class BaseMixture(DensityMixin, BaseEstimator, abc.ABC):
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Integral, None],
+        "checkpoint": [str, os.PathLike, None],
     }
 
     # Constructor parameters that are used here, and fitted attributes that hold the parameters, in the rows' dtype.
@@ -77,6 +82,7 @@ class BaseMixture(DensityMixin, BaseEstimator, abc.ABC):
     verbose: int
     verbose_interval: int
     n_jobs: int | None
+    checkpoint: str | os.PathLike | None
     random_state: object
     reg_covar: float
     weights_: NDArray
@@ -90,8 +96,9 @@ class BaseMixture(DensityMixin, BaseEstimator, abc.ABC):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows; data frames are accepted. float32 stays float32, everything else becomes float64.
+        X : array-like of shape (n_samples, n_features), or rows
+            Rows; data frames are accepted. float32 stays float32, everything else becomes float64. With
+            `fastgmm.rows` they are read from files, or from wherever, block after block.
         y : ignored
         sample_weight : array-like of shape (n_samples,), optional
             How often each row counts: 3 equals three copies, 0 equals absence.
@@ -103,7 +110,28 @@ class BaseMixture(DensityMixin, BaseEstimator, abc.ABC):
             rows, it keeps the best parameters so far, with ``converged_ = False``; the KeyboardInterrupt goes on.
         """
         with self._unchanged_on_error():
-            _, interrupted = self._fit(X, sample_weight)
+            interrupted = self._fit(self._source(X, sample_weight))
+        if interrupted:
+            raise KeyboardInterrupt(f"{INTERRUPTED} {self.n_iter_} passes")
+        return self
+
+    def resume(self, X: ArrayLike | BlockSource, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Go on with a fit that was killed, from the file `checkpoint`; without such a file, `fit`.
+
+        The answer is that of the fit if it had not been killed, to the last bit. Parameters, result and errors are
+        those of `fit`; the rows must be the same.
+
+        Raises
+        ------
+        ValueError
+            If there is no `checkpoint`, or it is of another fit: it says in what.
+        """
+        if self.checkpoint is None:
+            raise ValueError("resume goes on from a file, which checkpoint= names, but checkpoint is None")
+        with self._unchanged_on_error():
+            source = self._source(X, sample_weight)
+            checkpoint = self._checkpoint(source)
+            interrupted = self._fit(source, None if checkpoint is None else checkpoint.load())
         if interrupted:
             raise KeyboardInterrupt(f"{INTERRUPTED} {self.n_iter_} passes")
         return self
@@ -111,38 +139,52 @@ class BaseMixture(DensityMixin, BaseEstimator, abc.ABC):
     def fit_predict(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int64]:
         """Fit, and predict the most probable component of each row. Parameters as for `fit`, result as of `predict`."""
         with self._unchanged_on_error():
-            X, interrupted = self._fit(X, sample_weight)
-            labels = np.empty(0, np.int64) if interrupted else engine.predict(self._parameters(), X, n_jobs=self.n_jobs)
+            source = self._source(X, sample_weight)
+            interrupted = self._fit(source)
+            labels = np.empty(0, np.int64) if interrupted else self._collect(engine.predict, source, None, "label")
         if interrupted:
             raise KeyboardInterrupt(f"{INTERRUPTED} {self.n_iter_} passes")
         return labels
 
-    def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> tuple[NDArray, bool]:
-        """Fit and set the fitted attributes; returns the validated rows, and whether the fit was interrupted."""
+    def _source(self, X: ArrayLike | BlockSource, sample_weight: ArrayLike | None) -> Source:
+        """Rows to fit, validated, as are the parameters."""
         if not get_config()["skip_parameter_validation"]:
             self._validate_params()
         resolve_n_jobs(self.n_jobs)
+        if isinstance(X, BlockSource):
+            return self._block_source(X, sample_weight, reset=True)
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         weights = self._sample_weight(sample_weight, X)
         # The kernels read either order in place; anything else would be copied at every pass.
-        source = ArraySource(X if X.flags.f_contiguous else np.ascontiguousarray(X), weights)
+        return ArraySource(X if X.flags.f_contiguous else np.ascontiguousarray(X), weights)
+
+    def _fit(self, source: Source, resumed: Kept | None = None) -> bool:
+        """Fit and set the fitted attributes; returns whether the fit was interrupted."""
         check_enough_rows(source, self.n_components)
-        get_model(self.covariance_type).check_features(X.shape[1])
+        get_model(self.covariance_type).check_features(source.n_features)
         with thread_limit(self.n_jobs):
             try:
-                result = self._best_run(source)
+                result = self._best_run(source, resumed)
             except IllDefinedCovarianceError as error:
-                hint = FLOAT32_HINT if X.dtype == np.float32 else ""
+                hint = FLOAT32_HINT if source.dtype == np.float32 else ""
                 raise ValueError(f"{ILL_DEFINED}{hint} Here {error.describe()}.") from None
-        self._set_fitted(result.parameters, result, X.dtype)
+        self._set_fitted(result.parameters, result, source.dtype)
         if not (result.converged or result.stopped or result.interrupted) and self.max_iter > 0:
             self._warn_not_converged(result.last_change, self._unmet(result))
         self._warn_degenerate(result.parameters)
-        return X, result.interrupted
+        return result.interrupted
 
     @abc.abstractmethod
-    def _best_run(self, source: ArraySource) -> EMResult:
+    def _best_run(self, source: Source, resumed: Kept | None) -> EMResult:
         """The best run from some starts; called with validated parameters, on the threads that are asked for."""
+
+    def _checkpoint(self, source: Source) -> Checkpoint | None:
+        """Where this fit is kept."""
+        if self.checkpoint is None:
+            return None
+        options = {name: value for name, value in self.get_params(deep=False).items() if name not in NO_MATTER}
+        about = {"class": type(self).__name__, **options, "rows": (source.n_samples, source.n_features, source.dtype)}
+        return Checkpoint(self.checkpoint, about)
 
     def _unmet(self, result: EMResult) -> str:
         """What besides a small step has kept a run from converging, as sentences."""
@@ -184,136 +226,19 @@ class BaseMixture(DensityMixin, BaseEstimator, abc.ABC):
                     stacklevel=6,
                 )
 
-    def _check_warm_start(self, X: NDArray) -> bool:
+    def _check_warm_start(self, n_features: int) -> bool:
         """Whether a fit starts where the last one ended; ValueError if it cannot."""
         if not (self.warm_start and hasattr(self, "converged_")):
             return False
-        expected = get_model(self.covariance_type).form.shape(self.n_components, X.shape[1])
-        if self.means_.shape != (self.n_components, X.shape[1]) or self.covariances_.shape != expected:
+        expected = get_model(self.covariance_type).form.shape(self.n_components, n_features)
+        if self.means_.shape != (self.n_components, n_features) or self.covariances_.shape != expected:
             raise ValueError(
                 f"warm_start=True continues the last fit, which has means of shape {self.means_.shape} and covariances "
                 f"of shape {self.covariances_.shape}, but {self.n_components} components of type "
-                f"{self.covariance_type!r} with {X.shape[1]} features are asked for. Set warm_start=False to start "
+                f"{self.covariance_type!r} with {n_features} features are asked for. Set warm_start=False to start "
                 "anew."
             )
         return True
-
-    def score_samples(self, X: ArrayLike) -> NDArray:
-        """Log-likelihood of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        log_prob : ndarray of shape (n_samples,)
-            In nats; float32 if rows and model are.
-        """
-        return engine.score_samples(self._parameters(), self._rows(X), n_jobs=self.n_jobs)
-
-    def score(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> float:
-        """Mean log-likelihood of the rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        y : ignored
-        sample_weight : array-like of shape (n_samples,), optional
-            How often each row counts.
-
-        Returns
-        -------
-        log_likelihood : float
-            In nats per row; for float32 rows without weights rounded to float32, as scikit-learn's is.
-        """
-        if sample_weight is None:
-            return float(self.score_samples(X).mean())
-        X = self._rows(X)
-        weights = self._sample_weight(sample_weight, X)
-        assert weights is not None
-        return self._log_likelihood(X, weights) / float(weights.sum())
-
-    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
-        """The most probable component of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,), int64
-        """
-        return engine.predict(self._parameters(), self._rows(X), n_jobs=self.n_jobs)
-
-    def predict_proba(self, X: ArrayLike) -> NDArray:
-        """Responsibilities: the probability of each component given each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        resp : ndarray of shape (n_samples, n_components)
-            float32 if rows and model are.
-        """
-        return engine.predict_proba(self._parameters(), self._rows(X), n_jobs=self.n_jobs)
-
-    def sample(self, n_samples: int = 1) -> tuple[NDArray, NDArray[np.int64]]:
-        """Draw rows from the fitted mixture, with the random numbers that scikit-learn would use.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, n_features), float64
-            Component after component.
-        y : ndarray of shape (n_samples,), int64
-            The component of each row.
-        """
-        parameters = self._parameters()
-        if n_samples < 1:
-            raise ValueError(f"Invalid value for 'n_samples': {n_samples} . The sampling requires at least one sample.")
-        rng = check_random_state(self.random_state)
-        # The weights' sum may have been rounded above 1, in float32 by so much that `multinomial` refuses them.
-        counts = rng.multinomial(n_samples, parameters.weights / parameters.weights.sum())
-        X = parameters.model.form.sample(rng, parameters.means, parameters.covariances, counts)
-        return X, np.repeat(np.arange(len(counts)), counts)
-
-    def _parameters(self) -> MixtureParameters:
-        """The fitted parameters, as the engine takes them."""
-        check_is_fitted(self)
-        return MixtureParameters(
-            np.asarray(self.weights_, dtype=np.float64),
-            np.asarray(self.means_, dtype=np.float64),
-            np.asarray(self.covariances_, dtype=np.float64),
-            np.asarray(self.precisions_cholesky_, dtype=np.float64),
-            self.covariance_type,
-        )
-
-    def _log_likelihood(self, X: NDArray, weights: NDArray[np.float64] | None) -> float:
-        """The sum of the rows' log-likelihoods, in float64 whatever their dtype."""
-        return weighted_sum(engine.score_samples(self._parameters(), X, n_jobs=self.n_jobs), weights)
-
-    def _rows(self, X: ArrayLike) -> NDArray:
-        """Rows to predict, validated, in the dtype that a product with the parameters would have."""
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False)
-        single = np.result_type(X.dtype, self.means_.dtype) == np.float32
-        return X.astype(np.float32 if single else np.float64, copy=False)
-
-    def _sample_weight(self, sample_weight: ArrayLike | None, X: NDArray) -> NDArray[np.float64] | None:
-        """Weights, validated; None for none."""
-        if sample_weight is None:
-            return None
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        if not weights.any():
-            raise ValueError("Sample weights must contain at least one non-zero number.")
-        return weights
 
     @contextlib.contextmanager
     def _unchanged_on_error(self) -> Iterator[None]:
@@ -336,10 +261,3 @@ class BaseMixture(DensityMixin, BaseEstimator, abc.ABC):
         elif math.isnan(last_change):
             message += " Its log-likelihood is not a finite number."
         warnings.warn(message, ConvergenceWarning, stacklevel=4)
-
-
-def weighted_sum(values: NDArray, weights: NDArray[np.float64] | None) -> float:
-    """The sum of the rows' values times their weights, in float64; a row of weight 0 adds 0 even if it has -inf."""
-    if weights is None:
-        return float(values.sum(dtype=np.float64))
-    return float((values[weights > 0] * weights[weights > 0]).sum())

@@ -17,7 +17,8 @@ from .covariance import BASIC_TYPES, get_model
 from .em import EMResult
 from .parameters import MixtureParameters
 from .priors import overall_moments
-from .sources import ArraySource
+from .rules import Kept, Rules
+from .sources import Source
 from .validation import check_covariance_prior, check_shape
 from .variational import (
     WEIGHT_PRIORS,
@@ -76,6 +77,9 @@ class BayesianGaussianMixture(BaseMixture):
         Iterations between two lines.
     n_jobs : int, default=None
         Beyond scikit-learn. Threads, as for `GaussianMixture`; the answer is the same to the last bit for any number.
+    checkpoint : path, default=None
+        Beyond scikit-learn. A file to keep the fit's state in, after every pass over all rows: a fit that has been
+        killed is gone on with by `resume`.
 
     Attributes
     ----------
@@ -145,6 +149,7 @@ class BayesianGaussianMixture(BaseMixture):
         verbose=0,
         verbose_interval=10,
         n_jobs=None,
+        checkpoint=None,
     ):
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -164,9 +169,10 @@ class BayesianGaussianMixture(BaseMixture):
         self.verbose = verbose
         self.verbose_interval = verbose_interval
         self.n_jobs = n_jobs
+        self.checkpoint = checkpoint
 
-    def _best_run(self, source: ArraySource) -> EMResult:
-        warm = self._check_warm_start(source.X)
+    def _best_run(self, source: Source, resumed: Kept | None) -> EMResult:
+        warm = self._check_warm_start(source.n_features)
         if warm and isinstance(self.weight_concentration_, tuple) != (self._weight_prior() is DirichletProcess):
             raise ValueError(
                 "warm_start=True continues the last fit, which had another weight_concentration_prior_type than "
@@ -176,18 +182,20 @@ class BayesianGaussianMixture(BaseMixture):
         # The start has added `reg_covar`.
         create = functools.partial(posterior_of, model=get_model(self.covariance_type), prior=prior, reg_covar=0.0)
         update = functools.partial(raise_bound, reg_covar=self.reg_covar)
-        rules = schedule.Rules(self.tol, self.max_iter, self.reg_covar, update=update)
+        rules = Rules(self.tol, self.max_iter, self.reg_covar, update=update, checkpoint=self._checkpoint(source))
         starts = schedule.Starts(
             self.n_components, self.covariance_type, self.init_params, self.reg_covar, create=create, update=update
         )
         with self._progress() as progress:
+            if resumed is not None:
+                return schedule.resume(source, resumed, rules, progress)
             if warm:
                 return schedule.go_on(source, self._posterior(prior), rules, progress, self.lower_bound_)
             return schedule.fit(source, starts, rules, n_init=self.n_init, seeds=self._seeds(), watcher=progress)
 
-    def _prior(self, source: ArraySource) -> Prior:
+    def _prior(self, source: Source) -> Prior:
         """The priors, validated."""
-        n_features = source.X.shape[1]
+        n_features = source.n_features
         mean, covariance = overall_moments(source, self.covariance_type)
         if self.mean_prior is not None:
             mean = check_array(self.mean_prior, dtype=[np.float64, np.float32], ensure_2d=False).astype(np.float64)

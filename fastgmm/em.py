@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import InitVar, dataclass, field, replace
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .acceleration import Accelerator
 from .engine import IllDefinedCovarianceError, accumulate, maximise, rounding_variance
 from .parameters import MixtureParameters
-from .sources import ArraySource
+from .sources import Source
 from .statistics import SufficientStatistics
 
 
@@ -112,6 +112,16 @@ class EMResult:
         return self.lower_bounds[-1] if self.lower_bounds else -math.inf
 
 
+@dataclass
+class State:
+    """All that a run goes on from: what it has come to, where it is, and whether that was proposed by whom."""
+
+    result: EMResult
+    point: MixtureParameters
+    proposed: bool = False
+    accelerator: Accelerator | None = None
+
+
 def remaining_rise(rise: float, ratio: float) -> float:
     """The sum of the rises to come if each is `ratio` times the one before, ``rise ratio / (1 - ratio)``.
 
@@ -126,17 +136,14 @@ def remaining_rise(rise: float, ratio: float) -> float:
 
 
 def sweep(
-    source: ArraySource, parameters: MixtureParameters, known: Sequence[SufficientStatistics] = ()
-) -> list[SufficientStatistics]:
-    """One pass over all rows: the statistics of each block. `known` are those of the previous pass."""
-    return [
-        accumulate(parameters, X, sample_weight, known=before)
-        for (X, sample_weight), before in zip_longest(source.blocks(), known)
-    ]
+    source: Source, parameters: MixtureParameters, known: SufficientStatistics | None = None
+) -> SufficientStatistics:
+    """One pass over all rows. `known` are the statistics of the previous pass."""
+    return source.reduce(functools.partial(accumulate, parameters), known=known)
 
 
 def run(
-    source: ArraySource,
+    source: Source,
     parameters: MixtureParameters,
     *,
     tol: float,
@@ -147,6 +154,8 @@ def run(
     accelerator: Accelerator | None = None,
     update: Update | None = None,
     on_iteration: Callable[[EMResult], bool | None] | None = None,
+    keep: Callable[[State], None] | None = None,
+    resumed: State | None = None,
 ) -> EMResult:
     """Alternate E-steps and M-steps until the mean log-likelihood rises by less than a tolerance.
 
@@ -155,7 +164,7 @@ def run(
 
     Parameters
     ----------
-    source : ArraySource
+    source : Source
     parameters : MixtureParameters
         Where to start.
     tol : float
@@ -175,6 +184,10 @@ def run(
         The M-step, and the bound that it is meant to raise; see `maximum_likelihood`, which is the default.
     on_iteration : callable (result), optional
         Called after each pass with the result so far; if it returns something true, the run ends.
+    keep : callable (state), optional
+        Called after each pass with all that the run goes on from.
+    resumed : State, optional
+        Go on from there, in place of `parameters`; the bounds of passes that are over count.
 
     Raises
     ------
@@ -182,34 +195,36 @@ def run(
         If a component has collapsed.
     """
     update = update or functools.partial(maximum_likelihood, reg_covar=reg_covar)
-    result = EMResult(parameters, rounding=64 * float(np.finfo(source.X.dtype).eps), start_bound=lower_bound)
-    statistics: list[SufficientStatistics] = []
-    point, proposed = parameters, False
+    rounding = 64 * float(np.finfo(source.dtype).eps)
+    at = resumed or State(
+        EMResult(parameters, rounding=rounding, start_bound=lower_bound), parameters, accelerator=accelerator
+    )
+    result, statistics = at.result, None
     try:
-        for _ in range(max_iter):
-            statistics = sweep(source, point, statistics)
-            total = sum(statistics[1:], start=statistics[0])
-            updated, bound = update(total, point, result.lower_bound if proposed else None)
-            if accelerator is not None and proposed:
-                accelerator.judge(updated is not None)
+        while result.n_iter < max_iter and not result.converged:
+            statistics = sweep(source, at.point, statistics)
+            updated, bound = update(statistics, at.point, result.lower_bound if at.proposed else None)
+            if at.accelerator is not None and at.proposed:
+                at.accelerator.judge(updated is not None)
             if updated is None:
                 result.lower_bounds.append(result.lower_bound)
             else:
-                result.record(updated, bound, step=not proposed)
-            if on_iteration is not None and on_iteration(result):
+                result.record(updated, bound, step=not at.proposed)
+            stop = on_iteration is not None and on_iteration(result)
+            result.converged = not (stop or at.proposed) and result.is_settled(tol, limit_tol)
+            proposal = None
+            if at.accelerator is not None and updated is not None and not (at.proposed or result.converged):
+                proposal = at.accelerator.propose(at.point, updated, result.last_change)
+            at.point, at.proposed = (result.parameters, False) if proposal is None else (proposal, True)
+            if keep is not None:
+                keep(at)
+            if stop:
                 result.stopped = True
                 break
-            if not proposed and result.is_settled(tol, limit_tol):
-                result.converged = True
-                break
-            proposal = None
-            if accelerator is not None and updated is not None and not proposed:
-                proposal = accelerator.propose(point, updated, result.last_change)
-            point, proposed = (result.parameters, False) if proposal is None else (proposal, True)
     except KeyboardInterrupt:
         if not result.lower_bounds:
             raise
-        result.interrupted = True
+        result.interrupted, result.converged = True, False
     return result
 
 

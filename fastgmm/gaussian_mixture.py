@@ -9,16 +9,17 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from . import em, engine, schedule
-from .base import BaseMixture, DegenerateComponentWarning, weighted_sum
+from .base import BaseMixture, DegenerateComponentWarning
 from .covariance import COVARIANCE_TYPES, get_model
 from .parameters import MixtureParameters
 from .priors import ConjugatePrior, maximum_posterior, mode
-from .sources import ArraySource
+from .rules import ACCELERATIONS, Kept, Rules
+from .sources import Source
 from .validation import check_covariances, check_given, check_weights
 
 
@@ -98,6 +99,9 @@ class GaussianMixture(BaseMixture):
         Beyond scikit-learn. Called after every pass over all rows, but for the short runs of starts and moves, as
         ``callback(n_iter, lower_bound, parameters)``, `parameters` with arrays `weights`, `means` and `covariances`; if
         it returns something true, the fit ends there, with what it has.
+    checkpoint : path, default=None
+        Beyond scikit-learn. A file to keep the fit's state in, after every pass over all rows: a fit that has been
+        killed is gone on with by `resume`.
 
     Attributes
     ----------
@@ -161,7 +165,7 @@ class GaussianMixture(BaseMixture):
         "precisions_init": ["array-like", None],
         "resp_init": ["array-like", None],
         "whiten_init": ["boolean"],
-        "acceleration": [StrOptions(set(schedule.ACCELERATIONS)), None],
+        "acceleration": [StrOptions(set(ACCELERATIONS)), None],
         "limit_tol": [Interval(Real, 0.0, None, closed="neither"), None],
         "n_moves": [Interval(Integral, 0, None, closed="left")],
         "prior": [ConjugatePrior, None],
@@ -193,6 +197,7 @@ class GaussianMixture(BaseMixture):
         n_moves=0,
         prior=None,
         callback=None,
+        checkpoint=None,
     ):
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -216,6 +221,7 @@ class GaussianMixture(BaseMixture):
         self.n_moves = n_moves
         self.prior = prior
         self.callback = callback
+        self.checkpoint = checkpoint
 
     @classmethod
     def from_parameters(
@@ -278,14 +284,11 @@ class GaussianMixture(BaseMixture):
         sample_weight : array-like of shape (n_samples,), optional
             How often each row counts; n is their sum.
         """
-        X = self._rows(X)
-        weights = self._sample_weight(sample_weight, X)
-        return self._bic(X, weights)
+        return self._bic(self._to_predict(X, sample_weight))
 
     def aic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Akaike information criterion, ``-2 log L + 2 p``; the lower the better. Parameters as for `bic`."""
-        X = self._rows(X)
-        return -2 * self._log_likelihood(X, self._sample_weight(sample_weight, X)) + 2 * self._n_parameters()
+        return -2 * self._log_likelihood(self._to_predict(X, sample_weight)) + 2 * self._n_parameters()
 
     def icl(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Integrated completed likelihood, ``BIC - 2 sum_i log max_k r_ik``; the lower the better.
@@ -293,38 +296,36 @@ class GaussianMixture(BaseMixture):
         BIC with a penalty for rows that no component claims for itself (Biernacki, Celeux & Govaert, 2000, IEEE TPAMI
         22, in the form that mclust computes, with the sign of `bic`). Parameters as for `bic`.
         """
-        X = self._rows(X)
-        weights = self._sample_weight(sample_weight, X)
-        log_resp = engine.log_highest_resp(self._parameters(), X, n_jobs=self.n_jobs)
-        return self._bic(X, weights) - 2 * weighted_sum(log_resp, weights)
+        source = self._to_predict(X, sample_weight)
+        return self._bic(source) - 2 * self._total(engine.log_highest_resp, source)
 
-    def _bic(self, X: NDArray, weights: NDArray[np.float64] | None) -> float:
-        n = len(X) if weights is None else weights.sum()
-        return -2 * self._log_likelihood(X, weights) + self._n_parameters() * math.log(n)
+    def _bic(self, source: Source) -> float:
+        return -2 * self._log_likelihood(source) + self._n_parameters() * math.log(source.total_weight)
 
     def _n_parameters(self) -> int:
         """Number of free parameters."""
         parameters = self._parameters()
         return parameters.model.n_parameters(parameters.n_components, parameters.n_features)
 
-    def _best_run(self, source: ArraySource) -> em.EMResult:
+    def _best_run(self, source: Source, resumed: Kept | None) -> em.EMResult:
         """Run EM from each start and return the best result."""
-        given = check_given(self, *source.X.shape)
-        warm = self._check_warm_start(source.X)
+        given = check_given(self, source.n_samples, source.n_features)
+        warm = self._check_warm_start(source.n_features)
         update = create = None
         if self.prior is not None:
             model = get_model(self.covariance_type)
             prior = self.prior.resolved(source, model, self.n_components)
             update = functools.partial(maximum_posterior, prior=prior, reg_covar=self.reg_covar)
             create = functools.partial(mode, model=model, prior=prior, reg_covar=0.0)  # which the start has added
-        rules = schedule.Rules(
+        rules = Rules(
             self.tol,
             self.max_iter,
             self.reg_covar,
             limit_tol=math.inf if self.limit_tol is None else self.limit_tol,
-            acceleration=None if self.acceleration is None else schedule.ACCELERATIONS[self.acceleration],
+            acceleration=None if self.acceleration is None else ACCELERATIONS[self.acceleration],
             n_moves=self.n_moves,
             update=update,
+            checkpoint=self._checkpoint(source),
         )
         starts = schedule.Starts(
             self.n_components,
@@ -337,6 +338,8 @@ class GaussianMixture(BaseMixture):
             update=update,
         )
         with self._progress(self.callback) as progress:
+            if resumed is not None:
+                return schedule.resume(source, resumed, rules, progress)
             if warm:
                 return schedule.go_on(source, self._parameters(), rules, progress, self.lower_bound_)
             return schedule.fit(source, starts, rules, n_init=self.n_init, seeds=self._seeds(), watcher=progress)

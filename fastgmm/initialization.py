@@ -17,8 +17,8 @@ from .covariance import CovarianceModel, get_model
 from .engine import accumulate_labels, accumulate_resp, estimate_covariances, estimate_weights_and_means
 from .kmeans import Clusters, few_rows, kmeans, kmeans_plusplus, lloyd, quick_start
 from .parameters import MixtureParameters
-from .random_stream import Stream, drawer, sample
-from .sources import ArraySource, point_near
+from .random_stream import Stream, at_most, drawer
+from .sources import ArraySource, Source, Weights
 from .statistics import SufficientStatistics
 
 Array = NDArray[np.float64]
@@ -60,8 +60,7 @@ def from_labels(
 ) -> Start:
     """Start from the component of each row; `reference` are points near the components, (K, D)."""
     statistics = accumulate_labels(labels, reference, source.X, source.sample_weight, covariance_type=model.name)
-    n_distinct = int(np.count_nonzero(statistics.weight_sums))
-    return replace(_from_statistics(statistics, model, reg_covar), n_distinct=n_distinct)
+    return _from_labelled(statistics, model, reg_covar)
 
 
 def from_given(
@@ -69,7 +68,7 @@ def from_given(
 ) -> Start:
     """Start from labels (N,) or responsibilities (N, K) that the caller has."""
     accumulate_given = accumulate_labels if given.ndim == 1 else accumulate_resp
-    reference = np.tile(point_near(source), (n_components, 1))
+    reference = np.tile(source.point_near(), (n_components, 1))
     # The first pass finds the means; moments about these have no digits to lose.
     for _ in range(2):
         parts = []
@@ -82,20 +81,23 @@ def from_given(
 
 
 def from_random_resp(
-    source: ArraySource, n_components: int, stream: Stream, model: CovarianceModel, reg_covar: float
+    source: Source, n_components: int, stream: Stream, model: CovarianceModel, reg_covar: float
 ) -> Start:
     """Start from random responsibilities: every component like the whole, nearly."""
-    seed, reference = stream.word(), np.tile(point_near(source), (n_components, 1))
-    parts = []
-    for part in source.slices(_rows_a_block(n_components)):
-        resp = kernels.random_resp(source.X, n_components, seed, part.start, part.stop)
-        X, sample_weight = source.part(part)
-        parts.append(accumulate_resp(resp, reference, X, sample_weight, covariance_type=model.name))
-    return _from_statistics(sum(parts[1:], start=parts[0]), model, reg_covar)
+    seed, reference = stream.word(), np.tile(source.point_near(), (n_components, 1))
+
+    def accumulate_random(X: NDArray, sample_weight: Weights) -> SufficientStatistics:
+        block, parts = ArraySource(X, sample_weight), []
+        for part in block.slices(_rows_a_block(n_components)):
+            resp = kernels.random_resp(X, n_components, seed, part.start, part.stop)
+            parts.append(accumulate_resp(resp, reference, *block.part(part), covariance_type=model.name))
+        return sum(parts[1:], start=parts[0])
+
+    return _from_statistics(source.reduce(accumulate_random), model, reg_covar)
 
 
 def from_kmeans_plusplus(
-    source: ArraySource, n_components: int, stream: Stream, model: CovarianceModel, reg_covar: float, *, whiten: bool
+    source: Source, n_components: int, stream: Stream, model: CovarianceModel, reg_covar: float, *, whiten: bool
 ) -> Start:
     """Start from rows drawn as k-means++ draws them."""
     some = enough_rows(source, n_components, stream)
@@ -107,24 +109,21 @@ def from_kmeans_plusplus(
 
 
 def from_random_rows(
-    source: ArraySource, n_components: int, stream: Stream, model: CovarianceModel, reg_covar: float
+    source: Source, n_components: int, stream: Stream, model: CovarianceModel, reg_covar: float
 ) -> Start:
     """Start from rows drawn by weight."""
     return from_points(random_rows(source, n_components, stream), source, model, reg_covar)
 
 
-def from_points(points: Array, source: ArraySource, model: CovarianceModel, reg_covar: float) -> Start:
+def from_points(points: Array, source: Source, model: CovarianceModel, reg_covar: float) -> Start:
     """Start from means (K, D): equal weights, and for all components the covariance about the nearest of them.
 
     scikit-learn gives these components the covariance ``reg_covar I``, which makes the first iteration a step of
     k-means, depends on the unit of the data, and does not exist for ``reg_covar=0``.
     """
-    labels = nearest(source, points)
 
     def covariances() -> Array:
-        statistics = accumulate_labels(
-            labels, points, source.X, source.sample_weight, covariance_type=model.name
-        ).recentred(points)
+        statistics = _about_nearest(points, source, model).recentred(points)
         scatter, weight_sums = statistics.scatter, statistics.weight_sums
         if model.layout != "tied":
             scatter = np.broadcast_to(scatter.sum(axis=0), scatter.shape)
@@ -135,7 +134,7 @@ def from_points(points: Array, source: ArraySource, model: CovarianceModel, reg_
 
 
 def from_kmeans(
-    source: ArraySource,
+    source: Source,
     n_components: int,
     stream: Stream,
     model: CovarianceModel,
@@ -148,7 +147,7 @@ def from_kmeans(
 
     `quick`: a few steps on few rows. `whiten`: distances are those of `whitened` rows, and clusters those of a sample.
     """
-    some = source if quick else enough_rows(source, n_components, stream)
+    some = source.whole() if quick else enough_rows(source, n_components, stream)
     seen = whitened(some) if whiten else some
     if quick:
         centres = quick_start(few_rows(seen, n_components, stream), n_components, stream, steps=QUICK_STEPS)
@@ -157,23 +156,27 @@ def from_kmeans(
         centres, labels = kmeans(seen, n_components, stream)
     if whiten:
         return from_labels(labels, _means_of(labels, some, n_components, model), some, model, reg_covar)
-    if some is not source:
-        labels = nearest(source, centres)
-    return from_labels(labels, centres, source, model, reg_covar)
+    if some.n_samples == source.n_samples:
+        return from_labels(labels, centres, some, model, reg_covar)
+    return _from_labelled(_about_nearest(centres, source, model), model, reg_covar)
 
 
-def hierarchy(source: ArraySource, n_components: int, stream: Stream, reg_covar: float) -> Hierarchy:
+def hierarchy(source: Source, n_components: int, stream: Stream, reg_covar: float) -> Hierarchy:
     """Micro-clusters of k-means, of a sample if there are many rows, and how they join."""
     some = enough_rows(source, n_components, stream)
-    n_micro = min(MICRO_CLUSTERS, MICRO_NUMBERS // source.X.shape[1])
+    n_micro = min(MICRO_CLUSTERS, MICRO_NUMBERS // source.n_features)
     n_micro = min(max(n_micro, MICRO_CLUSTERS_A_COMPONENT * n_components), len(some.X))
     centres, labels = lloyd(some, kmeans_plusplus(some, n_micro, stream), max_steps=MICRO_STEPS)
     statistics = accumulate_labels(labels, centres, some.X, some.sample_weight, covariance_type="full")
     means = estimate_weights_and_means(statistics)[1]
     scatter = statistics.recentred(means).scatter
-    n_rows = float(len(some.X) if some.sample_weight is None else np.count_nonzero(some.sample_weight))
     return Hierarchy.of(
-        statistics.weight_sums, means, scatter, n_rows=n_rows, n_components=n_components, floor=reg_covar
+        statistics.weight_sums,
+        means,
+        scatter,
+        n_rows=float(some.n_weighted),
+        n_components=n_components,
+        floor=reg_covar,
     )
 
 
@@ -189,7 +192,7 @@ def from_groups(joined: Hierarchy, n_components: int, model: CovarianceModel, re
 
 
 def from_hierarchy(
-    source: ArraySource, n_components: int, stream: Stream, model: CovarianceModel, reg_covar: float
+    source: Source, n_components: int, stream: Stream, model: CovarianceModel, reg_covar: float
 ) -> Start:
     """Start from micro-clusters of k-means that are joined until they are as few as the components."""
     return from_groups(hierarchy(source, n_components, stream, reg_covar), n_components, model, reg_covar)
@@ -202,7 +205,7 @@ def whitened(source: ArraySource) -> ArraySource:
     (Murtagh & Raftery, 1984, Pattern Recognition 17, and mclust's default since version 5.4, take such coordinates).
     """
     X, weights = source.X.astype(np.float64), source.sample_weight
-    centred = X - point_near(source)
+    centred = X - source.point_near()
     # First to standard deviations, by way of something that can be squared: units may be anything.
     for scale in (np.abs(centred).max(axis=0), None):
         centred -= np.average(centred, axis=0, weights=weights)
@@ -224,15 +227,13 @@ def nearest(source: ArraySource, centres: Array) -> NDArray[np.int32]:
     return clusters.labels
 
 
-def enough_rows(source: ArraySource, n_components: int, stream: Stream) -> ArraySource:
+def enough_rows(source: Source, n_components: int, stream: Stream) -> ArraySource:
     """The source, or if it has more than k-means needs, a sample, whose size depends on the components alone.
 
     Rows of weight 0 are not there; otherwise rows are counted, not their weights, whose unit is anyone's.
     """
     enough = max(ENOUGH, ENOUGH_A_COMPONENT * n_components)
-    weights = source.sample_weight
-    n_rows = len(source.X) if weights is None else np.count_nonzero(weights)
-    return source if n_rows <= enough else sample(source, enough, stream)
+    return source.whole() if source.n_weighted <= enough else at_most(source, enough, stream)
 
 
 def nearest_rows(source: ArraySource, points: Array) -> NDArray[np.intp]:
@@ -243,13 +244,14 @@ def nearest_rows(source: ArraySource, points: Array) -> NDArray[np.intp]:
     return rows
 
 
-def random_rows(source: ArraySource, n_rows: int, stream: Stream) -> Array:
+def random_rows(source: Source, n_rows: int, stream: Stream) -> Array:
     """Rows drawn by weight, without repeating a row or an equal one as long as that takes few draws; (n_rows, D)."""
     drawn: dict[bytes, NDArray] = {}
     repeated = []
-    draw = drawer(source, stream)
+    some = enough_rows(source, n_rows, stream)
+    draw = drawer(some, stream)
     for _ in range(20 * n_rows):
-        row = source.X[draw()]
+        row = some.X[draw()]
         if drawn.setdefault(row.tobytes(), row) is not row:
             repeated.append(row)
         if len(drawn) == n_rows:
@@ -259,13 +261,29 @@ def random_rows(source: ArraySource, n_rows: int, stream: Stream) -> Array:
 
 def _means_of(labels: NDArray, source: ArraySource, n_components: int, model: CovarianceModel) -> Array:
     """The means of labelled rows, (K, D)."""
-    reference = np.tile(point_near(source), (n_components, 1))
+    reference = np.tile(source.point_near(), (n_components, 1))
     statistics = accumulate_labels(labels, reference, source.X, source.sample_weight, covariance_type=model.name)
     return estimate_weights_and_means(statistics)[1]
 
 
 def _rows_a_block(n_components: int) -> int:
     return max(1024, BLOCK_BYTES // (8 * n_components))
+
+
+def _about_nearest(centres: Array, source: Source, model: CovarianceModel) -> SufficientStatistics:
+    """Statistics of rows that belong to the nearest of some centres, (K, D)."""
+
+    def accumulate_nearest(X: NDArray, sample_weight: Weights) -> SufficientStatistics:
+        labels = nearest(ArraySource(X, sample_weight), centres)
+        return accumulate_labels(labels, centres, X, sample_weight, covariance_type=model.name)
+
+    return source.reduce(accumulate_nearest)
+
+
+def _from_labelled(statistics: SufficientStatistics, model: CovarianceModel, reg_covar: float) -> Start:
+    """Start from the statistics of labelled rows; components without rows are none of their own."""
+    n_distinct = int(np.count_nonzero(statistics.weight_sums))
+    return replace(_from_statistics(statistics, model, reg_covar), n_distinct=n_distinct)
 
 
 def _from_statistics(statistics: SufficientStatistics, model: CovarianceModel, reg_covar: float) -> Start:
@@ -277,7 +295,7 @@ STARTS = {"random": from_random_resp, "random_from_data": from_random_rows, "hc"
 
 
 def initial_parameters(
-    source: ArraySource,
+    source: Source,
     n_components: int,
     *,
     covariance_type: str = "full",
@@ -296,7 +314,8 @@ def initial_parameters(
 
     Parameters
     ----------
-    source : ArraySource
+    source : Source
+        With `resp` an `ArraySource`.
     n_components : int
     covariance_type : str
     init_params : {"kmeans", "k-means++", "hc", "random_from_data", "random"}
@@ -335,7 +354,7 @@ def initial_parameters(
     if weights is None or means is None or precisions is None:
         stream = Stream(seed)
         if resp is not None:
-            start = from_given(resp, source, n_components, model, reg_covar)
+            start = from_given(resp, source.whole(), n_components, model, reg_covar)
         elif init_params == "kmeans":
             start = from_kmeans(source, n_components, stream, model, reg_covar, quick=quick, whiten=whiten)
         elif init_params == "k-means++":

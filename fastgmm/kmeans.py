@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernels
-from .random_stream import Stream, drawer, sample
-from .sources import ArraySource, point_near
+from .random_stream import Stream, at_most, drawer
+from .sources import ArraySource
 
 Array = NDArray[np.float64]
 MAX_STEPS, TOLERANCE = 300, 1e-4  # scikit-learn's
@@ -128,7 +128,7 @@ def best_start(source: ArraySource, n_clusters: int, stream: Stream) -> Array:
     for _ in range(n_starts):
         centres = quick_start(some, n_clusters, stream)
         # Of all rows: if they are looked at for the first time.
-        inertia = Clusters(some, point_near(some).astype(some.X.dtype), n_clusters).assign(centres)
+        inertia = Clusters(some, some.point_near().astype(some.X.dtype), n_clusters).assign(centres)
         if best is None or inertia < lowest:
             best, lowest = centres, inertia
     assert best is not None
@@ -137,14 +137,14 @@ def best_start(source: ArraySource, n_clusters: int, stream: Stream) -> Array:
 
 def quick_start(source: ArraySource, n_clusters: int, stream: Stream, *, steps: int = FEW_STEPS) -> Array:
     """Centres (n_clusters, D) after a few of Lloyd's steps from k-means++."""
-    clusters = Clusters(source, point_near(source).astype(source.X.dtype), n_clusters)
+    clusters = Clusters(source, source.point_near().astype(source.X.dtype), n_clusters)
     return _move(clusters, kmeans_plusplus(source, n_clusters, stream), steps, 0.0)
 
 
 def few_rows(source: ArraySource, n_clusters: int, stream: Stream) -> ArraySource:
     """A sample large enough to try starts on, or the source if that is no larger."""
     enough = max(FEW_ROWS, FEW_ROWS_A_CLUSTER * n_clusters)
-    return source if len(source.X) <= enough else sample(source, enough, stream)
+    return at_most(source, enough, stream)
 
 
 def lloyd(
@@ -160,7 +160,7 @@ def lloyd(
     labels : (N,) int32
         The nearest of these centres.
     """
-    origin = point_near(source).astype(source.X.dtype)
+    origin = source.point_near().astype(source.X.dtype)
     least = tolerance * _variance(source, origin) if tolerance > 0 else 0.0
     clusters = Clusters(source, origin, len(centres))
     centres = _move(clusters, centres, max_steps, least)
@@ -194,7 +194,7 @@ def kmeans_plusplus(source: ArraySource, n_clusters: int, stream: Stream) -> Arr
     points : (n_clusters, D)
     """
     X, sample_weight = source.X, source.sample_weight
-    origin = point_near(source).astype(X.dtype)
+    origin = source.point_near().astype(X.dtype)
     n_trials = 2 + int(math.log(n_clusters))
     # Squared distances to the chosen rows; the latest may not be among them yet, it joins in the next pass. No distance
     # is beyond this, so that sums of them are finite and something to draw from.

@@ -5,9 +5,10 @@ A move keeps the number of components, and is kept only if the likelihood of all
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,11 @@ from .em import EMResult
 from .engine import predict_proba, score_samples, serial_matmul
 from .kmeans import Clusters, quick_start
 from .parameters import MixtureParameters
-from .random_stream import Stream, sample
-from .sources import ArraySource, point_near
+from .random_stream import Stream, at_most
+from .rules import Watcher
+from .sources import ArraySource, Source, Weights
 
 Array = NDArray[np.float64]
-ROWS_A_SLICE = 1 << 18
 # Rows fit much worse than a sample if their log-likelihood is by so many nats below that of its third worst row (two
 # may be of the component that is missing). Of n rows like the sample's m, with tails like a Gaussian's, these are
 # 3 n / m exp(-5); a component is born of `MANY` n / m, and of `LEAST`.
@@ -51,15 +52,7 @@ THOROUGH = Effort(2, 4, 10, 10_000, 10, gives_up=False)
 QUICK = Effort(1, 2, 3, 2_000, 1, gives_up=True)
 
 
-class Watcher(Protocol):
-    """Who is told of moves; see `schedule.Watcher`."""
-
-    def note(self, text: str) -> None: ...
-
-    def iteration(self, result: EMResult) -> bool: ...
-
-
-def birth(source: ArraySource, some: ArraySource, parameters: MixtureParameters) -> MixtureParameters | None:
+def birth(source: Source, some: ArraySource, parameters: MixtureParameters) -> MixtureParameters | None:
     """Parameters with a component where rows fit much worse than the sample that the parameters were fitted to.
 
     A component of few rows may be missing from a sample. If enough rows fit so badly (see `WORSE`), the largest of
@@ -75,12 +68,11 @@ def birth(source: ArraySource, some: ArraySource, parameters: MixtureParameters)
     if n_components < 2:
         return None
     lowest = np.sort(score_samples(parameters, some.X))[min(RANK, len(some.X)) - 1]
-    rows, likelihood = _rows_below(source, parameters, float(lowest) - WORSE)
-    if len(rows) < max(MANY * len(source.X) / len(some.X), LEAST):
+    worst, likelihood = _rows_below(source, parameters, float(lowest) - WORSE)
+    if worst.n_samples < max(MANY * source.n_samples / some.n_samples, LEAST):
         return None
-    weights = None if source.sample_weight is None else source.sample_weight[rows]
-    worst = ArraySource(np.ascontiguousarray(source.X[rows]), weights)
-    clusters = Clusters(worst, point_near(worst).astype(worst.X.dtype), 3)
+    weights = worst.sample_weight
+    clusters = Clusters(worst, worst.point_near().astype(worst.X.dtype), 3)
     clusters.assign(quick_start(worst, 3, Stream(0)))
     chosen = clusters.labels == clusters.weight_sums.argmax()
     X, w = worst.X[chosen].astype(np.float64), np.ones(chosen.sum()) if weights is None else weights[chosen]
@@ -98,7 +90,7 @@ def birth(source: ArraySource, some: ArraySource, parameters: MixtureParameters)
 
 
 def improve(
-    source: ArraySource,
+    source: Source,
     result: EMResult,
     run: Callable[..., EMResult],
     n_moves: int,
@@ -115,7 +107,7 @@ def improve(
 
     Parameters
     ----------
-    source : ArraySource
+    source : Source
     result : EMResult
         Where EM ended.
     run : callable (source, parameters, tol=, max_iter=) -> EMResult
@@ -137,7 +129,7 @@ def improve(
         return result
     n_parameters = result.parameters.model.n_parameters(*result.parameters.means.shape)
     n_rows = max(effort.rows, effort.rows_a_parameter * n_parameters)
-    some = source if len(source.X) <= n_rows else sample(source, n_rows, Stream(0))
+    some = at_most(source, n_rows, Stream(0))
     tried = 0
 
     def watch(trial: EMResult) -> bool:
@@ -244,9 +236,7 @@ def _best_move(
     return best
 
 
-def _attempt(
-    run: Callable[..., EMResult], source: ArraySource, parameters: MixtureParameters, **options: Any
-) -> EMResult:
+def _attempt(run: Callable[..., EMResult], source: Source, parameters: MixtureParameters, **options: Any) -> EMResult:
     """A run; one in which a component collapses leads nowhere."""
     try:
         return run(source, parameters, **options)
@@ -263,20 +253,31 @@ def _moves(parameters: MixtureParameters, some: ArraySource, effort: Effort) -> 
             yield from itertools.islice(((i, j, k) for k in splits if k not in (i, j)), effort.splits)
 
 
-def _rows_below(source: ArraySource, parameters: MixtureParameters, bound: float) -> tuple[NDArray[np.intp], float]:
-    """The rows with a log-likelihood below a bound, and the sum of all rows', by weight."""
-    found, total = [], 0.0
-    for part in source.slices(ROWS_A_SLICE):
-        X, sample_weight = source.part(part)
-        log_prob = score_samples(parameters, X).astype(np.float64)
-        if sample_weight is None:
-            total += float(log_prob.sum())
-        else:
-            there = sample_weight > 0
-            total += float(log_prob[there] @ sample_weight[there])
-            log_prob[~there] = np.inf
-        found.append(part.start + np.flatnonzero(log_prob < bound))
-    return np.concatenate(found), total
+def _rows_below(source: Source, parameters: MixtureParameters, bound: float) -> tuple[ArraySource, float]:
+    """The rows with a log-likelihood below a bound, if not too many the first, and the sum of all rows', by weight."""
+    likelihood, n_found = 0.0, 0
+    rows, weights = [np.empty((0, source.n_features), source.dtype)], []
+    for X, sample_weight, total in source.each(functools.partial(_block_below, parameters, bound)):
+        likelihood += total
+        if n_found < source.most_resident:
+            n_found += len(X)
+            rows.append(X)
+            weights.append(sample_weight)
+    weighted = weights and weights[0] is not None
+    return ArraySource(np.concatenate(rows), np.concatenate(weights) if weighted else None), likelihood
+
+
+def _block_below(
+    parameters: MixtureParameters, bound: float, X: NDArray, sample_weight: Weights
+) -> tuple[NDArray, Weights, float]:
+    """The rows of a block with a log-likelihood below a bound, their weights, and the sum of all."""
+    log_prob = score_samples(parameters, X).astype(np.float64)
+    if sample_weight is None:
+        below = log_prob < bound
+        return X[below], None, float(log_prob.sum())
+    there = sample_weight > 0
+    below = there & (log_prob < bound)
+    return X[below], sample_weight[below], float(log_prob[there] @ sample_weight[there])
 
 
 def _put(

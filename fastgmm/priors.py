@@ -20,7 +20,7 @@ from .engine import (
     scatter_about_means,
 )
 from .parameters import MixtureParameters
-from .sources import ArraySource
+from .sources import Source, Weights, count_rows
 from .statistics import SufficientStatistics
 
 Array = NDArray[np.float64]
@@ -58,7 +58,7 @@ class ConjugatePrior:
     dof: float | None = None
     scale: float | ArrayLike | None = None
 
-    def resolved(self, source: ArraySource, model: CovarianceModel, n_components: int) -> ModePrior:
+    def resolved(self, source: Source, model: CovarianceModel, n_components: int) -> ModePrior:
         """What the M-steps of a model with so many components read.
 
         Raises
@@ -71,7 +71,7 @@ class ConjugatePrior:
                 f"There is no conjugate prior for covariance_type {model.name!r}: 'VEE', 'EVE', 'VVE' and 'EVV' have "
                 "none, all others have"
             )
-        n_features = source.X.shape[1]
+        n_features = source.n_features
         mean, covariance = overall_moments(source)
         if self.mean is not None:
             mean = np.asarray(self.mean, dtype=np.float64)
@@ -185,13 +185,18 @@ def mode(
     return MixtureParameters(weights, means, covariances, model.form.precisions_cholesky(covariances), model.name)
 
 
-def overall_moments(source: ArraySource, covariance_type: str = "full") -> tuple[Array, Array]:
+def overall_moments(source: Source, covariance_type: str = "full") -> tuple[Array, Array]:
     """The rows' mean (D,), and their covariance as one component's, unbiased: with one row less in the divisor."""
     model = get_model(covariance_type)
-    labels, point = np.zeros(len(source.X), np.int32), source.X[:1].astype(np.float64)
-    statistics = accumulate_labels(labels, point, source.X, source.sample_weight, covariance_type=covariance_type)
+    point = source.point_near()[np.newaxis]
+
+    def one_component(X: NDArray, sample_weight: Weights) -> SufficientStatistics:
+        labels = np.zeros(len(X), np.int32)
+        return accumulate_labels(labels, point, X, sample_weight, covariance_type=covariance_type)
+
+    statistics, n_rows = source.reduce(one_component), count_rows(source)
     mean = point + statistics.first_moments / statistics.weight_sums[:, np.newaxis]
-    unbiased = 1 - 1 / source.n_rows if source.n_rows > 1 else 1.0
+    unbiased = 1 - 1 / n_rows if n_rows > 1 else 1.0
     scatter = scatter_about_means(statistics, statistics.weight_sums)
     covariance = model.covariances(scatter, statistics.weight_sums * unbiased)
     return mean[0], covariance if model.layout == "tied" else covariance[0]

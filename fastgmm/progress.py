@@ -9,7 +9,7 @@ from .em import EMResult
 
 
 class Progress:
-    """Who watches a fit (see `schedule.Watcher`): prints what scikit-learn prints, and asks the callback.
+    """Who watches a fit (see `rules.Watcher`): prints what scikit-learn prints, and asks the callback.
 
     `fewest` is the least number of different clusters that a start has found.
     """

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from .sources import ArraySource
+from .sources import ArraySource, Source
 
 
 class Stream:
@@ -51,17 +51,21 @@ def drawer(source: ArraySource, stream: Stream) -> Callable[[], int]:
     return lambda: min(int(np.searchsorted(cumulative, stream.uniform() * cumulative[-1], side="right")), last)
 
 
-def sample(source: ArraySource, n_rows: int, stream: Stream) -> ArraySource:
+def shares(n_rows: int, stream: Stream) -> NDArray[np.float64]:
+    """Where to draw so many rows, in [0, 1): one from each of so many equal shares, increasing."""
+    return (np.arange(n_rows) + stream.uniforms(n_rows)) / n_rows
+
+
+def sample(source: Source, n_rows: int, stream: Stream) -> ArraySource:
     """Rows drawn by their weights, in order, one from each of so many shares of equal weight; copied, and unweighted.
 
     A row of weight 3 is drawn as three copies of it side by side would be, and rows that come sorted, in whatever way,
     are all represented.
     """
-    positions = (np.arange(n_rows) + stream.uniforms(n_rows)) / n_rows
-    if source.sample_weight is None:
-        rows = np.minimum((positions * len(source.X)).astype(np.intp), len(source.X) - 1)
-    else:
-        cumulative = np.cumsum(source.sample_weight)
-        last = np.flatnonzero(source.sample_weight)[-1]
-        rows = np.minimum(np.searchsorted(cumulative, positions * cumulative[-1], side="right"), last)
-    return ArraySource(np.ascontiguousarray(source.X[rows]))
+    return source.draw(shares(n_rows, stream))[0]
+
+
+def at_most(source: Source, n_rows: int, stream: Stream) -> ArraySource:
+    """All rows in memory, if they are no more than so many, or a sample."""
+    n_rows = int(min(n_rows, source.most_resident))
+    return source.whole() if source.n_samples <= n_rows else sample(source, n_rows, stream)

@@ -2,8 +2,8 @@
 
     starts -> short runs, the worse half dropped again and again -> samples, each larger -> all rows
 
-Every arrow can be left out. What is left out by default, and the measurements behind it, stands at `ACCELERATIONS` and
-at the constants.
+Every arrow can be left out. What is left out by default, and the measurements behind it, stands at
+`rules.ACCELERATIONS` and at the constants.
 """
 
 from __future__ import annotations
@@ -13,20 +13,17 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, TypeVar
 
 from . import em
-from .acceleration import Accelerator, Squarem
 from .covariance import IllDefinedCovarianceError, get_model
 from .em import EMResult
 from .initialization import initial_parameters
 from .moves import QUICK, birth, improve
 from .parameters import MixtureParameters
-from .random_stream import Stream, sample
-from .sources import ArraySource
+from .random_stream import Stream, sample, shares
+from .rules import Kept, Rules, Watcher
+from .sources import Source
 from .statistics import SufficientStatistics
 
 # Short runs: EM steps after each of which the worse half of the starts is dropped; how many starts are tried for the
@@ -52,58 +49,6 @@ NOISE = 0.002
 Result = TypeVar("Result")
 
 
-class Acceleration(NamedTuple):
-    """How a fit is made to take fewer passes: steps, and whether samples come first."""
-
-    accelerator: type[Squarem]
-    progressive: bool
-
-
-ACCELERATIONS = {"progressive": Acceleration(Squarem, True), "squarem": Acceleration(Squarem, False)}
-
-
-class Watcher(Protocol):
-    """Who is told of a fit's progress."""
-
-    def start(self, init: int) -> None:
-        """A start begins."""
-
-    def note(self, text: str) -> None:
-        """What has been done besides passes over all rows."""
-
-    def iteration(self, result: EMResult) -> bool:
-        """A pass over all rows has ended; whether to stop."""
-
-    def end(self, result: EMResult) -> None:
-        """A run on all rows has ended."""
-
-    def duplicates(self, n_distinct: int) -> None:
-        """How many different clusters a start found."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What all runs of a fit have in common; see `em.run`. `n_moves` is how often `moves.improve` is tried."""
-
-    tol: float
-    max_iter: int
-    reg_covar: float
-    limit_tol: float = math.inf
-    acceleration: Acceleration | None = None
-    n_moves: int = 0
-    update: em.Update | None = None
-
-    def run(self, source: ArraySource, parameters: MixtureParameters, **options: Any) -> EMResult:
-        """One run; `options` replace those of `em.run`."""
-        accelerator: Accelerator | None = None
-        if self.acceleration is not None:
-            accelerator = self.acceleration.accelerator(source.n_rows, self.reg_covar)
-        options = {"tol": self.tol, "max_iter": self.max_iter, "limit_tol": self.limit_tol, **options}
-        return em.run(
-            source, parameters, reg_covar=self.reg_covar, accelerator=accelerator, update=self.update, **options
-        )
-
-
 @dataclass(frozen=True)
 class Starts:
     """How starts are made; the parameters of `initialization.initial_parameters`."""
@@ -127,11 +72,12 @@ class Starts:
         """How many starts are tried on a sample."""
         return TRIES_OF.get(self.init_params, TRIES)
 
-    def make(self, source: ArraySource, seed: int, *, quick: bool = False) -> tuple[MixtureParameters, int]:
+    def make(self, source: Source, seed: int, *, quick: bool = False) -> tuple[MixtureParameters, int]:
         """Parameters to start from, and how many different clusters were found."""
         if self.init_params == "small_em" and not quick and self.by_chance:
             stream = Stream(seed)
-            some = sample_of(source, self, stream, worth=1) or source
+            sizes = sample_sizes(source, self, worth=1)
+            some = sample(source, sizes[0], stream) if sizes else source
             rules = Rules(0.0, sum(ROUNDS), self.reg_covar, update=self.update)
             return short_runs(some, self, rules, words(stream, self.n_tries), quick=True)
         return initial_parameters(
@@ -149,16 +95,17 @@ class Starts:
 
 
 def fit(
-    source: ArraySource, starts: Starts, rules: Rules, *, n_init: int, seeds: Iterator[int], watcher: Watcher
+    source: Source, starts: Starts, rules: Rules, *, n_init: int, seeds: Iterator[int], watcher: Watcher
 ) -> EMResult:
     """The best that some starts lead to.
 
     Parameters
     ----------
-    source : ArraySource
+    source : Source
     starts : Starts
     rules : Rules
-        Without an acceleration every start is run to its end, and the best of the ends is taken.
+        Without an acceleration every start is run to its end, and the best of the ends is taken; such fits are kept
+        only if there is one.
     n_init : int
         Starts, if there is chance in them; on a sample at least `TRIES` are tried. Of few rows all are run to their
         ends.
@@ -170,10 +117,17 @@ def fit(
     ------
     IllDefinedCovarianceError
         If a component has collapsed.
+    ValueError
+        If there is a checkpoint for several runs.
     """
     if not starts.by_chance:
         return _best_of(source, starts, rules, 1, seeds, watcher)
-    if rules.acceleration is None or rules.max_iter == 0 or len(source.X) < ROWS:
+    if rules.acceleration is None or rules.max_iter == 0 or source.n_samples < ROWS:
+        if rules.checkpoint is not None and n_init > 1:
+            raise ValueError(
+                f"checkpoint keeps one run, but here n_init={n_init} are made; with acceleration=None, or of fewer "
+                f"than {ROWS} rows, n_init should be 1"
+            )
         return _best_of(source, starts, rules, n_init, seeds, watcher)
     watcher.start(0)
     drawn = [next(seeds) for _ in range(n_init)]
@@ -192,14 +146,21 @@ def fit(
     return _finish(source, found, rules, watcher, pause=not starts.given)
 
 
-def go_on(source: ArraySource, parameters: MixtureParameters, rules: Rules, watcher: Watcher, bound: float) -> EMResult:
+def go_on(source: Source, parameters: MixtureParameters, rules: Rules, watcher: Watcher, bound: float) -> EMResult:
     """EM from parameters that are known to have a mean log-likelihood of `bound`, or -inf."""
     watcher.start(0)
     return _finish(source, parameters, rules, watcher, lower_bound=bound)
 
 
+def resume(source: Source, kept: Kept, rules: Rules, watcher: Watcher) -> EMResult:
+    """The rest of a fit that has been killed."""
+    watcher.start(0)
+    before = EMResult(kept.state.point) if kept.before is None else kept.before
+    return _ended(source, _go_on(source, before, rules, watcher, kept.state), rules, watcher)
+
+
 def short_runs(
-    source: ArraySource, starts: Starts, rules: Rules, seeds: Iterable[int], *, quick: bool = False
+    source: Source, starts: Starts, rules: Rules, seeds: Iterable[int], *, quick: bool = False
 ) -> tuple[MixtureParameters, int]:
     """The best of some starts after a few EM steps, before each of which but the first the worse half was dropped.
 
@@ -237,7 +198,7 @@ def short_runs(
 
 
 def from_samples(
-    source: ArraySource, starts: Starts, rules: Rules, n_init: int, stream: Stream, watcher: Watcher
+    source: Source, starts: Starts, rules: Rules, n_init: int, stream: Stream, watcher: Watcher
 ) -> MixtureParameters | None:
     """Where EM leads on samples, each larger than the one before; None if there are too few rows, or it leads nowhere.
 
@@ -245,18 +206,23 @@ def from_samples(
     in the median than fits of all rows from k-means, after 2 to 5 passes over all rows in place of 2 to 25. Moves, if
     there are to be any, are made on the first sample.
     """
-    first = some = sample_of(source, starts, stream)
-    if some is None or first is None:
+    sizes = sample_sizes(source, starts)
+    if not sizes:
         return None
+    # All are drawn at once: rows that come from a file are read once for it.
+    at = shares(sizes[0], stream)
+    seeds = words(stream, max(n_init, starts.n_tries))
+    n_few = few_rows(sizes[0], starts, source.n_features) if len(seeds) > 1 else sizes[0]
+    some_of_first = [shares(n_few, stream)] if n_few < sizes[0] else []
+    first, *larger = source.draw(at, *(shares(size, stream) for size in sizes[1:]))
+    few = first.draw(*some_of_first)[0] if some_of_first else first
     try:
-        seeds = words(stream, max(n_init, starts.n_tries))
-        few = few_of(some, starts, stream) if len(seeds) > 1 else some
         parameters, n_distinct = short_runs(few, starts, rules, seeds, quick=True)
         watcher.note(f"Best of {len(seeds)} starts after {sum(ROUNDS)} iterations on {len(few.X)} rows")
         if n_distinct < starts.n_components:
             return None
         n_parameters = parameters.model.n_parameters(*parameters.means.shape)
-        while True:
+        for some in (first, *larger):
             tol = max(NOISE * n_parameters / (2 * len(some.X)), rules.tol / 10)
             run = functools.partial(rules.run, tol=tol, limit_tol=math.inf)
             if some is first:
@@ -267,46 +233,42 @@ def from_samples(
                 rules = replace(rules, n_moves=0)
             watcher.note(f"Sample of {len(some.X)} rows: {result.n_iter} iterations")
             parameters = result.parameters
-            if not _is_worth(source, GROWTH * len(some.X), LAST):
-                break
-            some = sample(source, GROWTH * len(some.X), stream)
     except IllDefinedCovarianceError:
         return None
     return birth(source, first, parameters) or parameters
 
 
-def few_of(some: ArraySource, starts: Starts, stream: Stream) -> ArraySource:
-    """Part of a sample that is large enough for short runs."""
-    n_parameters = get_model(starts.covariance_type).n_parameters(starts.n_components, some.X.shape[1])
-    n_rows = max(FEW_ROWS, FEW_ROWS_A_COMPONENT * starts.n_components, FEW_ROWS_A_PARAMETER * n_parameters)
-    return some if n_rows >= len(some.X) else sample(some, n_rows, stream)
+def few_rows(n_rows: int, starts: Starts, n_features: int) -> int:
+    """How many rows of a sample are enough for short runs."""
+    n_parameters = get_model(starts.covariance_type).n_parameters(starts.n_components, n_features)
+    few = max(FEW_ROWS, FEW_ROWS_A_COMPONENT * starts.n_components, FEW_ROWS_A_PARAMETER * n_parameters)
+    return min(few, n_rows)
 
 
-def sample_of(source: ArraySource, starts: Starts, stream: Stream, *, worth: float = WORTH) -> ArraySource | None:
-    """A sample that is large enough to fit such a mixture to; None if there are not `worth` times as many rows."""
-    n_parameters = get_model(starts.covariance_type).n_parameters(starts.n_components, source.X.shape[1])
+def sample_sizes(source: Source, starts: Starts, *, worth: float = WORTH) -> list[int]:
+    """How many rows the samples have that a fit begins with; none if there are not `worth` times as many rows.
+
+    The first has enough to fit such a mixture to.
+    """
+    n_parameters = get_model(starts.covariance_type).n_parameters(starts.n_components, source.n_features)
+    sizes: list[int] = []
     n_rows = max(ROWS, ROWS_A_COMPONENT * starts.n_components, ROWS_A_PARAMETER * n_parameters)
-    return sample(source, n_rows, stream) if _is_worth(source, n_rows, worth) else None
+    while _is_worth(source, n_rows, LAST if sizes else worth):
+        sizes.append(n_rows)
+        n_rows *= GROWTH
+    return sizes
 
 
-def _is_worth(source: ArraySource, n_rows: int, worth: float) -> bool:
+def _is_worth(source: Source, n_rows: int, worth: float) -> bool:
     """Whether there are so many times as many rows, by Kish's number if they have weights, and a sample is small."""
-    if n_rows * source.X.shape[1] * source.X.dtype.itemsize > SAMPLE_BYTES:
+    if n_rows * source.n_features * source.dtype.itemsize > SAMPLE_BYTES:
         return False
-    return effective_rows(source.sample_weight, len(source.X)) >= worth * n_rows
+    return source.effective_rows >= worth * n_rows
 
 
 def words(stream: Stream, n: int) -> list[int]:
     """Seeds from a stream."""
     return [stream.word() for _ in range(n)]
-
-
-def effective_rows(sample_weight: NDArray[np.float64] | None, n_rows: int) -> float:
-    """How many rows of equal weight are worth as much: ``(sum w)^2 / sum w^2`` (Kish, 1965, Survey Sampling)."""
-    if sample_weight is None:
-        return float(n_rows)
-    scaled = sample_weight / sample_weight.max()
-    return float(scaled.sum() ** 2 / (scaled**2).sum())
 
 
 def _surviving(tasks: Iterable[Callable[[], Result]]) -> Iterator[Result]:
@@ -325,7 +287,7 @@ def _surviving(tasks: Iterable[Callable[[], Result]]) -> Iterator[Result]:
 
 
 def _finish(
-    source: ArraySource,
+    source: Source,
     parameters: MixtureParameters,
     rules: Rules,
     watcher: Watcher,
@@ -335,13 +297,19 @@ def _finish(
 ) -> EMResult:
     """The run on all rows, with or without a pause for moves, and moves from where it ends."""
     pause = pause and rules.acceleration is not None and rules.acceleration.progressive
-    if pause and len(source.X) >= PAUSE_ROWS and parameters.n_components > 2:
+    if pause and source.n_samples >= PAUSE_ROWS and parameters.n_components > 2:
         result = _until_pause(source, parameters, rules, watcher)
-        left = rules.max_iter - result.n_iter
-        if left > 0 and not (result.converged or result.stopped or result.interrupted):
-            result = _go_on(source, result, replace(rules, max_iter=left), watcher)
+        if rules.max_iter > result.n_iter and not (result.converged or result.stopped or result.interrupted):
+            result = _go_on(source, result, rules, watcher)
     else:
-        result = rules.run(source, parameters, lower_bound=lower_bound, on_iteration=watcher.iteration)
+        result = rules.run(
+            source, parameters, lower_bound=lower_bound, on_iteration=watcher.iteration, keep=rules.keep()
+        )
+    return _ended(source, result, rules, watcher)
+
+
+def _ended(source: Source, result: EMResult, rules: Rules, watcher: Watcher) -> EMResult:
+    """What a run on all rows has come to, after moves from there."""
     if rules.n_moves and not (result.stopped or result.interrupted):
         result = improve(source, result, rules.run, rules.n_moves, watcher)
     if rules.max_iter > 0:
@@ -350,7 +318,7 @@ def _finish(
 
 
 def _until_pause(
-    source: ArraySource, parameters: MixtureParameters, rules: Rules, watcher: Watcher, *, samples: bool = False
+    source: Source, parameters: MixtureParameters, rules: Rules, watcher: Watcher, *, samples: bool = False
 ) -> EMResult:
     """A run from a start while it rises fast, and a few quick moves."""
 
@@ -367,22 +335,34 @@ def _until_pause(
     return result
 
 
-def _go_on(source: ArraySource, before: EMResult, rules: Rules, watcher: Watcher) -> EMResult:
+def _go_on(
+    source: Source, before: EMResult, rules: Rules, watcher: Watcher, resumed: em.State | None = None
+) -> EMResult:
     """A run from where another has ended, as one."""
 
     def watch(after: EMResult) -> bool:
         return watcher.iteration(after.following(before))
 
     try:
-        after = rules.run(source, before.parameters, lower_bound=before.lower_bound, on_iteration=watch)
+        after = rules.run(
+            source,
+            before.parameters,
+            max_iter=rules.max_iter - before.n_iter,
+            lower_bound=before.lower_bound,
+            on_iteration=watch,
+            keep=rules.keep(before),
+            resumed=resumed,
+        )
     except KeyboardInterrupt:  # in its first pass
+        if not before.lower_bounds:
+            raise
         before.interrupted, before.converged = True, False
         return before
     return after.following(before)
 
 
 def _best_of(
-    source: ArraySource, starts: Starts, rules: Rules, n_init: int, seeds: Iterator[int], watcher: Watcher
+    source: Source, starts: Starts, rules: Rules, n_init: int, seeds: Iterator[int], watcher: Watcher
 ) -> EMResult:
     """Each start run to its end, and the best end; an interrupt leaves the best so far."""
     best: EMResult | None = None

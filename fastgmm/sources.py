@@ -1,22 +1,87 @@
 """Where rows come from: blocks that can be walked again and again.
 
-EM only ever asks a source for its blocks. Rows in memory are one block.
+EM only ever asks a source for sums over its rows, and for samples of them. Rows in memory are one block; `blocks` has
+rows that are read from somewhere, block after block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import kernels
 
+Weights = NDArray[np.float64] | None
+# A function of a block of rows (n, D) and their weights (n,) or None.
+BlockFunction = Callable[[NDArray, Weights], Any]
+ROWS_A_SLICE = 1 << 18
+
+
+class Source(Protocol):
+    """Rows and their weights.
+
+    Attributes
+    ----------
+    n_samples, n_features : int
+    dtype : float64 or float32
+    n_weighted : int
+        Rows of weight above 0.
+    total_weight : float
+        Sum of the weights: the number of rows if they have none.
+    effective_rows : float
+        How many rows of equal weight are worth as much: ``(sum w)^2 / sum w^2`` (Kish, 1965, Survey Sampling).
+    most_resident : int
+        So many rows, at most, should be taken into memory at a time.
+    """
+
+    @property
+    def n_samples(self) -> int: ...
+    @property
+    def n_features(self) -> int: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+    @property
+    def n_weighted(self) -> int: ...
+    @property
+    def total_weight(self) -> float: ...
+    @property
+    def effective_rows(self) -> float: ...
+    @property
+    def most_resident(self) -> float: ...
+
+    def reduce(self, function: BlockFunction, *, known: Any = None) -> Any:
+        """The sum of a function of the blocks.
+
+        `known` is what the same sum was before, with other parameters: a source that is one block hands it on to the
+        function, as a keyword.
+        """
+
+    def each(self, function: BlockFunction) -> Iterator[Any]:
+        """A function of each block, in the order of the rows."""
+
+    def draw(self, *shares: NDArray[np.float64]) -> list[ArraySource]:
+        """Rows at increasing shares of the total weight, in [0, 1), in memory and without weights."""
+
+    def whole(self) -> ArraySource:
+        """All rows in memory."""
+
+    def point_near(self) -> NDArray[np.float64]:
+        """A point near the rows, (D,), to subtract from them; see `kernels.shift_origin`."""
+
+
+def count_rows(source: Source) -> float:
+    """The number of rows: their weights' sum, if these are copies; no fewer than have weights."""
+    return max(source.total_weight, float(source.n_weighted))
+
 
 @dataclass(frozen=True)
 class ArraySource:
-    """Rows in memory (or memory-mapped), with their weights.
+    """Rows in memory (or memory-mapped), with their weights; see `Source`.
 
     Attributes
     ----------
@@ -26,35 +91,67 @@ class ArraySource:
     """
 
     X: NDArray
-    sample_weight: NDArray[np.float64] | None = None
-
-    def blocks(self) -> Iterator[tuple[NDArray, NDArray[np.float64] | None]]:
-        """Blocks of rows and their weights, the same at every call."""
-        yield self.X, self.sample_weight
+    sample_weight: Weights = None
+    most_resident = float("inf")
 
     @property
+    def n_samples(self) -> int:
+        return len(self.X)
+
+    @property
+    def n_features(self) -> int:
+        return self.X.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.X.dtype
+
+    @cached_property
+    def n_weighted(self) -> int:
+        return len(self.X) if self.sample_weight is None else int(np.count_nonzero(self.sample_weight))
+
+    @cached_property
     def total_weight(self) -> float:
-        """Sum of the weights: the number of rows if they have none."""
         return float(len(self.X) if self.sample_weight is None else self.sample_weight.sum())
 
-    @property
-    def n_rows(self) -> float:
-        """The number of rows: their weights' sum, if these are copies; no fewer than have weights."""
+    @cached_property
+    def effective_rows(self) -> float:
         if self.sample_weight is None:
             return float(len(self.X))
-        return max(self.total_weight, float(np.count_nonzero(self.sample_weight)))
+        scaled = self.sample_weight / self.sample_weight.max()
+        return float(scaled.sum() ** 2 / (scaled**2).sum())
+
+    def reduce(self, function: BlockFunction, *, known: Any = None) -> Any:
+        if known is None:
+            return function(self.X, self.sample_weight)
+        return function(self.X, self.sample_weight, known=known)  # type: ignore[call-arg]
+
+    def each(self, function: BlockFunction) -> Iterator[Any]:
+        for rows in self.slices(ROWS_A_SLICE):
+            yield function(*self.part(rows))
+
+    def draw(self, *shares: NDArray[np.float64]) -> list[ArraySource]:
+        if self.sample_weight is None:
+            rows = [np.minimum((share * len(self.X)).astype(np.intp), len(self.X) - 1) for share in shares]
+        else:
+            cumulative = np.cumsum(self.sample_weight)
+            last = np.flatnonzero(self.sample_weight)[-1]
+            found = (np.searchsorted(cumulative, share * cumulative[-1], side="right") for share in shares)
+            rows = [np.minimum(these, last) for these in found]
+        return [ArraySource(np.ascontiguousarray(self.X[these])) for these in rows]
+
+    def whole(self) -> ArraySource:
+        return self
+
+    def point_near(self) -> NDArray[np.float64]:
+        some = self.X[:: max(1, len(self.X) // 256)]
+        return kernels.shift_origin(some, self.X.dtype).astype(np.float64)
 
     def slices(self, rows: int) -> Iterator[slice]:
         """Slices of at most so many rows that cover all of them."""
         for start in range(0, len(self.X), rows):
             yield slice(start, min(start + rows, len(self.X)))
 
-    def part(self, rows: slice) -> tuple[NDArray, NDArray[np.float64] | None]:
+    def part(self, rows: slice) -> tuple[NDArray, Weights]:
         """A slice of the rows and of the weights."""
         return self.X[rows], None if self.sample_weight is None else self.sample_weight[rows]
-
-
-def point_near(source: ArraySource) -> NDArray[np.float64]:
-    """A point near the rows, (D,), to subtract from them; see `kernels.shift_origin`."""
-    some = source.X[:: max(1, len(source.X) // 256)]
-    return kernels.shift_origin(some, source.X.dtype).astype(np.float64)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 
 from .covariance import get_model
-from .sources import ArraySource
+from .sources import Source, count_rows
 
 
 def check_shape(array: NDArray, shape: tuple[int, ...], name: str) -> None:
@@ -125,11 +125,9 @@ def check_given(estimator: Any, n_samples: int, n_features: int) -> dict[str, An
     return given
 
 
-def check_enough_rows(source: ArraySource, n_components: int) -> None:
+def check_enough_rows(source: Source, n_components: int) -> None:
     """As many rows as components, counting a row of weight 3 as three and one of weight 0 not at all."""
-    n_samples = float(len(source.X))
-    if source.sample_weight is not None:
-        n_samples = max(float(np.count_nonzero(source.sample_weight)), float(np.floor(source.sample_weight.sum())))
+    n_samples = float(np.floor(count_rows(source)))
     if n_samples < n_components:
         raise ValueError(
             f"Expected n_samples >= n_components but got n_components = {n_components}, n_samples = {n_samples:.0f}"

@@ -44,6 +44,7 @@ def test_signature_is_scikit_learns_with_more_at_the_end():
     assert {name: ours[name] for name in theirs} == theirs
     assert set(ours) - set(theirs) == {
         "n_jobs", "resp_init", "whiten_init", "acceleration", "limit_tol", "n_moves", "prior", "callback",
+        "checkpoint",
     }  # fmt: skip
     assert GaussianMixture(3).n_components == 3
     with pytest.raises(TypeError):

@@ -9,7 +9,8 @@ from fastgmm import GaussianMixture, em, schedule
 from fastgmm.acceleration import Squarem
 from fastgmm.engine import IllDefinedCovarianceError
 from fastgmm.random_stream import Stream
-from fastgmm.schedule import Rules, Starts, effective_rows, from_samples, sample_of, short_runs
+from fastgmm.rules import ACCELERATIONS, Rules
+from fastgmm.schedule import Starts, from_samples, sample_sizes, short_runs
 from fastgmm.sources import ArraySource
 from helpers import COVARIANCE_TYPES, blobs, fit_quietly
 
@@ -91,16 +92,16 @@ def test_what_is_given_is_where_a_fit_starts(many):
 def test_samples_are_for_many_rows_only():
     starts = Starts(5, "full", "kmeans", 1e-6)
     rows = np.random.default_rng(0).normal(size=(80_000, 2))
-    assert len(sample_of(ArraySource(rows), starts, Stream(0)).X) == 10_000
-    assert sample_of(ArraySource(rows[1:]), starts, Stream(0)) is None
-    assert sample_of(ArraySource(rows), Starts(300, "full", "kmeans", 1e-6), Stream(0)) is None  # a sample of 76,800
-    assert len(sample_of(ArraySource(rows), Starts(300, "full", "kmeans", 1e-6), Stream(0), worth=1).X) == 76_800
+    assert sample_sizes(ArraySource(rows), starts) == [10_000]
+    assert sample_sizes(ArraySource(rows[1:]), starts) == []
+    assert sample_sizes(ArraySource(rows), Starts(300, "full", "kmeans", 1e-6)) == []  # a sample of 76,800
+    assert sample_sizes(ArraySource(rows), Starts(300, "full", "kmeans", 1e-6), worth=1) == [76_800]
     # Two rows that weigh more than all others: a sample would be of these.
     weights = np.ones(len(rows))
     weights[:2] = 1e6
-    assert effective_rows(weights, len(rows)) == pytest.approx(2, rel=0.1)
-    assert sample_of(ArraySource(rows, weights), starts, Stream(0)) is None
-    assert effective_rows(np.full(7, 1e-300), 7) == pytest.approx(7)
+    assert ArraySource(rows, weights).effective_rows == pytest.approx(2, rel=0.1)
+    assert sample_sizes(ArraySource(rows, weights), starts) == []
+    assert ArraySource(rows[:7], np.full(7, 1e-300)).effective_rows == pytest.approx(7)
 
 
 def test_samples_grow_until_a_quarter_of_the_rows(monkeypatch):
@@ -109,7 +110,7 @@ def test_samples_grow_until_a_quarter_of_the_rows(monkeypatch):
     watcher = Silent()
     starts, rules = (
         Starts(2, "diag", "kmeans", 1e-6),
-        Rules(1e-3, 100, 1e-6, acceleration=schedule.ACCELERATIONS["progressive"]),
+        Rules(1e-3, 100, 1e-6, acceleration=ACCELERATIONS["progressive"]),
     )
     found = from_samples(ArraySource(X), starts, rules, 1, Stream(0), watcher)
     sizes = [int(note.split()[2]) for note in watcher.notes if note.startswith("Sample")]
@@ -120,7 +121,7 @@ def test_samples_grow_until_a_quarter_of_the_rows(monkeypatch):
 def test_a_sample_that_leads_nowhere_is_not_gone_on_from(monkeypatch):
     """Fewer different rows than components, or a component that collapses in a sample: all rows may have more."""
     X = np.repeat(np.arange(3.0), 30_000)[:, np.newaxis]
-    watcher, rules = Silent(), Rules(1e-3, 100, 1e-6, acceleration=schedule.ACCELERATIONS["progressive"])
+    watcher, rules = Silent(), Rules(1e-3, 100, 1e-6, acceleration=ACCELERATIONS["progressive"])
     assert from_samples(ArraySource(X), Starts(5, "full", "kmeans", 1e-6), rules, 1, Stream(0), watcher) is None
 
     def collapse(*_, **__):
@@ -286,7 +287,7 @@ def test_the_bound_after_a_pause_is_that_of_the_model():
 
 
 def test_every_acceleration_is_squarem_on_all_rows():
-    assert {name: a.accelerator for name, a in schedule.ACCELERATIONS.items()} == {
+    assert {name: a.accelerator for name, a in ACCELERATIONS.items()} == {
         "progressive": Squarem,
         "squarem": Squarem,
     }

@@ -1,0 +1,200 @@
+"""What follows from the fitted parameters of a mixture: densities, labels, responsibilities, draws."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from . import engine
+from .blocks import BlockSource
+from .parameters import MixtureParameters
+from .sources import ArraySource, Source, Weights
+from .writing import check_out, write
+
+
+class FittedMixture(DensityMixin, BaseEstimator):
+    """An estimator with the fitted attributes of a mixture, in the rows' dtype."""
+
+    covariance_type: str
+    n_jobs: int | None
+    random_state: object
+    weights_: NDArray
+    means_: NDArray
+    covariances_: NDArray
+    precisions_cholesky_: NDArray
+
+    def score_samples(self, X: ArrayLike | BlockSource, *, out: str | os.PathLike | None = None) -> NDArray:
+        """Log-likelihood of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or rows
+        out : path, optional
+            A file to write to, ``.npy`` or ``.parquet``, in place of returning an array.
+
+        Returns
+        -------
+        log_prob : ndarray of shape (n_samples,)
+            In nats; float32 if rows and model are. Empty if `out` is given.
+        """
+        return self._collect(engine.score_samples, self._to_predict(X), out, "log_prob")
+
+    def score(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> float:
+        """Mean log-likelihood of the rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : ignored
+        sample_weight : array-like of shape (n_samples,), optional
+            How often each row counts.
+
+        Returns
+        -------
+        log_likelihood : float
+            In nats per row; for float32 rows without weights rounded to float32, as scikit-learn's is.
+        """
+        if sample_weight is None and not isinstance(X, BlockSource):
+            return float(self.score_samples(X).mean())
+        source = self._to_predict(X, sample_weight)
+        return self._log_likelihood(source) / source.total_weight
+
+    def predict(self, X: ArrayLike | BlockSource, *, out: str | os.PathLike | None = None) -> NDArray[np.int64]:
+        """The most probable component of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or rows
+        out : path, optional
+            A file to write to, ``.npy`` or ``.parquet``, in place of returning an array.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,), int64
+            Empty if `out` is given.
+        """
+        return self._collect(engine.predict, self._to_predict(X), out, "label")
+
+    def predict_proba(self, X: ArrayLike | BlockSource, *, out: str | os.PathLike | None = None) -> NDArray:
+        """Responsibilities: the probability of each component given each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or rows
+        out : path, optional
+            A file to write to, ``.npy`` or ``.parquet`` (a column a component), in place of returning an array.
+
+        Returns
+        -------
+        resp : ndarray of shape (n_samples, n_components)
+            float32 if rows and model are. Empty if `out` is given.
+        """
+        return self._collect(engine.predict_proba, self._to_predict(X), out, "resp")
+
+    def sample(self, n_samples: int = 1) -> tuple[NDArray, NDArray[np.int64]]:
+        """Draw rows from the fitted mixture, with the random numbers that scikit-learn would use.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features), float64
+            Component after component.
+        y : ndarray of shape (n_samples,), int64
+            The component of each row.
+        """
+        parameters = self._parameters()
+        if n_samples < 1:
+            raise ValueError(f"Invalid value for 'n_samples': {n_samples} . The sampling requires at least one sample.")
+        rng = check_random_state(self.random_state)
+        # The weights' sum may have been rounded above 1, in float32 by so much that `multinomial` refuses them.
+        counts = rng.multinomial(n_samples, parameters.weights / parameters.weights.sum())
+        X = parameters.model.form.sample(rng, parameters.means, parameters.covariances, counts)
+        return X, np.repeat(np.arange(len(counts)), counts)
+
+    def _parameters(self) -> MixtureParameters:
+        """The fitted parameters, as the engine takes them."""
+        check_is_fitted(self)
+        return MixtureParameters(
+            np.asarray(self.weights_, dtype=np.float64),
+            np.asarray(self.means_, dtype=np.float64),
+            np.asarray(self.covariances_, dtype=np.float64),
+            np.asarray(self.precisions_cholesky_, dtype=np.float64),
+            self.covariance_type,
+        )
+
+    def _log_likelihood(self, source: Source) -> float:
+        """The sum of the rows' log-likelihoods, in float64 whatever their dtype."""
+        return self._total(engine.score_samples, source)
+
+    def _total(self, function: Callable[..., NDArray], source: Source) -> float:
+        """The sum by weight of a function of the rows."""
+        parameters = self._parameters()
+
+        def block_total(X: NDArray, weights: Weights) -> float:
+            return weighted_sum(function(parameters, self._in_dtype(X), n_jobs=self.n_jobs), weights)
+
+        return source.reduce(block_total)
+
+    def _collect(
+        self, function: Callable[..., NDArray], source: Source, out: str | os.PathLike | None, name: str
+    ) -> NDArray:
+        """A function of the rows, for each: (n,) or (n, K), or written to a file."""
+        path = None if out is None else check_out(out)
+        parameters = self._parameters()
+        if isinstance(source, ArraySource) and path is None:
+            return function(parameters, source.X, n_jobs=self.n_jobs)
+        results = source.each(lambda X, _: function(parameters, self._in_dtype(X), n_jobs=self.n_jobs))
+        if path is None:
+            return np.concatenate(list(results))
+        write(path, results, source.n_samples, name)
+        return np.empty(0)
+
+    def _to_predict(self, X: ArrayLike | BlockSource, sample_weight: ArrayLike | None = None) -> Source:
+        """Rows to predict, validated."""
+        check_is_fitted(self)
+        if isinstance(X, BlockSource):
+            return self._block_source(X, sample_weight)
+        X = self._rows(X)
+        return ArraySource(X, self._sample_weight(sample_weight, X))
+
+    def _rows(self, X: ArrayLike) -> NDArray:
+        """Rows in memory to predict, validated, in the dtype that a product with the parameters would have."""
+        check_is_fitted(self)
+        return self._in_dtype(validate_data(self, X, reset=False))
+
+    def _in_dtype(self, X: NDArray) -> NDArray:
+        single = np.result_type(X.dtype, self.means_.dtype) == np.float32
+        return X.astype(np.float32 if single else np.float64, copy=False)
+
+    def _sample_weight(self, sample_weight: ArrayLike | None, X: NDArray) -> NDArray[np.float64] | None:
+        """Weights, validated; None for none."""
+        if sample_weight is None:
+            return None
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        if not weights.any():
+            raise ValueError("Sample weights must contain at least one non-zero number.")
+        return weights
+
+    def _block_source(self, X: BlockSource, sample_weight: ArrayLike | None, *, reset: bool = False) -> BlockSource:
+        """Rows that are read from somewhere, validated as far as that goes without reading them."""
+        if sample_weight is not None:
+            raise ValueError("sample_weight is for rows in memory; give weights as fastgmm.rows(..., weight=...)")
+        # scikit-learn's check of names and numbers of features, of a table without rows.
+        validate_data(self, X.without_rows(), reset=reset, skip_check_array=True)
+        return X
+
+
+def weighted_sum(values: NDArray, weights: NDArray[np.float64] | None) -> float:
+    """The sum of the rows' values times their weights, in float64; a row of weight 0 adds 0 even if it has -inf."""
+    if weights is None:
+        return float(values.sum(dtype=np.float64))
+    return float((values[weights > 0] * weights[weights > 0]).sum())

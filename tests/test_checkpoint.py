@@ -1,0 +1,167 @@
+"""A fit that is killed and resumed ends as if nothing had happened."""
+
+import os
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from fastgmm import BayesianGaussianMixture, ConjugatePrior, GaussianMixture, em, rows
+from helpers import blobs
+
+X, _ = blobs(5, n_samples=4000, n_features=3, n_components=6, separation=1.0)
+OPTIONS = {"random_state": 0, "tol": 1e-7, "max_iter": 60}
+FITTED = ("means_", "covariances_", "weights_", "lower_bounds_", "remaining_", "n_iter_", "converged_")
+
+
+class Killed(BaseException):
+    """As a signal that nobody catches."""
+
+
+def killed_in(n_passes, monkeypatch, call):
+    """A call that ends in the pass over all rows after so many; whether it came that far."""
+    seen, sweep = [], em.sweep
+
+    def killing(source, *arguments):
+        seen.append(source.n_samples == len(X))
+        if sum(seen) > n_passes:
+            raise Killed
+        return sweep(source, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(em, "sweep", killing)
+        try:
+            quietly(call)
+        except Killed:
+            return True
+    return False
+
+
+def quietly(call):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return call()
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("n_passes", [1, 4, 11, 22])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"acceleration": "squarem"},
+        {"acceleration": None},
+        {"n_moves": 2},
+        {"covariance_type": "VEV", "prior": ConjugatePrior(shrinkage=0.1)},
+        {"limit_tol": 1e-5},
+    ],
+    ids=str,
+)
+def test_resumed_fits_end_in_the_same_bits(options, n_passes, streamed, tmp_path, monkeypatch):
+    source = rows(X, block_bytes=24 * 512) if streamed else X
+
+    def make(**more):
+        return GaussianMixture(6, **OPTIONS, **options, **more)
+
+    expected = quietly(lambda: make().fit(source))
+    killed = killed_in(n_passes, monkeypatch, lambda: make(checkpoint=tmp_path / "state").fit(source))
+    resumed = quietly(lambda: make(checkpoint=str(tmp_path / "state")).resume(source))
+    assert killed == (n_passes < expected.n_iter_) or "n_moves" in options
+    for name in FITTED:
+        np.testing.assert_array_equal(getattr(resumed, name), getattr(expected, name), err_msg=name)
+
+
+def test_a_pass_is_not_made_twice(tmp_path, monkeypatch):
+    model = GaussianMixture(6, acceleration=None, checkpoint=tmp_path / "state", **OPTIONS)
+    assert killed_in(20, monkeypatch, lambda: model.fit(X))
+    begun = []
+    model.set_params(callback=lambda n, bound, parameters: begun.append(n))
+    quietly(lambda: model.resume(X))
+    assert begun[0] == 21
+
+
+def test_posteriors_are_kept_too(tmp_path, monkeypatch):
+    options = {"n_components": 6, **OPTIONS}
+    expected = quietly(lambda: BayesianGaussianMixture(**options).fit(X))
+    model = BayesianGaussianMixture(checkpoint=tmp_path / "state", **options)
+    assert killed_in(7, monkeypatch, lambda: model.fit(X))
+    quietly(lambda: model.resume(X))
+    for name in (*FITTED, "weight_concentration_", "degrees_of_freedom_"):
+        np.testing.assert_array_equal(getattr(model, name), getattr(expected, name), err_msg=name)
+
+
+def test_a_fit_that_has_ended_is_taken_as_it_is(tmp_path, monkeypatch):
+    model = quietly(lambda: GaussianMixture(6, checkpoint=tmp_path / "state", **{**OPTIONS, "tol": 1e-3}).fit(X))
+    means = model.means_
+    assert model.converged_
+    assert not killed_in(0, monkeypatch, lambda: model.resume(X))
+    np.testing.assert_array_equal(model.means_, means)
+    assert model.converged_
+
+
+def test_more_iterations_can_be_asked_for(tmp_path):
+    options = {**OPTIONS, "acceleration": None, "tol": 0.0}
+    model = GaussianMixture(6, checkpoint=tmp_path / "state", **{**options, "max_iter": 5})
+    quietly(lambda: model.fit(X))
+    quietly(lambda: model.set_params(max_iter=9).resume(X))
+    expected = quietly(lambda: GaussianMixture(6, **{**options, "max_iter": 9}).fit(X))
+    np.testing.assert_array_equal(model.means_, expected.means_)
+
+
+def test_without_a_file_a_fit_begins(tmp_path):
+    expected = quietly(lambda: GaussianMixture(6, **OPTIONS).fit(X))
+    model = quietly(lambda: GaussianMixture(6, checkpoint=tmp_path / "state", **OPTIONS).resume(X))
+    np.testing.assert_array_equal(model.means_, expected.means_)
+
+
+def test_another_fits_file_is_refused(tmp_path):
+    path = tmp_path / "state"
+    model = quietly(lambda: GaussianMixture(6, checkpoint=path, **OPTIONS).fit(X))
+    before = model.means_
+    with pytest.raises(ValueError, match=r"of another fit: n_components was 6, and is 5\. Set it as it was"):
+        model.set_params(n_components=5).resume(X)
+    assert model.means_ is before
+    with pytest.raises(ValueError, match=r"of another fit: rows was \(4000, 3, dtype\('float64'\)\), and is \(3999"):
+        model.set_params(n_components=6).resume(X[1:])
+    with pytest.raises(ValueError, match="of another fit: class was 'GaussianMixture'"):
+        BayesianGaussianMixture(n_components=6, checkpoint=path, **OPTIONS).resume(X)
+    path.write_bytes(b"something else")
+    with pytest.raises(ValueError, match="is no checkpoint of a fit"):
+        model.resume(X)
+
+
+def test_bad_checkpoints_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="checkpoint is None"):
+        GaussianMixture(2).resume(X)
+    for path in (tmp_path, tmp_path / "nowhere" / "state"):
+        with pytest.raises(ValueError, match="a file in a folder that exists"):
+            GaussianMixture(2, checkpoint=path).fit(X)
+    with pytest.raises(ValueError, match="n_init should be 1"):
+        GaussianMixture(2, n_init=3, checkpoint=tmp_path / "state").fit(X)
+
+
+def test_a_process_that_is_killed_leaves_a_whole_file(tmp_path):
+    """SIGKILL between passes, again and again, and the same answer in the end."""
+    np.save(tmp_path / "x.npy", X)
+    code = """
+import os, signal, sys, warnings
+from fastgmm import GaussianMixture, rows
+warnings.simplefilter("ignore")
+folder, last = sys.argv[1], int(sys.argv[2])
+def callback(n_iter, bound, parameters):
+    if n_iter == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+options = dict(random_state=0, tol=1e-7, max_iter=60, acceleration="squarem")
+model = GaussianMixture(6, checkpoint=folder + "/state", callback=callback, **options)
+model.resume(rows(folder + "/x.npy", block_bytes=20_000))
+print(model.means_.tobytes().hex())
+"""
+    for last, outcome in ((3, -9), (14, -9), (0, 0)):
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path), str(last)], capture_output=True, text=True)
+        assert done.returncode == outcome, done.stderr
+        assert os.path.exists(tmp_path / "state")
+    options = {**OPTIONS, "acceleration": "squarem"}
+    expected = quietly(lambda: GaussianMixture(6, **options).fit(rows(tmp_path / "x.npy", block_bytes=20_000)))
+    assert done.stdout.strip() == expected.means_.tobytes().hex()

@@ -1,0 +1,258 @@
+"""Rows read block after block: the answer is that of the same rows in memory, from whatever they are read."""
+
+import numpy as np
+import pytest
+
+from fastgmm import BayesianGaussianMixture, ConjugatePrior, GaussianMixture, rows, schedule
+from fastgmm.random_stream import Stream, shares
+from fastgmm.sources import ArraySource
+from helpers import blobs, fit_quietly
+
+N = 3000
+SMALL = {"block_bytes": 24 * 256}  # 256 rows of three features, so many blocks
+
+
+@pytest.fixture(scope="module")
+def problem():
+    X, _ = blobs(1, n_samples=N, n_features=3, n_components=4, separation=2.0)
+    return X, np.random.default_rng(0).integers(0, 4, size=N).astype(float)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, problem):
+    """The same rows and weights in all kinds of files."""
+    pa = pytest.importorskip("pyarrow")
+    h5py, zarr = pytest.importorskip("h5py"), pytest.importorskip("zarr")
+    from pyarrow import csv, parquet
+
+    path, (X, w) = tmp_path_factory.mktemp("rows"), problem
+    np.save(path / "x.npy", X)
+    np.save(path / "f.npy", np.asfortranarray(X))
+    np.save(path / "w.npy", w)
+    table = pa.table({"a": X[:, 0], "b": X[:, 1], "c": X[:, 2], "w": w})
+    parquet.write_table(table, path / "x.parquet", row_group_size=701)
+    csv.write_csv(table, path / "x.csv")
+    (path / "parts").mkdir()
+    for i, start in enumerate(range(0, N, 1100)):
+        parquet.write_table(table.slice(start, 1100), path / "parts" / f"part-{i}.parquet", row_group_size=400)
+    (path / "parts" / "_metadata").write_text("not rows")
+    with h5py.File(path / "x.h5", "w") as file:
+        file["group/X"], file["w"] = X, w
+    group = zarr.open_group(str(path / "x.zarr"), mode="w")
+    for name, data in (("X", X), ("w", w)):
+        group.create_array(name, data=data)
+    zarr.save_array(str(path / "single.zarr"), X)
+    return path
+
+
+def unweighted(folder, X):
+    names = ["a", "b", "c"]
+    return {
+        "npy": rows(folder / "x.npy", **SMALL),
+        "F-ordered npy": rows(str(folder / "f.npy"), **SMALL),
+        "parquet": rows(folder / "x.parquet", columns=names, **SMALL),
+        "folder": rows(folder / "parts", columns=names, **SMALL),
+        "pattern": rows(f"{folder}/parts/part-*.parquet", columns=names, **SMALL),
+        "files": rows(sorted((folder / "parts").glob("part*")), columns=names, **SMALL),
+        "csv": rows(folder / "x.csv", columns=names, **SMALL),
+        "hdf5": rows(folder / "x.h5", **SMALL),
+        "zarr": rows(folder / "single.zarr", **SMALL),
+        "array": rows(X, **SMALL),
+        "F-ordered array": rows(np.asfortranarray(X), **SMALL),
+        "columns": rows(np.column_stack([X[:, 1], X[:, ::2], X]), columns=[1, 0, 2], **SMALL),
+        "list": rows([X[:1000], X[1000:1001], X[1001:]], **SMALL),
+        "function": rows(lambda: (X[i : i + 333] for i in range(0, N, 333)), **SMALL),
+    }
+
+
+def weighted(folder, X, w):
+    return {
+        "npy": rows(folder / "x.npy", weight=folder / "w.npy", **SMALL),
+        "parquet": rows(folder / "x.parquet", weight="w", **SMALL),
+        "folder": rows(folder / "parts", weight="w", **SMALL),
+        "csv": rows(folder / "x.csv", weight="w", **SMALL),
+        "hdf5": rows(folder / "x.h5", weight="w", key="group/X", **SMALL),
+        "zarr": rows(folder / "x.zarr", weight="w", key="X", **SMALL),
+        "array": rows(X, weight=w, **SMALL),
+        "pairs": rows([(X[:500], w[:500]), (X[500:], w[500:])], **SMALL),
+    }
+
+
+def test_every_kind_of_source_gives_the_same_bits(folder, problem):
+    X, w = problem
+    for kinds, sample_weight in ((unweighted(folder, X), None), (weighted(folder, X, w), w)):
+        expected = GaussianMixture(4, random_state=0).fit(X, sample_weight=sample_weight)
+        models = {kind: GaussianMixture(4, random_state=0).fit(source) for kind, source in kinds.items()}
+        for kind, model in models.items():
+            np.testing.assert_allclose(model.means_, expected.means_, rtol=0, atol=1e-12, err_msg=kind)
+            np.testing.assert_array_equal(model.means_, models["npy"].means_, err_msg=kind)
+            assert model.n_iter_ == expected.n_iter_
+            source = kinds[kind]
+            assert model.score(source) == pytest.approx(expected.score(X, sample_weight=sample_weight), abs=1e-12)
+            for name in ("bic", "aic", "icl"):
+                asked = getattr(expected, name)(X, sample_weight)
+                assert getattr(model, name)(source) == pytest.approx(asked, rel=1e-12), name
+            np.testing.assert_array_equal(model.predict(source), expected.predict(X))
+            np.testing.assert_allclose(model.score_samples(source), expected.score_samples(X), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"acceleration": None},
+        {"acceleration": "squarem", "n_init": 2},
+        {"init_params": "k-means++", "whiten_init": True},
+        {"init_params": "random", "max_iter": 20},
+        {"init_params": "random_from_data"},
+        {"init_params": "small_em"},
+        {"init_params": "hc"},
+        {"n_moves": 1},
+        {"covariance_type": "tied"},
+        {"covariance_type": "VEV"},
+        {"covariance_type": "spherical", "prior": ConjugatePrior()},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_every_option_works_on_blocks(options, is_weighted, problem):
+    X, w = problem
+    weights = w if is_weighted else None
+    model = fit_quietly(GaussianMixture(4, random_state=0, **options), rows(X, weight=weights, **SMALL))
+    expected = fit_quietly(GaussianMixture(4, random_state=0, **options), X, sample_weight=weights)
+    np.testing.assert_allclose(model.means_, expected.means_, rtol=0, atol=1e-9)
+    assert model.n_iter_ == expected.n_iter_
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_fits_that_begin_with_samples_begin_with_the_same(is_weighted, dtype, monkeypatch):
+    monkeypatch.setattr(schedule, "ROWS", 300)
+    X, _ = blobs(3, n_samples=20_000, n_features=2, n_components=5, separation=3.0)
+    X[:40] += 40  # a component that samples miss
+    X = X.astype(dtype)
+    w = np.random.default_rng(1).uniform(0.5, 1.5, size=len(X)) if is_weighted else None
+    model = GaussianMixture(5, random_state=0).fit(rows(X, weight=w, block_bytes=50_000))
+    expected = GaussianMixture(5, random_state=0).fit(X, sample_weight=w)
+    assert schedule.sample_sizes(ArraySource(X, w), schedule.Starts(5, "full", "kmeans", 1e-6))
+    assert model.means_.dtype == dtype
+    np.testing.assert_allclose(model.means_, expected.means_, rtol=0, atol=1e-9 if dtype == np.float64 else 1e-4)
+    assert np.abs(expected.means_ - 40).min() < 10
+
+
+def test_bayesian_mixtures_read_blocks_too(problem):
+    X, w = problem
+    options = {"n_components": 4, "random_state": 0, "max_iter": 30}
+    model = fit_quietly(BayesianGaussianMixture(**options), rows(X, weight=w, **SMALL))
+    expected = fit_quietly(BayesianGaussianMixture(**options), X, sample_weight=w)
+    np.testing.assert_allclose(model.means_, expected.means_, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_samples_are_those_of_rows_in_memory(is_weighted, problem):
+    X, w = problem
+    weights = w if is_weighted else None
+    at = [shares(n, Stream(n)) for n in (1, 100, 7000)] + [np.array([0.0, 1 - 1e-16])]
+    for found, expected in zip(
+        rows(X, weight=weights, **SMALL).draw(*at), ArraySource(X, weights).draw(*at), strict=True
+    ):
+        np.testing.assert_array_equal(found.X, expected.X)
+
+
+def test_summaries_are_those_of_rows_in_memory(problem):
+    X, w = problem
+    for weights in (None, w, w * 1e-200, w * 1e200):
+        source, expected = rows(X, weight=weights, **SMALL), ArraySource(X, weights)
+        for name in ("n_samples", "n_features", "n_weighted", "dtype"):
+            assert getattr(source, name) == getattr(expected, name), name
+        assert source.total_weight == pytest.approx(expected.total_weight, rel=1e-12)
+        assert source.effective_rows == pytest.approx(expected.effective_rows, rel=1e-12)
+        kept = source.whole()
+        np.testing.assert_array_equal(kept.X, X if weights is None else X[w > 0])
+
+
+def test_one_walk_is_enough_for_all_samples(problem):
+    X, _ = problem
+    walks = []
+
+    def blocks():
+        walks.append(0)
+        return iter([X[:1234], X[1234:]])
+
+    source = rows(blocks)
+    assert source.n_samples == N
+    before = len(walks)
+    source.draw(*(shares(n, Stream(n)) for n in (10, 100, 1000)))
+    assert len(walks) == before + 1
+
+
+def test_names_of_features_are_kept_and_checked(folder, problem):
+    X, _ = problem
+    pd = pytest.importorskip("pandas")
+    model = GaussianMixture(2, random_state=0).fit(rows(folder / "parts", weight="w"))
+    assert list(model.feature_names_in_) == ["a", "b", "c"]
+    assert model.predict(pd.DataFrame(X, columns=["a", "b", "c"])).shape == (N,)
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.predict(rows(folder / "x.parquet", columns=["a", "c", "b"]))
+    with pytest.raises(ValueError, match="X has 2 features, but GaussianMixture is expecting 3"):
+        GaussianMixture(2).fit(X).predict(rows(X[:, :2]))
+    assert repr(rows(folder / "x.parquet", weight="w")) == "<rows: 3000 x 3 float64, weighted, ['a', 'b', 'c']>"
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+def test_results_are_written(suffix, tmp_path, problem):
+    X, _ = problem
+    model = GaussianMixture(3, random_state=0).fit(X)
+    for method in ("predict", "score_samples", "predict_proba"):
+        out, expected = tmp_path / f"{method}{suffix}", getattr(model, method)(X)
+        for source in (rows(X, **SMALL), X):
+            getattr(model, method)(source, out=out)
+            assert [p.name for p in tmp_path.iterdir() if p.name.startswith(f".{method}")] == []
+            if suffix == ".npy":
+                np.testing.assert_array_equal(np.load(out), expected)
+            else:
+                parquet = pytest.importorskip("pyarrow.parquet")
+                table = parquet.read_table(out)
+                np.testing.assert_array_equal(
+                    np.column_stack([table[name].to_numpy() for name in table.column_names]),
+                    expected.reshape(N, -1),
+                )
+
+
+def test_a_write_that_fails_leaves_what_there_was(tmp_path, problem):
+    X, _ = problem
+    model, out = GaussianMixture(3, random_state=0).fit(X), tmp_path / "labels.npy"
+    out.write_bytes(b"before")
+    bad = X.copy()
+    bad[-1, 0] = np.nan
+    with pytest.raises(ValueError, match="contains NaN"):
+        model.predict(rows(bad, **SMALL), out=out)
+    assert [p.name for p in tmp_path.iterdir()] == ["labels.npy"]
+    assert out.read_bytes() == b"before"
+    for name in ("labels.txt", "nowhere/labels.npy"):
+        with pytest.raises(ValueError, match="out should be a file"):
+            model.predict(X, out=tmp_path / name)
+
+
+def test_memory_is_some_blocks(tmp_path):
+    """The peak of a process that fits 200 MB of rows, beyond that of one that fits a few."""
+    import subprocess
+    import sys
+
+    code = """
+import resource, sys, numpy as np
+from fastgmm import GaussianMixture, rows
+options = dict(acceleration=None, max_iter=3, tol=0, means_init=[[0.0] * 5, [1.0] * 5], random_state=0)
+import warnings; warnings.simplefilter("ignore")
+small, large = sys.argv[1:]
+GaussianMixture(2, **options).fit(rows(small))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+GaussianMixture(2, **options).fit(rows(large))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    X = np.random.default_rng(0).normal(size=(5_000_000, 5))
+    np.save(tmp_path / "large.npy", X)
+    np.save(tmp_path / "small.npy", X[:1000])
+    del X
+    arguments = [sys.executable, "-c", code, str(tmp_path / "small.npy"), str(tmp_path / "large.npy")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 100
