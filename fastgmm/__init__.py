@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .bayesian_mixture import BayesianGaussianMixture
     from .bootstrap import bootstrap_likelihood_ratio, bootstrap_parameters
     from .combination import combine_components
+    from .dask_mixture import DaskBayesianGaussianMixture, DaskGaussianMixture
     from .engine import IllDefinedCovarianceError, MixtureParameters, SufficientStatistics, warmup
     from .gaussian_mixture import GaussianMixture
     from .io import rows
@@ -30,6 +31,8 @@ __all__ = [
     "BayesianGaussianMixture",
     "ConjugatePrior",
     "CriterionDisplay",
+    "DaskBayesianGaussianMixture",
+    "DaskGaussianMixture",
     "DegenerateComponentWarning",
     "EntropyDisplay",
     "GaussianMixture",
@@ -51,6 +54,8 @@ _HOMES = {
     "BayesianGaussianMixture": "bayesian_mixture",
     "ConjugatePrior": "priors",
     "CriterionDisplay": "plotting",
+    "DaskBayesianGaussianMixture": "dask_mixture",
+    "DaskGaussianMixture": "dask_mixture",
     "DegenerateComponentWarning": "base",
     "EntropyDisplay": "plotting",
     "GaussianMixture": "gaussian_mixture",

@@ -44,7 +44,7 @@ NOT_CONVERGED = (
 )
 
 # Parameters that a fit may be gone on with differently.
-NO_MATTER = ("max_iter", "verbose", "verbose_interval", "n_jobs", "callback", "checkpoint", "warm_start")
+NO_MATTER = ("max_iter", "verbose", "verbose_interval", "n_jobs", "callback", "checkpoint", "warm_start", "client")
 INTERRUPTED = "The fit was interrupted; the estimator has the parameters so far, after"
 
 
@@ -148,15 +148,19 @@ class BaseMixture(FittedMixture, abc.ABC):
 
     def _source(self, X: ArrayLike | BlockSource, sample_weight: ArrayLike | None) -> Source:
         """Rows to fit, validated, as are the parameters."""
-        if not get_config()["skip_parameter_validation"]:
-            self._validate_params()
-        resolve_n_jobs(self.n_jobs)
+        self._check_options()
         if isinstance(X, BlockSource):
             return self._block_source(X, sample_weight, reset=True)
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         weights = self._sample_weight(sample_weight, X)
         # The kernels read either order in place; anything else would be copied at every pass.
         return ArraySource(X if X.flags.f_contiguous else np.ascontiguousarray(X), weights)
+
+    def _check_options(self) -> None:
+        """ValueError if parameters are not what they should be."""
+        if not get_config()["skip_parameter_validation"]:
+            self._validate_params()
+        resolve_n_jobs(self.n_jobs)
 
     def _fit(self, source: Source, resumed: Kept | None = None) -> bool:
         """Fit and set the fitted attributes; returns whether the fit was interrupted."""

@@ -55,6 +55,8 @@ ALLOWED = {
     "bayesian_mixture": {
         "base", "covariance", "em", "parameters", "priors", "rules", "schedule", "sources", "validation", "variational",
     },
+    "dask_source": {"blocks", "kernels", "sources"},
+    "dask_mixture": {"base", "bayesian_mixture", "dask_source", "gaussian_mixture", "sources"},
     "model_selection": {
         "agglomeration", "base", "covariance", "gaussian_mixture", "initialization", "random_stream", "sources",
     },
@@ -62,7 +64,8 @@ ALLOWED = {
     "combination": {"base", "engine"},
     "plotting": {"combination", "model_selection"},
     "__init__": {
-        "base", "bayesian_mixture", "bootstrap", "combination", "engine", "fork_guard", "gaussian_mixture", "io",
+        "base", "bayesian_mixture", "bootstrap", "combination", "dask_mixture", "engine", "fork_guard",
+        "gaussian_mixture", "io",
         "model_selection", "plotting", "priors",
     },
     "demo": {"__init__", "gaussian_mixture"},
@@ -75,6 +78,7 @@ KNOW_SCIKIT_LEARN = {
     "bayesian_mixture",
     "bootstrap",
     "combination",
+    "dask_mixture",
     "gaussian_mixture",
     "model_selection",
     "plotting",

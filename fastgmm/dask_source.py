@@ -1,0 +1,253 @@
+"""Rows on the workers of a Dask cluster: what is sent are parameters, what comes back are sums."""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import cloudpickle
+import dask
+import distributed
+import numpy as np
+from numpy.typing import NDArray
+
+from .blocks import RESIDENT_BYTES
+from .kernels import thread_limit
+from .sources import ArraySource, BlockFunction, Weights
+
+Block = tuple[NDArray, Weights]
+# Sums that one task adds up: of more workers in several rounds.
+FAN_IN = 8
+# How often a sweep is begun again because what was sent for it is lost with the workers that had it.
+ATTEMPTS = 3
+# Bytes of parameters that do not go through the scheduler.
+LARGE = 1 << 20
+
+
+class BlockSummary(NamedTuple):
+    """What a source has to know of a block."""
+
+    n_samples: int
+    n_weighted: int
+    total_weight: float
+    scale: float
+    sum_scaled: float
+    sum_squares: float
+
+
+class DaskSource:
+    """Rows that stay on workers; see `sources.Source`.
+
+    Every sum over the rows is one task for each worker that has blocks, on as many threads as the worker has, and a
+    tree of additions. Blocks are kept by the cluster as results of tasks: those of a worker that dies are computed
+    again elsewhere, and nothing else is.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    blocks : list of dask.delayed.Delayed
+        Arrays or data frames of rows.
+    weights : list of dask.delayed.Delayed, optional
+        Their weights.
+    n_features : int
+    dtype : float64 or float32
+    """
+
+    def __init__(
+        self, client: distributed.Client, blocks: list, weights: list | None, n_features: int, dtype: np.dtype
+    ):
+        self.client, self.n_features, self.dtype = client, n_features, dtype
+        prepare = dask.delayed(prepared_block)
+        pairs = [
+            prepare(block, None if weights is None else weights[i], n_features, dtype, i)
+            for i, block in enumerate(blocks)
+        ]
+        self.futures = client.compute(pairs)
+        distributed.wait(self.futures)
+        summaries = client.gather(client.map(summary_of, self.futures, pure=False))
+        # Blocks without rows, which filters leave behind, take part in nothing.
+        there = [i for i, summary in enumerate(summaries) if summary.n_samples]
+        if not there:
+            raise ValueError("Found array with 0 sample(s): there are no rows in any block.")
+        self.futures, self.summaries = [self.futures[i] for i in there], [summaries[i] for i in there]
+        self.weighted = weights is not None
+        self.n_samples = sum(s.n_samples for s in self.summaries)
+        self.n_weighted = sum(s.n_weighted for s in self.summaries)
+        self.total_weight = float(sum(s.total_weight for s in self.summaries))
+        if not self.total_weight > 0:
+            raise ValueError("Sample weights must contain at least one non-zero number.")
+        self._point: NDArray[np.float64] | None = None
+
+    @property
+    def effective_rows(self) -> float:
+        if not self.weighted:
+            return float(self.n_samples)
+        scale = max(s.scale for s in self.summaries)
+        total = sum(s.sum_scaled * (s.scale / scale) for s in self.summaries)
+        squares = sum(s.sum_squares * (s.scale / scale) ** 2 for s in self.summaries)
+        return total**2 / squares
+
+    @property
+    def most_resident(self) -> int:
+        return max(1024, RESIDENT_BYTES // (self.n_features * self.dtype.itemsize))
+
+    def reduce(self, function: BlockFunction, *, known: Any = None) -> Any:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._reduce_once(function)
+            except (distributed.client.FutureCancelledError, distributed.scheduler.KilledWorker):
+                if attempt == ATTEMPTS:
+                    raise
+        raise AssertionError
+
+    def _reduce_once(self, function: BlockFunction) -> Any:
+        sent = self._sent(function)
+        sums = [
+            self.client.submit(sum_over, sent, *blocks, workers=[worker], allow_other_workers=True, pure=False)
+            for worker, blocks in self._blocks_by_worker().items()
+        ]
+        while len(sums) > 1:
+            groups = [sums[i : i + FAN_IN] for i in range(0, len(sums), FAN_IN)]
+            sums = [self.client.submit(added, *group, pure=False) for group in groups]
+        return sums[0].result()
+
+    def _sent(self, function: BlockFunction) -> Any:
+        """A function with the parameters in it, as tasks take it.
+
+        Small ones go with the tasks; large ones to one worker, from where others have them. (A broadcast to all waits
+        for half a minute, again and again, for a worker that has died.)
+        """
+        packed = cloudpickle.dumps(function)
+        return packed if len(packed) <= LARGE else self.client.scatter(packed, hash=False)
+
+    def _blocks_by_worker(self) -> dict[str, list]:
+        """The blocks, by a worker that has them; asked anew for each sweep, since workers come and go."""
+        where = self.client.who_has(self.futures)
+        found = defaultdict(list)
+        for future in self.futures:
+            holders = sorted(where.get(future.key, ()))
+            found[holders[0] if holders else ""].append(future)
+        lost = found.pop("", [])
+        workers = sorted(self.client.scheduler_info(n_workers=-1)["workers"]) if lost else []
+        for i, future in enumerate(lost):
+            found[workers[i % len(workers)]].append(future)
+        return found
+
+    def each(self, function: BlockFunction) -> Iterator[Any]:
+        sent = self._sent(function)
+        results = [self.client.submit(of_block, sent, block, pure=False) for block in self.futures]
+        while results:
+            yield results.pop(0).result()
+
+    def draw(self, *shares: NDArray[np.float64]) -> list[ArraySource]:
+        """Rows at increasing shares of the total weight: each block's on its worker, together here."""
+        amounts = [s.total_weight if self.weighted else s.n_samples for s in self.summaries]
+        ends = np.cumsum(amounts)
+        drawn = []
+        for i, block in enumerate(self.futures):
+            begin = ends[i - 1] if i else 0.0
+            targets = []
+            for share in shares:
+                at = share * ends[-1]
+                until = ends[i] if i + 1 < len(self.futures) else np.inf
+                targets.append(at[(at >= begin) & (at < until)] - begin)
+            drawn.append(self.client.submit(rows_at, block, targets, pure=False))
+        parts = self.client.gather(drawn)
+        return [ArraySource(np.concatenate([part[s] for part in parts])) for s in range(len(shares))]
+
+    def whole(self) -> ArraySource:
+        blocks = [self.client.submit(weighted_rows, block, pure=False) for block in self.futures]
+        parts = self.client.gather(blocks)
+        X = np.concatenate([X for X, _ in parts])
+        return ArraySource(X, np.concatenate([w for _, w in parts]) if self.weighted else None)
+
+    def point_near(self) -> NDArray[np.float64]:
+        if self._point is None:
+            self._point = self.client.submit(point_of, self.futures[0], pure=False).result()
+        return self._point
+
+
+def on_all_threads(function: Callable) -> Callable:
+    """Have a task's kernels run on as many threads as its worker has."""
+
+    @functools.wraps(function)
+    def threaded(*arguments: Any) -> Any:
+        with thread_limit(distributed.get_worker().state.nthreads):
+            return function(*arguments)
+
+    return threaded
+
+
+def prepared_block(block: Any, weights: Any, n_features: int, dtype: np.dtype, number: int) -> Block:
+    """Rows (n, D) and weights (n,) of a block, as kernels read them; ValueError if they are none."""
+    X = np.asarray(block)
+    if X.ndim != 2 or X.shape[1] != n_features:
+        raise ValueError(f"block {number} of X has shape {X.shape}, but should have {n_features} features")
+    X = X.astype(dtype, copy=False)
+    X = X if X.flags.f_contiguous else np.ascontiguousarray(X)
+    if not np.isfinite(X).all():
+        what = "NaN" if np.isnan(X).any() else f"infinity or a value too large for {np.dtype(dtype)}"
+        row, feature = (int(i) for i in np.argwhere(~np.isfinite(X))[0])
+        raise ValueError(f"Input X contains {what}, in row {row} of block {number}, column {feature}.")
+    if weights is None:
+        return X, None
+    w = np.asarray(weights, dtype=np.float64)
+    w = w.reshape(-1) if w.size == len(w) else w
+    if w.shape != (len(X),):
+        raise ValueError(f"block {number} has {len(X)} rows, but weights of shape {w.shape}")
+    if not (np.isfinite(w) & (w >= 0)).all():
+        raise ValueError(f"Weights should be finite and not negative, but in block {number} some are not.")
+    return X, w
+
+
+def summary_of(block: Block) -> BlockSummary:
+    """A block's summary."""
+    X, w = block
+    if w is None:
+        n = len(X)
+        return BlockSummary(n, n, float(n), 1.0, float(n), float(n))
+    scale = float(w.max(initial=0.0)) or 1.0
+    some = w / scale
+    return BlockSummary(
+        len(X), int(np.count_nonzero(w)), float(w.sum()), scale, float(some.sum()), float((some**2).sum())
+    )
+
+
+@on_all_threads
+def sum_over(packed: bytes, *blocks: Block) -> Any:
+    """The sum of a function of some blocks."""
+    function = cloudpickle.loads(packed)
+    return added(*(function(X, w) for X, w in blocks))
+
+
+@on_all_threads
+def of_block(packed: bytes, block: Block) -> Any:
+    """A function of a block."""
+    return cloudpickle.loads(packed)(*block)
+
+
+def added(first: Any, *others: Any) -> Any:
+    """A sum."""
+    return sum(others, start=first)
+
+
+def rows_at(block: Block, targets: list[NDArray]) -> list[NDArray]:
+    """Rows at some weights from the beginning of a block."""
+    X, w = block
+    if w is None:
+        return [X[np.minimum(target.astype(np.intp), len(X) - 1)] for target in targets]
+    cumulative, last = np.cumsum(w), int(np.flatnonzero(w)[-1]) if w.any() else 0
+    return [X[np.minimum(np.searchsorted(cumulative, target, side="right"), last)] for target in targets]
+
+
+def weighted_rows(block: Block) -> Block:
+    """The rows of a block that count."""
+    X, w = block
+    return block if w is None else (X[w > 0], w[w > 0])
+
+
+def point_of(block: Block) -> NDArray[np.float64]:
+    """A point near a block's rows."""
+    return ArraySource(block[0]).point_near()

@@ -1,0 +1,201 @@
+"""Mixtures of rows on a real Dask cluster, of two processes, end as in memory, even if one of them is killed."""
+
+import os
+import pickle
+import signal
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from fastgmm import BayesianGaussianMixture, GaussianMixture, schedule
+from helpers import blobs
+
+da = pytest.importorskip("dask.array")
+dd = pytest.importorskip("dask.dataframe")
+distributed = pytest.importorskip("distributed")
+pd = pytest.importorskip("pandas")
+from fastgmm import DaskBayesianGaussianMixture, DaskGaussianMixture, dask_source  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("default")  # of Dask and its dependencies
+N = 6000
+X, _ = blobs(2, n_samples=N, n_features=3, n_components=4, separation=2.0)
+W = np.random.default_rng(0).integers(0, 4, size=N).astype(float)
+
+
+@pytest.fixture(scope="module")
+def client():
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+        yield client
+
+
+@pytest.fixture
+def rows(client):
+    return da.from_array(X, chunks=(700, 2))  # cut through the features too
+
+
+def quietly(call):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return call()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"acceleration": None, "tol": 1e-6},
+        {"covariance_type": "tied"},
+        {"covariance_type": "VEV"},
+        {"init_params": "random", "max_iter": 15},
+        {"init_params": "k-means++", "whiten_init": True},
+        {"init_params": "hc", "n_moves": 1},
+    ],
+    ids=str,
+)
+def test_fits_end_as_in_memory(options, weighted, rows):
+    weights = W if weighted else None
+    blocks = da.from_array(W, chunks=999) if weighted else None
+    expected = quietly(lambda: GaussianMixture(4, random_state=0, **options).fit(X, sample_weight=weights))
+    model = quietly(lambda: DaskGaussianMixture(4, random_state=0, **options).fit(rows, sample_weight=blocks))
+    np.testing.assert_allclose(model.means_, expected.means_, rtol=0, atol=1e-9)
+    assert model.n_iter_ == expected.n_iter_
+    assert model.score(rows, sample_weight=blocks) == pytest.approx(expected.score(X, sample_weight=weights), abs=1e-12)
+    assert model.bic(rows, blocks) == pytest.approx(expected.bic(X, weights), rel=1e-12)
+    assert model.icl(rows, blocks) == pytest.approx(expected.icl(X, weights), rel=1e-10)
+
+
+def test_samples_are_those_of_rows_in_memory(rows, monkeypatch):
+    monkeypatch.setattr(schedule, "ROWS", 500)
+    options = {"n_components": 4, "covariance_type": "spherical", "random_state": 0}
+    expected, model = GaussianMixture(**options).fit(X), DaskGaussianMixture(**options).fit(rows)
+    np.testing.assert_allclose(model.means_, expected.means_, rtol=0, atol=1e-9)
+
+
+def test_predictions_are_lazy_arrays(rows):
+    local = GaussianMixture(4, random_state=0).fit(X)
+    model = DaskGaussianMixture(4, random_state=0).fit(rows)
+    for name in ("predict", "predict_proba", "score_samples"):
+        found = getattr(model, name)(rows)
+        assert isinstance(found, da.Array)
+        expected = getattr(local, name)(X)
+        assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+        np.testing.assert_allclose(found.compute(), expected, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(getattr(model, name)(X), expected, rtol=0, atol=1e-9)  # rows in memory still do
+    np.testing.assert_array_equal(model.fit_predict(rows).compute(), local.predict(X))
+
+
+def test_blocks_of_unknown_size_and_without_rows(rows):
+    kept = rows[rows[:, 0] > 0]
+    assert np.isnan(kept.shape[0])
+    empty = da.concatenate([kept, rows[rows[:, 0] > 1e9]])
+    expected = GaussianMixture(3, random_state=0).fit(X[X[:, 0] > 0])
+    for source in (kept, empty):
+        model = DaskGaussianMixture(3, random_state=0).fit(source)
+        np.testing.assert_allclose(model.means_, expected.means_, rtol=0, atol=1e-9)
+        assert model.predict(source).compute().shape == (sum(X[:, 0] > 0),)
+    with pytest.raises(ValueError, match="no rows in any block"):
+        DaskGaussianMixture(3).fit(rows[rows[:, 0] > 1e9])
+
+
+def test_data_frames_with_names_and_weights(client):
+    frame = pd.DataFrame(X, columns=["a", "b", "c"]).assign(w=W)
+    table = dd.from_pandas(frame, npartitions=5)
+    features = table[["a", "b", "c"]]
+    model = DaskGaussianMixture(4, random_state=0).fit(features, sample_weight=table["w"])
+    expected = GaussianMixture(4, random_state=0).fit(frame[["a", "b", "c"]], sample_weight=W)
+    np.testing.assert_allclose(model.means_, expected.means_, rtol=0, atol=1e-9)
+    assert list(model.feature_names_in_) == ["a", "b", "c"]
+    np.testing.assert_array_equal(model.predict(features).compute(), expected.predict(frame[["a", "b", "c"]]))
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.predict(table[["b", "a", "c"]])
+
+
+def test_a_killed_worker_changes_nothing(client, rows):
+    options = {"acceleration": None, "tol": 0.0, "max_iter": 12, "random_state": 0}
+    killed = []
+
+    def callback(n_iter, bound, parameters):
+        if n_iter == 4:
+            pid = next(iter(client.run(os.getpid).values()))
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+
+    model = quietly(lambda: DaskGaussianMixture(4, callback=callback, **options).fit(rows))
+    expected = quietly(lambda: GaussianMixture(4, **options).fit(X))
+    assert killed
+    assert killed[0] not in client.run(os.getpid).values()
+    np.testing.assert_allclose(model.means_, expected.means_, rtol=0, atol=1e-9)
+    assert model.n_iter_ == 12
+
+
+def test_large_parameters_do_not_go_through_the_scheduler(rows, monkeypatch):
+    monkeypatch.setattr(dask_source, "LARGE", 0)
+    monkeypatch.setattr(dask_source, "FAN_IN", 1 + 1)
+    model = DaskGaussianMixture(4, random_state=0).fit(rows)
+    np.testing.assert_allclose(model.means_, GaussianMixture(4, random_state=0).fit(X).means_, rtol=0, atol=1e-9)
+
+
+def test_a_sweep_is_one_task_a_worker(client, rows):
+    source = dask_source.DaskSource(client, list(rows.rechunk((700, 3)).to_delayed()[:, 0]), None, 3, X.dtype)
+    groups = source._blocks_by_worker()
+    assert set(groups) <= set(client.scheduler_info()["workers"])
+    assert sum(map(len, groups.values())) == len(source.futures) == 9
+    assert source.reduce(lambda X, w: len(X)) == N
+
+
+def test_bayesian_mixtures_too(rows):
+    options = {"n_components": 4, "random_state": 0, "max_iter": 10}
+    model = quietly(lambda: DaskBayesianGaussianMixture(**options).fit(rows))
+    expected = quietly(lambda: BayesianGaussianMixture(**options).fit(X))
+    np.testing.assert_allclose(model.means_, expected.means_, rtol=0, atol=1e-9)
+    assert type(model.to_local()) is BayesianGaussianMixture
+
+
+def test_the_local_estimator_and_copies(client, rows):
+    model = DaskGaussianMixture(4, random_state=0, client=client, covariance_type="diag").fit(rows)
+    local = model.to_local()
+    assert type(local) is GaussianMixture
+    assert local.covariance_type == "diag"
+    np.testing.assert_array_equal(local.predict(X), model.predict(rows).compute())
+    copy = clone(model)
+    assert copy.client is client
+    assert copy.covariance_type == "diag"
+    assert not hasattr(copy, "means_")
+    kept = pickle.loads(pickle.dumps(model))
+    assert kept.client is None
+    np.testing.assert_array_equal(kept.means_, model.means_)
+    assert set(model.get_params()) == {*GaussianMixture().get_params(), "client"}
+
+
+def test_what_is_wrong_is_said(client, rows):
+    bad = X.copy()
+    bad[1500, 1] = np.nan
+    model = DaskGaussianMixture(3)
+    with pytest.raises(ValueError, match="contains NaN, in row 100 of block 2, column 1"):
+        model.fit(da.from_array(bad, chunks=(700, 3)))
+    assert not hasattr(model, "means_")
+    with pytest.raises(ValueError, match="not negative, but in block"):
+        model.fit(rows, sample_weight=da.from_array(-W, chunks=700))
+    with pytest.raises(ValueError, match=r"expected \(6000,\)!"):
+        model.fit(rows, sample_weight=da.from_array(W[1:], chunks=700))
+    with pytest.raises(ValueError, match="should be a Dask array or series"):
+        model.fit(rows[rows[:, 0] > 0], sample_weight=W)
+    with pytest.raises(ValueError, match="resp_init is for rows in memory"):
+        DaskGaussianMixture(3, resp_init=np.zeros(N, int)).fit(rows)
+    with pytest.raises(ValueError, match="Expected 2D array, got 1D"):
+        model.fit(rows[:, 0])
+    fitted = DaskGaussianMixture(3, random_state=0).fit(rows)
+    with pytest.raises(ValueError, match="X has 2 features, but DaskGaussianMixture is expecting 3"):
+        fitted.predict(rows[:, :2])
+    with pytest.raises(ValueError, match="n_components"):
+        DaskGaussianMixture(0).fit(rows)
+
+
+def test_single_precision_stays(rows):
+    model = DaskGaussianMixture(3, random_state=0).fit(rows.astype(np.float32))
+    assert model.means_.dtype == np.float32
+    assert model.score_samples(rows.astype(np.float32)).compute().dtype == np.float32
