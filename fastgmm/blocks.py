@@ -140,6 +140,11 @@ class BlockSource:
     def most_resident(self) -> int:
         return max(1024, RESIDENT_BYTES // (self.n_features * self.dtype.itemsize))
 
+    def __array__(self, *_: Any, **__: Any) -> NDArray:
+        raise TypeError(
+            "these rows are read block after block, which this cannot do; whole().X has them in memory, if they fit"
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_unused": []}
 

@@ -256,3 +256,11 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
     arguments = [sys.executable, "-c", code, str(tmp_path / "small.npy"), str(tmp_path / "large.npy")]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     assert float(done.stdout) < 100
+
+
+def test_who_wants_an_array_is_told(problem):
+    from fastgmm import MixtureSearch
+
+    for call in (lambda: np.asarray(rows(problem[0])), lambda: MixtureSearch(2).fit(rows(problem[0]))):
+        with pytest.raises(TypeError, match=r"whole\(\)\.X has them in memory"):
+            call()
