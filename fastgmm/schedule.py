@@ -40,7 +40,8 @@ FEW_ROWS, FEW_ROWS_A_COMPONENT, FEW_ROWS_A_PARAMETER = 2_000, 64, 5
 # With 8 and 8 in place of 4 and 4 fits of pixels and flights to tol=1e-6 took 1.1 to 2.7 times as many passes.
 WORTH, GROWTH, LAST = 8, 4, 4
 SAMPLE_BYTES = 32 * 1024 * 1024
-# A run from a start pauses, when a step raises the likelihood by less than so many nats per row, for so many moves.
+# A run from a start pauses, when a step raises the likelihood by less than so many nats per row, for so many moves: of
+# fewer than `ROWS` rows for one. Of 1,797 digits 15 fits ended as high in the median after one as after two.
 PAUSE, PAUSE_MOVES, PAUSE_ROWS = 0.1, 2, 1_000
 # A run on n rows stops when a step raises the likelihood by less than this part of what p parameters gain by chance,
 # p / 2n nats per row.
@@ -328,9 +329,10 @@ def _until_pause(
     run = functools.partial(rules.run, tol=max(PAUSE, rules.tol), limit_tol=math.inf)
     result = run(source, parameters, on_iteration=watch)
     if not (result.stopped or result.interrupted):
+        n_moves = PAUSE_MOVES if source.n_samples >= ROWS else 1
         # At most half of the passes that are left.
-        quick = functools.partial(run, max_iter=(rules.max_iter - result.n_iter) // (2 * PAUSE_MOVES))
-        result = improve(source, result, quick, PAUSE_MOVES, watcher, effort=QUICK, samples=samples)
+        quick = functools.partial(run, max_iter=(rules.max_iter - result.n_iter) // (2 * n_moves))
+        result = improve(source, result, quick, n_moves, watcher, effort=QUICK, samples=samples)
     result.converged = result.is_settled(rules.tol, rules.limit_tol) and not result.interrupted
     return result
 
