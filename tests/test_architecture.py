@@ -49,12 +49,17 @@ ALLOWED = {
     "model_selection": {
         "agglomeration", "base", "covariance", "gaussian_mixture", "initialization", "random_stream", "sources",
     },
+    "stepwise": {"engine", "parameters", "statistics"},
+    "streaming": {
+        "base", "covariance", "em", "gaussian_mixture", "kernels", "parameters", "sources", "statistics", "stepwise",
+        "validation",
+    },
     "bootstrap": {"gaussian_mixture"},
     "combination": {"base", "engine"},
     "plotting": {"combination", "model_selection"},
     "__init__": {
         "base", "bayesian_mixture", "bootstrap", "combination", "engine", "fork_guard", "gaussian_mixture",
-        "model_selection", "plotting", "priors",
+        "model_selection", "plotting", "priors", "streaming",
     },
     "demo": {"__init__", "gaussian_mixture"},
     "environment": {"__init__", "fork_guard", "kernels"},
@@ -69,6 +74,7 @@ KNOW_SCIKIT_LEARN = {
     "gaussian_mixture",
     "model_selection",
     "plotting",
+    "streaming",
     "validation",
     "demo",
     "environment",
