@@ -14,6 +14,7 @@ import argparse
 import functools
 import statistics
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,8 +24,8 @@ import numpy as np
 
 from benchmarks.common import fit_quietly, make_rows, seconds
 from benchmarks.race import print_table
-from benchmarks.real_rows import Problem, problems
-from fastgmm import GaussianMixture, StreamingGaussianMixture
+from benchmarks.real_rows import Problem, patches, problems
+from fastgmm import DegenerateComponentWarning, GaussianMixture, StreamingGaussianMixture
 from fastgmm.environment import describe_environment
 
 COLUMNS = ("rows from", "rows", "D", "K", "type", "decay", "batch", "init", "start", "loss", "at worst", "at best",
@@ -32,9 +33,13 @@ COLUMNS = ("rows from", "rows", "D", "K", "type", "decay", "batch", "init", "sta
 
 
 def streams() -> list[Problem]:
-    """Problems with enough rows for a stream."""
-    synthetic = Problem("mixture, overlapping", lambda: make_rows(500_000, 6, 8), 8, "full")
-    return [synthetic, *(p for p in problems() if not p.slow and p.name != "digits")]
+    """Problems with enough rows for a stream: the start's are the smaller part of them."""
+    few = ("digits", "patches", "clothes")
+    return [
+        Problem("mixture, overlapping", lambda: make_rows(500_000, 6, 8), 8, "full"),
+        *(p for p in problems() if not p.slow and p.name not in few),
+        *(Problem("patches", lambda: patches(200_000), 24, name) for name in ("full", "diag", "spherical")),
+    ]
 
 
 def losses(problem: Problem, X: np.ndarray, seed: int, settings: list[dict]) -> Iterator[dict]:
@@ -45,7 +50,9 @@ def losses(problem: Problem, X: np.ndarray, seed: int, settings: list[dict]) -> 
     for setting in settings:
         model = StreamingGaussianMixture(problem.n_components, **options, **setting)
         rules = model._new_stream(X.shape[1]).rules
-        start = model.partial_fit(train[: rules.init_size])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DegenerateComponentWarning)
+            start = model.partial_fit(train[: rules.init_size])
         exact = GaussianMixture.from_parameters(
             start.weights_, start.means_, start.covariances_, covariance_type=problem.covariance_type,
             warm_start=True, tol=1e-6, max_iter=3000, acceleration="squarem",
@@ -53,7 +60,7 @@ def losses(problem: Problem, X: np.ndarray, seed: int, settings: list[dict]) -> 
         limit = fit_quietly(exact, train).score(test)
         started = start.score(test)
         rest = train[rules.init_size :]
-        taken = seconds(functools.partial(model.partial_fit, rest)) if len(rest) else float("nan")
+        taken = seconds(functools.partial(model.partial_fit, rest))
         yield {"init": rules.init_size, "batch": rules.pace.batch_size, "start": started - limit,
                "loss": model.score(test) - limit, "passes": exact.n_iter_, "speed": len(rest) / taken}  # fmt: skip
 

@@ -1,10 +1,9 @@
 """Gaussian mixtures on many-core CPUs: scikit-learn's estimators, an engine of its own.
 
-`GaussianMixture` and `BayesianGaussianMixture` take the place of scikit-learn's. `StreamingGaussianMixture`
-learns from rows that are seen once. `MixtureSearch` chooses a covariance
-model and a number of components, and `CriterionDisplay` plots how they compare. `fastgmm.engine` has the parts, for
-library authors: passes over blocks of rows, sufficient statistics that add, parameters from statistics; it does not
-need scikit-learn. `warmup` compiles everything once.
+`GaussianMixture` and `BayesianGaussianMixture` take the place of scikit-learn's. `StreamingGaussianMixture` learns from
+rows that are seen once. `MixtureSearch` chooses a covariance model and a number of components, and `CriterionDisplay`
+plots how they compare. `fastgmm.engine` has the parts, for library authors: passes over blocks of rows, sufficient
+statistics that add, parameters from statistics; it does not need scikit-learn. `warmup` compiles everything once.
 """
 
 from __future__ import annotations

@@ -80,6 +80,11 @@ class Pace:
             return None
         return 2.0 ** (-np.arange(n_rows - 1, -1, -1.0) / self.half_life)
 
+    def count(self, n_rows: int) -> float:
+        """As how many rows those of a batch count at its end."""
+        recency = self.recency(n_rows)
+        return float(n_rows if recency is None else recency.sum())
+
     def weights(self, sample_weight: NDArray[np.float64] | None, n_rows: int) -> NDArray[np.float64] | None:
         """The weights of a batch's rows, with their recency, (n_rows,); None for ones."""
         recency = self.recency(n_rows)
@@ -107,14 +112,16 @@ class StepwiseEM:
         Of the rows of the start, or of those before the fork.
     past_rows, past_effective : float
         How many they are, and as how many they counted then.
+    past_steps : int
+        Batches of the past.
     past_share : float
         How much of them still counts.
     fresh : SufficientStatistics or None
         Of the rows since then.
     fresh_rows, fresh_effective : float
         How many they are, and as how many they count.
-    n_steps : int
-        Batches since the start.
+    fresh_steps : int
+        Batches since then.
     learnt : frozenset of bytes
         Digests of the first batch after the start or fork, of each model in this one: who shares one has learnt the
         same rows.
@@ -124,11 +131,12 @@ class StepwiseEM:
     past: SufficientStatistics
     past_rows: float
     past_effective: float
+    past_steps: int = 0
     past_share: float = 1.0
     fresh: SufficientStatistics | None = None
     fresh_rows: int = 0
     fresh_effective: float = 0.0
-    n_steps: int = 0
+    fresh_steps: int = 0
     learnt: frozenset[bytes] = frozenset()
 
     @classmethod
@@ -138,14 +146,17 @@ class StepwiseEM:
         """The model after a start: parameters that were fitted to some rows, and those rows' statistics."""
         share = pace.effective_rows(len(X)) / len(X)
         statistics = accumulate(parameters, X, pace.weights(sample_weight, len(X))).scaled(share)
-        recency = pace.recency(len(X))
-        effective = float(len(X) if recency is None else recency.sum())
-        return cls(parameters, statistics, len(X), share * effective)
+        return cls(parameters, statistics, len(X), share * pace.count(len(X)))
 
     @property
     def n_rows(self) -> float:
         """Rows learnt."""
         return self.past_rows + self.fresh_rows
+
+    @property
+    def n_steps(self) -> int:
+        """Batches since the start."""
+        return self.past_steps + self.fresh_steps
 
     @property
     def n_effective(self) -> float:
@@ -183,23 +194,22 @@ class StepwiseEM:
             If a covariance is not positive definite, which with `reg_covar` none is.
         """
         batch = accumulate(self.parameters, X, pace.weights(sample_weight, len(X)))
-        retained, recency = pace.retained(self.n_rows, len(X)), pace.recency(len(X))
-        count = float(len(X) if recency is None else recency.sum())
+        retained = pace.retained(self.n_rows, len(X))
         learnt = replace(
             self,
             past_share=self.past_share * retained,
             # The batch's reference points are today's means.
             fresh=batch if self.fresh is None else batch + self.fresh.scaled(retained),
             fresh_rows=self.fresh_rows + len(X),
-            fresh_effective=self.fresh_effective * retained + count,
-            n_steps=self.n_steps + 1,
+            fresh_effective=self.fresh_effective * retained + pace.count(len(X)),
+            fresh_steps=self.fresh_steps + 1,
             learnt=self.learnt or frozenset({_digest(X)}),
         )
         return learnt._maximised(reg_covar)
 
     def fork(self) -> StepwiseEM:
         """The same model, all of whose rows are the past that it has in common with other forks."""
-        return StepwiseEM(self.parameters, self.statistics, self.n_rows, self.n_effective, n_steps=self.n_steps)
+        return StepwiseEM(self.parameters, self.statistics, self.n_rows, self.n_effective, self.n_steps)
 
     def merged(self, other: StepwiseEM, *, reg_covar: float) -> StepwiseEM:
         """What both have learnt since they parted, and once what they had learnt before.
@@ -228,7 +238,7 @@ class StepwiseEM:
             fresh=sum(parts[1:], start=parts[0]) if parts else None,
             fresh_rows=self.fresh_rows + other.fresh_rows,
             fresh_effective=self.fresh_effective + other.fresh_effective,
-            n_steps=max(self.n_steps, other.n_steps),
+            fresh_steps=self.fresh_steps + other.fresh_steps,
             learnt=self.learnt | other.learnt,
         )
         return both._maximised(reg_covar) if parts else both

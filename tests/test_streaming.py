@@ -92,7 +92,7 @@ def test_every_step_is_that_of_the_naive_twin(covariance_type, learning_decay):
 
 def test_the_rows_of_the_start_are_fitted_as_gaussian_mixture_would():
     X = rows(INIT)
-    ours, theirs = streaming().partial_fit(X), GaussianMixture(3, random_state=0).fit(X)
+    ours, theirs = streaming().partial_fit(X), GaussianMixture(3, tol=1e-4, max_iter=1000, random_state=0).fit(X)
     np.testing.assert_array_equal(ours.means_, theirs.means_)
     short = streaming(init_size=None, shuffle=False).fit(X)
     np.testing.assert_array_equal(short.covariances_, theirs.covariances_)
@@ -318,6 +318,7 @@ def test_the_statistics_of_a_sum_are_those_of_all_rows_once(covariance_type):
     twice = parent.statistics_.scaled(-1)
     assert_same_statistics(both.statistics_, one.statistics_ + other.statistics_ + twice)
     assert both.statistics_.total_weight == both.n_samples_seen_ == 1010
+    assert [model.n_steps_ for model in (parent, one, other, both)] == [5, 11, 12, 18]
     all_of_them = sum([one, other, third])
     assert_same_statistics(all_of_them.statistics_, both.statistics_ + third.statistics_ + twice)
     assert_same_statistics((third + (other + one)).statistics_, all_of_them.statistics_)
