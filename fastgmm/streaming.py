@@ -36,7 +36,7 @@ ZERO = "allow_all_zero_weights"
 ALLOW_ZERO = {ZERO: True} if ZERO in inspect.signature(_check_sample_weight).parameters else {}
 
 # How first rows are fitted. What EM has not done there one pass of a stream cannot make good: with tol=1e-3 twelve
-# streams ended 0.0000 to 0.28 nats per row lower on held-out rows (0.003 in the median), with 1e-5 like this.
+# problems ended 0.0000 to 0.28 nats per row lower on held-out rows (0.003 in the median), with 1e-5 ten like this.
 START = {"tol": 1e-4, "max_iter": 1000}
 
 

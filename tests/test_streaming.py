@@ -254,7 +254,7 @@ def test_a_component_whose_rows_stop_coming_stays_where_it_was(covariance_type):
     rng = np.random.default_rng(0)
     both = rng.normal(size=(2000, 2)) + np.array([30.0, 0.0]) * rng.integers(0, 2, (2000, 1))
     model = StreamingGaussianMixture(
-        2, covariance_type=covariance_type, init_size=500, batch_size=50, half_life=100, random_state=0
+        2, covariance_type=covariance_type, reg_covar=1e-3, init_size=500, batch_size=50, half_life=100, random_state=0
     ).partial_fit(both)
     far = int(model.means_[:, 0].argmax())
     before = model.means_[far], full_covariances(model._parameters())[far]
