@@ -1,9 +1,9 @@
 """Gaussian mixtures on many-core CPUs: scikit-learn's estimators, an engine of its own.
 
-`GaussianMixture` and `BayesianGaussianMixture` take the place of scikit-learn's. `MixtureSearch` chooses a covariance
-model and a number of components, and `CriterionDisplay` plots how they compare. `fastgmm.engine` has the parts, for
-library authors: passes over blocks of rows, sufficient statistics that add, parameters from statistics; it does not
-need scikit-learn. `warmup` compiles everything once.
+`GaussianMixture` and `BayesianGaussianMixture` take the place of scikit-learn's. `StreamingGaussianMixture` learns from
+rows that are seen once. `MixtureSearch` chooses a covariance model and a number of components, and `CriterionDisplay`
+plots how they compare. `fastgmm.engine` has the parts, for library authors: passes over blocks of rows, sufficient
+statistics that add, parameters from statistics; it does not need scikit-learn. `warmup` compiles everything once.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .model_selection import MixtureSearch
     from .plotting import CriterionDisplay, EntropyDisplay
     from .priors import ConjugatePrior
+    from .streaming import StreamingGaussianMixture
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "IllDefinedCovarianceError",
     "MixtureParameters",
     "MixtureSearch",
+    "StreamingGaussianMixture",
     "SufficientStatistics",
     "__version__",
     "bootstrap_likelihood_ratio",
@@ -62,6 +64,7 @@ _HOMES = {
     "IllDefinedCovarianceError": "engine",
     "MixtureParameters": "engine",
     "MixtureSearch": "model_selection",
+    "StreamingGaussianMixture": "streaming",
     "SufficientStatistics": "engine",
     "bootstrap_likelihood_ratio": "bootstrap",
     "bootstrap_parameters": "bootstrap",

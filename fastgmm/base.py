@@ -244,17 +244,6 @@ class BaseMixture(FittedMixture, abc.ABC):
             )
         return True
 
-    @contextlib.contextmanager
-    def _unchanged_on_error(self) -> Iterator[None]:
-        """Leave the estimator as it was if the block fails."""
-        before = dict(self.__dict__)
-        try:
-            yield
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
-
     def _warn_not_converged(self, last_change: float, unmet: str = "") -> None:
         message = NOT_CONVERGED + unmet
         if last_change < 0:

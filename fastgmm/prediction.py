@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -183,6 +184,17 @@ class FittedMixture(DensityMixin, BaseEstimator):
         if not weights.any():
             raise ValueError("Sample weights must contain at least one non-zero number.")
         return weights
+
+    @contextlib.contextmanager
+    def _unchanged_on_error(self) -> Iterator[None]:
+        """Leave the estimator as it was if the block fails."""
+        before = dict(self.__dict__)
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
 
     def _block_source(self, X: BlockSource, sample_weight: ArrayLike | None, *, reset: bool = False) -> BlockSource:
         """Rows that are read from somewhere, validated as far as that goes without reading them."""

@@ -60,13 +60,20 @@ ALLOWED = {
     "model_selection": {
         "agglomeration", "base", "covariance", "gaussian_mixture", "initialization", "random_stream", "sources",
     },
+    "stepwise": {"engine", "parameters", "statistics"},
+    "learnt": {
+        "base", "blocks", "covariance", "kernels", "parameters", "prediction", "sources", "statistics", "stepwise",
+    },
+    "streaming": {
+        "base", "blocks", "covariance", "gaussian_mixture", "kernels", "learnt", "parameters", "sources", "stepwise",
+        "validation",
+    },
     "bootstrap": {"gaussian_mixture"},
     "combination": {"base", "engine"},
     "plotting": {"combination", "model_selection"},
     "__init__": {
         "base", "bayesian_mixture", "bootstrap", "combination", "dask_mixture", "engine", "fork_guard",
-        "gaussian_mixture", "io",
-        "model_selection", "plotting", "priors",
+        "gaussian_mixture", "io", "model_selection", "plotting", "priors", "streaming",
     },
     "demo": {"__init__", "gaussian_mixture"},
     "environment": {"__init__", "fork_guard", "kernels"},
@@ -83,6 +90,8 @@ KNOW_SCIKIT_LEARN = {
     "model_selection",
     "plotting",
     "prediction",
+    "learnt",
+    "streaming",
     "validation",
     "demo",
     "environment",

@@ -3,7 +3,7 @@
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fastgmm import BayesianGaussianMixture, GaussianMixture
+from fastgmm import BayesianGaussianMixture, GaussianMixture, StreamingGaussianMixture
 from fastgmm.covariance import BASIC_TYPES
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -13,6 +13,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
     [
         *(GaussianMixture(covariance_type=name) for name in (*BASIC_TYPES, "VVE")),
         *(BayesianGaussianMixture(covariance_type=name) for name in BASIC_TYPES),
+        *(StreamingGaussianMixture(covariance_type=name) for name in (*BASIC_TYPES, "VVE")),
+        StreamingGaussianMixture(init_size=10, batch_size=7, half_life=50),
     ]
 )
 def test_estimator_checks(estimator, check):
