@@ -52,6 +52,18 @@ class DegenerateComponentWarning(UserWarning):
     """
 
 
+@contextlib.contextmanager
+def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
+    """Leave an estimator as it was if the block fails."""
+    before = dict(estimator.__dict__)
+    try:
+        yield
+    except BaseException:
+        estimator.__dict__.clear()
+        estimator.__dict__.update(before)
+        raise
+
+
 class BaseMixture(DensityMixin, BaseEstimator, abc.ABC):
     """Base of the mixture estimators: everything that follows from fitted parameters."""
 
@@ -102,7 +114,7 @@ class BaseMixture(DensityMixin, BaseEstimator, abc.ABC):
             If the fit fails, the estimator stays as it was. If it is interrupted (Ctrl-C) after the first pass over all
             rows, it keeps the best parameters so far, with ``converged_ = False``; the KeyboardInterrupt goes on.
         """
-        with self._unchanged_on_error():
+        with unchanged_on_error(self):
             _, interrupted = self._fit(X, sample_weight)
         if interrupted:
             raise KeyboardInterrupt(f"{INTERRUPTED} {self.n_iter_} passes")
@@ -110,7 +122,7 @@ class BaseMixture(DensityMixin, BaseEstimator, abc.ABC):
 
     def fit_predict(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int64]:
         """Fit, and predict the most probable component of each row. Parameters as for `fit`, result as of `predict`."""
-        with self._unchanged_on_error():
+        with unchanged_on_error(self):
             X, interrupted = self._fit(X, sample_weight)
             labels = np.empty(0, np.int64) if interrupted else engine.predict(self._parameters(), X, n_jobs=self.n_jobs)
         if interrupted:
@@ -314,17 +326,6 @@ class BaseMixture(DensityMixin, BaseEstimator, abc.ABC):
         if not weights.any():
             raise ValueError("Sample weights must contain at least one non-zero number.")
         return weights
-
-    @contextlib.contextmanager
-    def _unchanged_on_error(self) -> Iterator[None]:
-        """Leave the estimator as it was if the block fails."""
-        before = dict(self.__dict__)
-        try:
-            yield
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
 
     def _warn_not_converged(self, last_change: float, unmet: str = "") -> None:
         message = NOT_CONVERGED + unmet

@@ -47,7 +47,8 @@ ALLOWED = {
         "base", "covariance", "em", "parameters", "priors", "schedule", "sources", "validation", "variational",
     },
     "model_selection": {
-        "agglomeration", "base", "covariance", "gaussian_mixture", "initialization", "random_stream", "sources",
+        "agglomeration", "base", "covariance", "gaussian_mixture", "initialization", "kernels", "moves", "parameters",
+        "random_stream", "sources",
     },
     "bootstrap": {"gaussian_mixture"},
     "combination": {"base", "engine"},
