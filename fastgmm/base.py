@@ -64,6 +64,11 @@ def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
         raise
 
 
+def best_of(model: object) -> object:
+    """The best estimator of a fitted search, `MixtureSearch` or scikit-learn's; anything else as it is."""
+    return getattr(model, "best_estimator_", model)
+
+
 class BaseMixture(DensityMixin, BaseEstimator, abc.ABC):
     """Base of the mixture estimators: everything that follows from fitted parameters."""
 

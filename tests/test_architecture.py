@@ -50,7 +50,7 @@ ALLOWED = {
         "agglomeration", "base", "covariance", "gaussian_mixture", "initialization", "kernels", "moves", "parameters",
         "random_stream", "sources",
     },
-    "bootstrap": {"gaussian_mixture"},
+    "bootstrap": {"base", "gaussian_mixture"},
     "combination": {"base", "engine"},
     "plotting": {"combination", "model_selection"},
     "__init__": {

@@ -180,6 +180,7 @@ def test_the_picture_has_a_line_a_model_and_a_ring(search):
     ring = display.ax_.lines[-1]
     assert ring.get_data()[1] == search.best_score_
     assert "VEV, 2" in ring.get_label()
+    assert len(display.left_out_.get_offsets()) == 0
     again = CriterionDisplay.from_search(search, criterion="icl", ax=display.ax_)
     assert again.figure_ is display.figure_
     with pytest.raises(ValueError, match="criterion should be one of"):
@@ -309,3 +310,21 @@ def test_warm_starts_take_a_prior_and_threads(iris):
     search = MixtureSearch(range(1, 5), covariance_types=["VVV", "EEE"], estimator=prior, random_state=0).fit(iris)
     assert (search.results_["problem"] == "").all()
     assert search.best_estimator_.prior is not None
+
+
+def test_what_failed_has_a_cross_below_the_lines():
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    nan = np.nan
+    results = {
+        "covariance_type": np.array(["EEE", "EEE", "VVV", "VVV"]),
+        "n_components": np.array([1, 2, 1, 2]),
+        "bic": np.array([5.0, nan, 3.0, nan]),
+    }
+    display = CriterionDisplay(results).plot()
+    crosses = display.left_out_.get_offsets()
+    np.testing.assert_array_equal(crosses[:, 0], [2, 2])
+    assert crosses[0, 1] != crosses[1, 1]
+    low, high = display.ax_.get_ylim()
+    assert low + (high - low) * crosses[:, 1].max() < 3.0
+    assert "left out" in [text.get_text() for text in display.ax_.get_legend().get_texts()]
