@@ -107,7 +107,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         rows and many fits. None fits one after the other, each on the estimator's threads.
     warm_starts : bool, default=True
         Fit each cell from its model's fit with one component less as well, of which one is cut in two; that one must
-        come before it in `n_components`. No likelihood is lower for it. False takes about 0.6 times as long.
+        come before it in `n_components`. No `lower_bound_` is lower for it. False takes about 0.6 times as long.
 
     Attributes
     ----------
