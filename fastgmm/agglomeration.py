@@ -6,7 +6,7 @@ scatter matter, so that it costs the same for any number of rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ class Hierarchy:
     means: Array
     scatter: Array
     merges: NDArray[np.intp]
+    _groups: dict[int, tuple[Array, Array, Array]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(
@@ -54,7 +55,17 @@ class Hierarchy:
         return cls(weights, means, scatter, merge_order(weights * count, means, scatter * count, scale))
 
     def moments(self, n_groups: int) -> tuple[Array, Array, Array]:
-        """Weights (n_groups,), means and scatter about these, of so many groups; some have none if there are fewer."""
+        """Weights (n_groups,), means and scatter about these, of so many groups; some have none if there are fewer.
+
+        Kept, since a search asks for the same again for every model; read-only.
+        """
+        if n_groups not in self._groups:
+            self._groups[n_groups] = self._moments(n_groups)
+            for array in self._groups[n_groups]:
+                array.flags.writeable = False
+        return self._groups[n_groups]
+
+    def _moments(self, n_groups: int) -> tuple[Array, Array, Array]:
         group = cut(self.merges, n_groups)
         member = (group == np.arange(n_groups)[:, np.newaxis]).astype(np.float64) * self.weights
         weights = member.sum(axis=1)

@@ -26,7 +26,7 @@ from .covariance import IllDefinedCovarianceError, get_model
 from .em import EMResult
 from .kernels import resolve_n_jobs, thread_limit
 from .parameters import MixtureParameters
-from .prediction import FittedMixture
+from .prediction import FittedMixture, unchanged_on_error
 from .progress import Progress
 from .rules import Kept
 from .sources import ArraySource, Source
@@ -109,7 +109,7 @@ class BaseMixture(FittedMixture, abc.ABC):
             If the fit fails, the estimator stays as it was. If it is interrupted (Ctrl-C) after the first pass over all
             rows, it keeps the best parameters so far, with ``converged_ = False``; the KeyboardInterrupt goes on.
         """
-        with self._unchanged_on_error():
+        with unchanged_on_error(self):
             interrupted = self._fit(self._source(X, sample_weight))
         if interrupted:
             raise KeyboardInterrupt(f"{INTERRUPTED} {self.n_iter_} passes")
@@ -128,7 +128,7 @@ class BaseMixture(FittedMixture, abc.ABC):
         """
         if self.checkpoint is None:
             raise ValueError("resume goes on from a file, which checkpoint= names, but checkpoint is None")
-        with self._unchanged_on_error():
+        with unchanged_on_error(self):
             source = self._source(X, sample_weight)
             checkpoint = self._checkpoint(source)
             interrupted = self._fit(source, None if checkpoint is None else checkpoint.load())
@@ -138,7 +138,7 @@ class BaseMixture(FittedMixture, abc.ABC):
 
     def fit_predict(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int64]:
         """Fit, and predict the most probable component of each row. Parameters as for `fit`, result as of `predict`."""
-        with self._unchanged_on_error():
+        with unchanged_on_error(self):
             source = self._source(X, sample_weight)
             interrupted = self._fit(source)
             labels = np.empty(0, np.int64) if interrupted else self._collect(engine.predict, source, None, "label")

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from .gaussian_mixture import GaussianMixture
+from .prediction import best_of
 
 Array = NDArray[np.float64]
 
@@ -45,6 +46,13 @@ class ParameterBootstrap:
     covariances: Array
     n_failed: int
 
+    def __repr__(self) -> str:
+        n_replicates, n_components, n_features = self.means.shape
+        return (
+            f"ParameterBootstrap({n_replicates} replicates of {n_components} components and {n_features} features, "
+            f"{self.n_failed} failed)"
+        )
+
     def standard_errors(self) -> dict[str, Array]:
         """Standard deviations over replicates of "weights", "means" and "covariances"."""
         return {name: getattr(self, name).std(axis=0, ddof=1) for name in ("weights", "means", "covariances")}
@@ -58,7 +66,7 @@ class ParameterBootstrap:
 
 
 def bootstrap_parameters(
-    model: GaussianMixture,
+    model: GaussianMixture | BaseEstimator,
     X: ArrayLike,
     sample_weight: ArrayLike | None = None,
     *,
@@ -71,8 +79,8 @@ def bootstrap_parameters(
 
     Parameters
     ----------
-    model : GaussianMixture
-        Fitted to the rows.
+    model : GaussianMixture, or a search such as MixtureSearch
+        Fitted to the rows; of a search its best estimator is taken.
     X : array-like of shape (n_samples, n_features)
     sample_weight : array-like of shape (n_samples,), optional
         How often each row counts.
@@ -103,7 +111,7 @@ def bootstrap_parameters(
     >>> bool(0.03 < errors["means"][0, 0] < 0.07)  # about 1 / sqrt(400)
     True
     """
-    _check_estimator(model)
+    model = _checked(model)
     check_is_fitted(model)
     _check_number(n_replicates, 2, "n_replicates")
     if kind not in ("nonparametric", "weighted"):
@@ -151,9 +159,13 @@ class LikelihoodRatioTest:
     n_failed: list[int]
     n_components: int
 
+    def __repr__(self) -> str:
+        p_values = ", ".join(f"{p:.3g}" for p in self.p_values)
+        return f"LikelihoodRatioTest(n_components={self.n_components}, p_values=[{p_values}])"
+
 
 def bootstrap_likelihood_ratio(
-    estimator: GaussianMixture,
+    estimator: GaussianMixture | BaseEstimator,
     X: ArrayLike,
     *,
     max_components: int = 9,
@@ -169,8 +181,8 @@ def bootstrap_likelihood_ratio(
 
     Parameters
     ----------
-    estimator : GaussianMixture
-        Everything about the fits but the number of components.
+    estimator : GaussianMixture, or a fitted search such as MixtureSearch
+        Everything about the fits but the number of components; of a search its best estimator is taken.
     X : array-like of shape (n_samples, n_features)
     max_components : int, default=9
         The largest null hypothesis.
@@ -190,7 +202,7 @@ def bootstrap_likelihood_ratio(
     >>> bootstrap_likelihood_ratio(equal, X, n_replicates=39, random_state=0).n_components
     2
     """
-    _check_estimator(estimator)
+    estimator = _checked(estimator)
     _check_number(n_replicates, 1, "n_replicates")
     if not 0 < level < 1:
         raise ValueError(f"level should be between 0 and 1, but is {level}")
@@ -221,12 +233,13 @@ def bootstrap_likelihood_ratio(
     return LikelihoodRatioTest(np.array(statistics), np.array(p_values), list(samples), list(failed), accepted)
 
 
-def _check_estimator(estimator: object) -> None:
+def _checked(estimator: object) -> GaussianMixture:
+    estimator = best_of(estimator)
     if not isinstance(estimator, GaussianMixture):
         raise TypeError(
-            f"This is for a fastgmm.GaussianMixture, but got {type(estimator).__name__} (of a MixtureSearch it is "
-            "`best_estimator_`)"
+            f"This is for a fastgmm.GaussianMixture or a fitted search for one, but got {type(estimator).__name__}"
         )
+    return estimator
 
 
 def _larger(null: GaussianMixture, X: NDArray, seed: Any, n_jobs: int | None) -> GaussianMixture:

@@ -14,10 +14,11 @@ from numbers import Integral
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import xlogy
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from . import engine
-from .base import BaseMixture
+from .prediction import FittedMixture, best_of
 
 Array = NDArray[np.float64]
 NUMBERS_A_BLOCK = 1 << 20
@@ -29,7 +30,7 @@ class CombinedComponents:
 
     Attributes
     ----------
-    model : BaseMixture
+    model : FittedMixture
         The fitted mixture.
     merges : (K - 1, 2) int
         Components, one of each of the clusters that are joined, one pair after the other.
@@ -37,9 +38,13 @@ class CombinedComponents:
         The entropy of the clustering in nats, of all rows, with K, K - 1, ... 1 clusters.
     """
 
-    model: BaseMixture
+    model: FittedMixture
     merges: NDArray[np.intp]
     entropies: Array
+
+    def __repr__(self) -> str:
+        entropies = np.array2string(self.entropies.round(2) + 0.0, threshold=10, max_line_width=200)
+        return f"CombinedComponents({len(self.entropies)} components of a {type(self.model).__name__}, {entropies=!s})"
 
     @property
     def n_clusters(self) -> NDArray[np.intp]:
@@ -67,13 +72,15 @@ class CombinedComponents:
         return self.predict_proba(X, n_clusters).argmax(axis=1)
 
 
-def combine_components(model: BaseMixture, X: ArrayLike, sample_weight: ArrayLike | None = None) -> CombinedComponents:
+def combine_components(
+    model: FittedMixture | BaseEstimator, X: ArrayLike, sample_weight: ArrayLike | None = None
+) -> CombinedComponents:
     """Join the components of a fitted mixture into clusters.
 
     Parameters
     ----------
-    model : GaussianMixture or BayesianGaussianMixture
-        Fitted.
+    model : GaussianMixture, BayesianGaussianMixture, or a search such as MixtureSearch
+        Fitted; of a search its best estimator is taken.
     X : array-like of shape (n_samples, n_features)
         Rows whose responsibilities decide; read K times in blocks.
     sample_weight : array-like of shape (n_samples,), optional
@@ -97,11 +104,9 @@ def combine_components(model: BaseMixture, X: ArrayLike, sample_weight: ArrayLik
     >>> len(set(labels[:500])), len(set(labels[500:])), bool(labels[0] != labels[-1])
     (1, 1, True)
     """
-    if not isinstance(model, BaseMixture):
-        raise TypeError(
-            f"This is for a mixture of fastgmm, but got {type(model).__name__} (of a MixtureSearch it is "
-            "`best_estimator_`)"
-        )
+    model = best_of(model)
+    if not isinstance(model, FittedMixture):
+        raise TypeError(f"This is for a mixture of fastgmm or a fitted search for one, but got {type(model).__name__}")
     check_is_fitted(model)
     X = model._rows(X)
     given = model._sample_weight(sample_weight, X)
@@ -126,7 +131,7 @@ def combine_components(model: BaseMixture, X: ArrayLike, sample_weight: ArrayLik
     return CombinedComponents(model, np.array(merges, dtype=np.intp).reshape(-1, 2), np.array(entropies))
 
 
-def _blocks(model: BaseMixture, X: NDArray, weights: Array, member: Array) -> Iterator[tuple[Array, Array]]:
+def _blocks(model: FittedMixture, X: NDArray, weights: Array, member: Array) -> Iterator[tuple[Array, Array]]:
     """The clusters' probabilities, (n, K), and the weights of some rows after the other."""
     n_rows, parameters = max(1, NUMBERS_A_BLOCK // len(member)), model._parameters()
     for start in range(0, len(X), n_rows):

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from numbers import Integral
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,15 +22,37 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .agglomeration import Hierarchy
 from .base import DegenerateComponentWarning
-from .covariance import COVARIANCE_TYPES, FOURTEEN, get_model
+from .covariance import COVARIANCE_TYPES, FOURTEEN, CovarianceModel, get_model
 from .gaussian_mixture import GaussianMixture
 from .initialization import from_groups, hierarchy
+from .kernels import thread_limit
+from .moves import one_more
+from .parameters import MixtureParameters
+from .prediction import unchanged_on_error
 from .random_stream import Stream
 from .sources import ArraySource
 
 GIVEN = ("weights_init", "means_init", "precisions_init", "resp_init")
 # Whether more is better.
 CRITERIA = {"bic": False, "icl": False, "aic": False, "cv": True}
+# Why a fit has no result. The likelihood of a component that only `reg_covar` keeps from collapsing says nothing.
+FAILURES = (ValueError, np.linalg.LinAlgError, DegenerateComponentWarning)
+
+
+class Rows(NamedTuple):
+    """Rows to fit, their weights, and the hierarchy that fits start from."""
+
+    # Not their scatter about one point, which fits of the tied layout could take over: a pass without it takes 0.4 ms
+    # in place of 0.5 (20,000 x 6 rows, K=7), 16 in place of 31 (200,000 x 32, K=8), but only a fit's first pass has it,
+    # and of a search over fourteen models the one of that layout took 4 %.
+
+    X: NDArray
+    weights: NDArray | None
+    joined: Hierarchy
+
+
+# Where a model's fits to the same rows have ended, by their number of components.
+Chain = dict[int, MixtureParameters]
 
 
 @dataclass
@@ -56,8 +78,9 @@ class MixtureSearch(DensityMixin, BaseEstimator):
     """Fit mixtures of several covariance models and numbers of components, and keep the best by a criterion.
 
     What R's `Mclust` does. All fits start from one hierarchy of micro-clusters, cut where there are as many groups as
-    components, so a start costs no pass over the rows. A fit that fails, or in which a component has collapsed, takes
-    no part in the choice, and its `problem` in `results_` says why.
+    components, so a start costs no pass over the rows; where the same model has been fitted with one component less,
+    a second fit starts from that, and the better is kept. A fit that fails, or in which a component has collapsed,
+    takes no part in the choice, and its `problem` in `results_` says why.
 
     Parameters
     ----------
@@ -83,6 +106,9 @@ class MixtureSearch(DensityMixin, BaseEstimator):
     n_processes : int, default=None
         Processes in which models are fitted side by side, each with one thread (joblib's; -1 for all cores): for few
         rows and many fits. None fits one after the other, each on the estimator's threads.
+    warm_starts : bool, default=True
+        Fit each cell from its model's fit with one component less as well, of which one is cut in two; that one must
+        come before it in `n_components`. No `lower_bound_` is lower for it. False takes about 0.6 times as long.
 
     Attributes
     ----------
@@ -94,7 +120,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         Its criterion.
     results_ : dict of ndarrays
         A line for each cell that was tried: ``pandas.DataFrame(search.results_)``. Criteria of cells that failed are
-        NaN, and `problem` says why.
+        NaN, and `problem` says why. `n_iter` is of the fit that was kept, `seconds` are of all of a cell's.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Only if the rows had feature names that are all strings.
@@ -118,6 +144,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
         "n_processes": [Integral, None],
+        "warm_starts": ["boolean"],
     }
 
     def __init__(
@@ -132,6 +159,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         random_state=None,
         verbose=0,
         n_processes=None,
+        warm_starts=True,
     ):
         self.n_components = n_components
         self.covariance_types = covariance_types
@@ -142,6 +170,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
         self.n_processes = n_processes
+        self.warm_starts = warm_starts
 
     def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit all, and keep the best.
@@ -160,8 +189,13 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If no cell can be fitted; it says what became of the first.
+            If no cell can be fitted; it says what became of the first. The search then stays as it was.
         """
+        with unchanged_on_error(self):
+            return self._search(X, sample_weight)
+
+    def _search(self, X: ArrayLike, sample_weight: ArrayLike | None) -> Self:
+        """`fit`, which may leave attributes behind where it fails."""
         self._validate_params()
         self._template()._validate_params()
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2, order="C")
@@ -169,8 +203,8 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         numbers, types = self._numbers(), self._types(X.shape[1])
         stream = Stream(int(check_random_state(self.random_state).randint(2**63 - 1, dtype=np.int64)))
         folds = self._folds(X, weights, max(numbers), stream) if self.criterion == "cv" else []
-        joined = self._hierarchy(X, weights, max(numbers), stream)
-        tasks = (delayed(self._cells_of)(name, numbers, X, weights, joined, folds) for name in types)
+        rows = self._rows(X, weights, max(numbers), stream)
+        tasks = (delayed(self._cells_of)(name, numbers, rows, folds) for name in types)
         n_processes = 1 if self.n_processes is None else self.n_processes
         cells = [cell for found in Parallel(n_processes)(tasks) for cell in found]
         best = min(cells, key=self._cost)
@@ -237,33 +271,32 @@ class MixtureSearch(DensityMixin, BaseEstimator):
     def _template(self) -> GaussianMixture:
         return GaussianMixture() if self.estimator is None else self.estimator
 
-    def _hierarchy(self, X: NDArray, weights: NDArray | None, n_components: int, stream: Stream) -> Hierarchy:
+    def _rows(self, X: NDArray, weights: NDArray | None, n_components: int, stream: Stream) -> Rows:
         n_components = min(n_components, len(X))
-        return hierarchy(ArraySource(X, weights), n_components, stream, self._template().reg_covar)
+        return Rows(X, weights, hierarchy(ArraySource(X, weights), n_components, stream, self._template().reg_covar))
 
     def _folds(self, X: NDArray, weights: NDArray | None, n_components: int, stream: Stream) -> list[tuple]:
-        """Rows to fit and rows to score, with their weights and a hierarchy of the first, for each fold."""
+        """Rows to fit, and rows to score with their weights, for each fold."""
         shuffled = (
             KFold(self.cv, shuffle=True, random_state=stream.word() % 2**32) if isinstance(self.cv, int) else self.cv
         )
         folds = []
         for rows, others in check_cv(shuffled).split(X):
             w, v = (None, None) if weights is None else (weights[rows], weights[others])
-            folds.append((X[rows], w, X[others], v, self._hierarchy(X[rows], w, n_components, stream)))
+            folds.append((self._rows(X[rows], w, n_components, stream), X[others], v))
         return folds
 
-    def _cells_of(
-        self, name: str, numbers: list[int], X: NDArray, weights: NDArray | None, joined: Hierarchy, folds: list[tuple]
-    ) -> list[Cell]:
+    def _cells_of(self, name: str, numbers: list[int], rows: Rows, folds: list[tuple]) -> list[Cell]:
         """The cells of one model, until the criterion has been worse for too long."""
         lowest, worse = math.inf, 0
         cells = []
+        chains: list[Chain] = [{} for _ in range(1 + len(folds))]
         for n_components in numbers:
             cell = Cell(name, n_components)
             begun = time.perf_counter()
             try:
-                self._fill(cell, X, weights, joined, folds)
-            except (ValueError, np.linalg.LinAlgError, DegenerateComponentWarning) as error:
+                self._fill(cell, rows, folds, chains)
+            except FAILURES as error:
                 cell.problem = str(error)
             cell.seconds = time.perf_counter() - begun
             cells.append(cell)
@@ -275,9 +308,10 @@ class MixtureSearch(DensityMixin, BaseEstimator):
                 break
         return cells
 
-    def _fill(self, cell: Cell, X: NDArray, weights: NDArray | None, joined: Hierarchy, folds: list[tuple]) -> None:
+    def _fill(self, cell: Cell, rows: Rows, folds: list[tuple], chains: list[Chain]) -> None:
         """Fit a cell, and everything about it."""
-        fitted = self._fit(cell, X, weights, joined)
+        X, weights, _ = rows
+        fitted = self._fit(cell, rows, chains[0])
         cell.estimator, cell.converged, cell.n_iter = fitted, fitted.converged_, fitted.n_iter_
         cell.n_parameters = get_model(cell.covariance_type).n_parameters(cell.n_components, X.shape[1])
         n = len(X) if weights is None else float(weights.sum())
@@ -286,30 +320,64 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         cell.aic = 2 * cell.n_parameters - 2 * cell.log_likelihood
         if folds:
             scores = [
-                self._fit(cell, rows, w, some).score(others, sample_weight=v) for rows, w, others, v, some in folds
+                self._fit(cell, some, chain).score(others, sample_weight=v)
+                for (some, others, v), chain in zip(folds, chains[1:], strict=True)
             ]
             cell.cv = float(np.mean(scores))
 
-    def _fit(self, cell: Cell, X: NDArray, weights: NDArray | None, joined: Hierarchy) -> GaussianMixture:
-        """A cell's fit to some rows, from their hierarchy."""
-        model, template = get_model(cell.covariance_type), self._template()
-        if cell.n_components > len(joined.weights):
+    def _fit(self, cell: Cell, rows: Rows, chain: Chain) -> GaussianMixture:
+        """A cell's fit to some rows: the higher of its starts' ends, which joins the chain.
+
+        On eight data sets (150 to 20,000 rows, 14 models x 1 to 9 components; tol 1e-5, of the two with 13 and 30
+        features 1e-3) the second start ended higher in 52 to 72 cells of at most 112, saved 13 of 34 that had failed,
+        and led to a lower best BIC on four; a search took 0.9 to 1.9 times as long. To run only the one that is ahead
+        after five steps takes 1.1 to 1.9 times, but of 112 likelihoods of four principal components of the breast
+        cancer data 41 were lower then than without it, and the best BIC was missed by 11.
+        """
+        if cell.n_components > len(rows.joined.weights):
             raise ValueError(
-                f"There are only {len(joined.weights)} different rows or clusters of rows, and {cell.n_components} "
-                "components are asked for."
+                f"There are only {len(rows.joined.weights)} different rows or clusters of rows, and "
+                f"{cell.n_components} components are asked for."
             )
-        start = from_groups(joined, cell.n_components, model, template.reg_covar)
-        precisions = model.form.precisions(model.form.precisions_cholesky(start.covariances()))
-        estimator = clone(template).set_params(
-            n_components=cell.n_components,
-            covariance_type=cell.covariance_type,
-            weights_init=start.weights / start.weights.sum(),
-            means_init=start.means,
-            precisions_init=precisions,
-            n_jobs=template.n_jobs if self.n_processes is None else 1,
-        )
+        n_jobs = self._template().n_jobs if self.n_processes is None else 1
+        ends, problems = [], []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            # The likelihood of a component that only `reg_covar` keeps from collapsing says nothing.
             warnings.simplefilter("error", DegenerateComponentWarning)
-            return estimator.fit(X, sample_weight=weights)
+            for start in (self._from_hierarchy, self._from_chain):
+                try:
+                    given = start(cell, rows, chain, n_jobs)
+                    if given is not None:
+                        options = {"n_components": cell.n_components, "covariance_type": cell.covariance_type}
+                        estimator = clone(self._template()).set_params(n_jobs=n_jobs, **options, **given)
+                        ends.append(estimator.fit(rows.X, sample_weight=rows.weights))
+                except FAILURES as problem:
+                    problems.append(problem)
+        if not ends:
+            raise problems[0]
+        best = max(ends, key=lambda end: end.lower_bound_)
+        chain[cell.n_components] = best._parameters()
+        return best
+
+    def _from_hierarchy(self, cell: Cell, rows: Rows, chain: Chain, n_jobs: int | None) -> dict[str, Any]:
+        """The start of groups of micro-clusters."""
+        model, reg_covar = get_model(cell.covariance_type), self._template().reg_covar
+        start = from_groups(rows.joined, cell.n_components, model, reg_covar)
+        return _given(model, start.weights, start.means, model.form.precisions_cholesky(start.covariances()))
+
+    def _from_chain(self, cell: Cell, rows: Rows, chain: Chain, n_jobs: int | None) -> dict[str, Any] | None:
+        """The start of the fit with one component less; None if there is none."""
+        before = chain.get(cell.n_components - 1)
+        if before is None or not self.warm_starts:
+            return None
+        with thread_limit(n_jobs):
+            start = one_more(ArraySource(rows.X, rows.weights), before, self._template().reg_covar)
+        if start is None:
+            return None
+        return _given(start.model, start.weights, start.means, start.precisions_cholesky)
+
+
+def _given(model: CovarianceModel, weights: NDArray, means: NDArray, precisions_cholesky: NDArray) -> dict[str, Any]:
+    """A start as an estimator's parameters."""
+    precisions = model.form.precisions(precisions_cholesky)
+    return {"weights_init": weights / weights.sum(), "means_init": means, "precisions_init": precisions}

@@ -1,6 +1,7 @@
 """Moves that EM cannot make: a component born where rows fit worst, two merged while a third is split.
 
-A move keeps the number of components, and is kept only if the likelihood of all rows rises.
+A move keeps the number of components, and is kept only if the likelihood of all rows rises. `one_more` does not: it
+makes a start of a fit with one component less.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from . import em
 from .covariance import IllDefinedCovarianceError
 from .em import EMResult
-from .engine import predict_proba, score_samples, serial_matmul
+from .engine import accumulate_resp, predict_proba, score_samples, serial_matmul
 from .kmeans import Clusters, quick_start
 from .parameters import MixtureParameters
 from .random_stream import Stream, at_most
@@ -127,10 +128,7 @@ def improve(
     """
     if result.parameters.n_components < 3:
         return result
-    n_parameters = result.parameters.model.n_parameters(*result.parameters.means.shape)
-    n_rows = max(effort.rows, effort.rows_a_parameter * n_parameters)
-    some = at_most(source, n_rows, Stream(0))
-    tried = 0
+    some, tried = _some_of(source, result.parameters, effort), 0
 
     def watch(trial: EMResult) -> bool:
         return not samples and watcher.iteration(trial.following(result, least=result.lower_bound))
@@ -187,18 +185,7 @@ def least_gaussian(parameters: MixtureParameters, source: ArraySource) -> NDArra
 
     Two clusters under one component are flat or lopsided there: third and fourth moments differ from 0 and 3.
     """
-    resp = predict_proba(parameters, source.X).astype(np.float64)
-    if source.sample_weight is not None:
-        resp *= source.sample_weight[:, np.newaxis]
-    weights, means, full = _full(parameters)
-    values, vectors = np.linalg.eigh(full)
-    axes = vectors[:, :, -1] / np.sqrt(values[:, -1:])
-    z = serial_matmul(source.X, axes.T.astype(source.X.dtype)) - np.einsum("kd,kd->k", means, axes)
-    resp /= np.maximum(resp.sum(axis=0), 1e-300)
-    third = resp * (z * z * z)  # NumPy takes a hundred times as long for a power
-    skewness, kurtosis = third.sum(axis=0), (third * z).sum(axis=0)
-    scores = weights * (np.minimum(np.abs(kurtosis - 3), 3.0) + np.minimum(np.abs(skewness), 3.0))
-    return np.argsort(-scores, kind="stable")
+    return _least_gaussian(_resp(parameters, source), source, *_full(parameters))
 
 
 def split_and_merge(parameters: MixtureParameters, i: int, j: int, k: int) -> MixtureParameters:
@@ -207,14 +194,43 @@ def split_and_merge(parameters: MixtureParameters, i: int, j: int, k: int) -> Mi
     IllDefinedCovarianceError if it cannot be.
     """
     weights, means, full = (a.copy() for a in _full(parameters))
-    values, vectors = np.linalg.eigh(full[k])
-    step = HALF * np.sqrt(values[-1]) * vectors[:, -1]
-    half = full[k] - np.outer(step, step)
+    step, half = _cut(full[k])
     merged = _merged(weights[[i]], means[[i]], full[[i]], weights[[j]], means[[j]], full[[j]])
     weights[i], means[i], full[i] = (a[0] for a in merged)
     weights[j], means[j], full[j] = weights[k] / 2, means[k] + step, half
     weights[k], means[k], full[k] = weights[k] / 2, means[k] - step, half
     return _rebuilt(parameters, weights, means, full)
+
+
+def one_more(source: ArraySource, parameters: MixtureParameters, reg_covar: float) -> MixtureParameters | None:
+    """Parameters with a component more: one that looks least like a Gaussian is cut in two.
+
+    Two are tried, for a few EM steps, on a sample if there are many rows. What is cut is the scatter that a component's
+    rows have, whatever the model makes of it: what is a sphere to the model has a longest axis too. Of 112 likelihoods
+    of 20,000 rows 52 rose so, and 37 with the model's covariances cut; of iris's, 54 and 63.
+
+    Returns
+    -------
+    parameters : MixtureParameters or None
+        None if each leads to a collapse.
+    """
+    some = _some_of(source, parameters, QUICK)
+    resp = _resp(parameters, some)
+    statistics = accumulate_resp(resp, parameters.means, some.X).recentred(parameters.means)
+    counts = np.maximum(statistics.weight_sums, 1e-300)[:, np.newaxis, np.newaxis]
+    own = statistics.scatter / counts + reg_covar * np.eye(parameters.n_features)
+    with np.errstate(all="ignore"):  # of a component that no row of the sample belongs to
+        order = _least_gaussian(resp, some, parameters.weights, parameters.means, own)
+    best, highest = None, -np.inf
+    for k in order[: QUICK.splits]:
+        try:
+            halved = _halved(parameters, int(k), own[k])
+            result = em.finished(em.run(some, halved, tol=0.0, max_iter=QUICK.steps, reg_covar=reg_covar))
+        except IllDefinedCovarianceError:
+            continue
+        if result.lower_bound > highest:
+            best, highest = result.parameters, result.lower_bound
+    return best
 
 
 def _best_move(
@@ -251,6 +267,49 @@ def _moves(parameters: MixtureParameters, some: ArraySource, effort: Effort) -> 
     for start in range(0, len(pairs), effort.merges):
         for i, j in pairs[start : start + effort.merges]:
             yield from itertools.islice(((i, j, k) for k in splits if k not in (i, j)), effort.splits)
+
+
+def _some_of(source: Source, parameters: MixtureParameters, effort: Effort) -> ArraySource:
+    """The source, or a sample of as many rows as moves are tried on."""
+    n_parameters = parameters.model.n_parameters(*parameters.means.shape)
+    n_rows = max(effort.rows, effort.rows_a_parameter * n_parameters)
+    return at_most(source, n_rows, Stream(0))
+
+
+def _resp(parameters: MixtureParameters, source: ArraySource) -> Array:
+    """Responsibilities times the rows' weights, (n, K)."""
+    resp = predict_proba(parameters, source.X).astype(np.float64)
+    return resp if source.sample_weight is None else resp * source.sample_weight[:, np.newaxis]
+
+
+def _least_gaussian(resp: Array, source: ArraySource, weights: Array, means: Array, full: Array) -> NDArray[np.intp]:
+    """`least_gaussian` for components with covariances (K, D, D)."""
+    values, vectors = np.linalg.eigh(full)
+    axes = vectors[:, :, -1] / np.sqrt(values[:, -1:])
+    z = serial_matmul(source.X, axes.T.astype(source.X.dtype)) - np.einsum("kd,kd->k", means, axes)
+    # NumPy takes a hundred times as long for a power of 3.
+    third = resp / np.maximum(resp.sum(axis=0), 1e-300) * (z * z * z)
+    skewness, kurtosis = third.sum(axis=0), (third * z).sum(axis=0)
+    scores = weights * (np.minimum(np.abs(kurtosis - 3), 3.0) + np.minimum(np.abs(skewness), 3.0))
+    return np.argsort(-scores, kind="stable")
+
+
+def _cut(covariance: Array) -> tuple[Array, Array]:
+    """A Gaussian cut in two across its longest axis: how far the halves' means are from its own; their covariance."""
+    values, vectors = np.linalg.eigh(covariance)
+    step = HALF * np.sqrt(max(values[-1], 0.0)) * vectors[:, -1]
+    return step, covariance - np.outer(step, step)
+
+
+def _halved(parameters: MixtureParameters, k: int, covariance: Array) -> MixtureParameters:
+    """Component k, with some covariance (D, D), cut in two; the second half comes last."""
+    weights, means, full = (a.copy() for a in _full(parameters))
+    step, half = _cut(covariance)
+    weights[k] /= 2
+    full[k] = half
+    means = np.vstack([means, means[k] + step])
+    means[k] -= step
+    return _rebuilt(parameters, np.append(weights, weights[k]), means, np.concatenate([full, half[np.newaxis]]))
 
 
 def _rows_below(source: Source, parameters: MixtureParameters, bound: float) -> tuple[ArraySource, float]:
@@ -299,7 +358,7 @@ def _full(parameters: MixtureParameters) -> tuple[Array, Array, Array]:
 
 
 def _rebuilt(parameters: MixtureParameters, weights: Array, means: Array, full: Array) -> MixtureParameters:
-    """Parameters of the same model that are nearest to components with any covariances."""
+    """Parameters of the same model that are nearest to components with any covariances; perhaps one more."""
     model, weights = parameters.model, weights / weights.sum()
     scatter = model.form.scatter(np.maximum(weights, 1e-300)[:, np.newaxis, np.newaxis] * full)
     covariances = model.covariances(scatter, np.maximum(weights, 1e-300), before=parameters.covariances)

@@ -28,6 +28,8 @@ class CriterionDisplay:
     ax_, figure_ : matplotlib's Axes and Figure
     lines_ : dict of str to Line2D
         By covariance model.
+    left_out_ : PathCollection
+        Crosses at the bottom, in the models' colours, for what failed and so took no part in the choice.
 
     Examples
     --------
@@ -77,11 +79,24 @@ class CriterionDisplay:
         best = np.nanargmax(values) if CRITERIA[self.criterion] else np.nanargmin(values)
         label = f"best: {types[best]}, {numbers[best]}"
         ax.plot(numbers[best], values[best], "o", markersize=14, fillstyle="none", color="black", label=label)
+        self._mark_left_out(types, numbers, np.isnan(values))
         ax.set_xlabel("number of components")
         ax.set_ylabel(self.criterion.upper() if self.criterion != "cv" else "log-likelihood of rows left out, per row")
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
         return self
+
+    def _mark_left_out(self, types: np.ndarray, numbers: np.ndarray, left_out: np.ndarray) -> None:
+        """A cross for each below all lines, those of one number of components above each other."""
+        ax, numbers = self.ax_, numbers[left_out]
+        heights = [0.02 + 0.025 * int((numbers[:i] == number).sum()) for i, number in enumerate(numbers)]
+        colours = [self.lines_[name].get_color() for name in types[left_out]]
+        looks = {"s": 16, "marker": "x", "linewidths": 1}
+        self.left_out_ = ax.scatter(numbers, heights, c=colours, transform=ax.get_xaxis_transform(), **looks)
+        if heights:
+            ax.scatter([], [], color="gray", label="left out", **looks)
+            part, (low, high) = max(heights), ax.get_ylim()
+            ax.set_ylim(low - (high - low) * part / (1 - part), high, auto=True)
 
 
 class EntropyDisplay:

@@ -19,6 +19,23 @@ from .sources import ArraySource, Source, Weights
 from .writing import check_out, write
 
 
+@contextlib.contextmanager
+def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
+    """Leave an estimator as it was if the block fails."""
+    before = dict(estimator.__dict__)
+    try:
+        yield
+    except BaseException:
+        estimator.__dict__.clear()
+        estimator.__dict__.update(before)
+        raise
+
+
+def best_of(model: object) -> object:
+    """The best estimator of a fitted search, `MixtureSearch` or scikit-learn's; anything else as it is."""
+    return getattr(model, "best_estimator_", model)
+
+
 class FittedMixture(DensityMixin, BaseEstimator):
     """An estimator with the fitted attributes of a mixture, in the rows' dtype."""
 
@@ -184,17 +201,6 @@ class FittedMixture(DensityMixin, BaseEstimator):
         if not weights.any():
             raise ValueError("Sample weights must contain at least one non-zero number.")
         return weights
-
-    @contextlib.contextmanager
-    def _unchanged_on_error(self) -> Iterator[None]:
-        """Leave the estimator as it was if the block fails."""
-        before = dict(self.__dict__)
-        try:
-            yield
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
 
     def _block_source(self, X: BlockSource, sample_weight: ArrayLike | None, *, reset: bool = False) -> BlockSource:
         """Rows that are read from somewhere, validated as far as that goes without reading them."""

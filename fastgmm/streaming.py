@@ -26,6 +26,7 @@ from .gaussian_mixture import GaussianMixture
 from .kernels import resolve_n_jobs, thread_limit
 from .learnt import LearntMixture, described
 from .parameters import MixtureParameters
+from .prediction import unchanged_on_error
 from .sources import ArraySource, Weights
 from .stepwise import Pace, Rules, Stream, default_sizes, given
 from .validation import check_enough_rows
@@ -222,7 +223,7 @@ class StreamingGaussianMixture(LearntMixture):
             collapses: then the rows since the last full batch are dropped too, since they may be why.
         """
         try:
-            with self._unchanged_on_error():
+            with unchanged_on_error(self):
                 self._partial_fit(X, sample_weight)
         except IllDefinedCovarianceError as error:
             if hasattr(self, "_stream") and self._stream.model is not None:
@@ -261,7 +262,7 @@ class StreamingGaussianMixture(LearntMixture):
         Parameters, result and errors as for `partial_fit`; rows that are read from files are taken in their order.
         `GaussianMixture` reads rows that are all here as often as it takes, and so fits them better.
         """
-        with self._unchanged_on_error():
+        with unchanged_on_error(self):
             if isinstance(X, BlockSource):
                 self.__dict__.pop("_stream", None)
                 self._partial_fit(X, sample_weight)

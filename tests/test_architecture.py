@@ -58,7 +58,8 @@ ALLOWED = {
     "dask_source": {"blocks", "kernels", "sources"},
     "dask_mixture": {"base", "bayesian_mixture", "dask_source", "gaussian_mixture", "sources"},
     "model_selection": {
-        "agglomeration", "base", "covariance", "gaussian_mixture", "initialization", "random_stream", "sources",
+        "agglomeration", "base", "covariance", "gaussian_mixture", "initialization", "kernels", "moves", "parameters",
+        "prediction", "random_stream", "sources",
     },
     "stepwise": {"engine", "parameters", "statistics"},
     "learnt": {
@@ -68,8 +69,8 @@ ALLOWED = {
         "base", "blocks", "covariance", "gaussian_mixture", "kernels", "learnt", "parameters", "sources", "stepwise",
         "validation",
     },
-    "bootstrap": {"gaussian_mixture"},
-    "combination": {"base", "engine"},
+    "bootstrap": {"gaussian_mixture", "prediction"},
+    "combination": {"engine", "prediction"},
     "plotting": {"combination", "model_selection"},
     "__init__": {
         "base", "bayesian_mixture", "bootstrap", "combination", "dask_mixture", "engine", "fork_guard",

@@ -9,6 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 from fastgmm import (
     EntropyDisplay,
     GaussianMixture,
+    MixtureSearch,
     bootstrap_likelihood_ratio,
     bootstrap_parameters,
     combine_components,
@@ -163,3 +164,33 @@ def test_data_frames_and_wrong_numbers(two_clusters):
     assert (
         bootstrap_parameters(model, frame, np.full(len(X), 1 / len(X)), kind="weighted", n_replicates=3).n_failed == 0
     )
+
+
+def test_a_search_stands_for_its_best(two_clusters):
+    X, _ = two_clusters
+    search = MixtureSearch([1, 2], covariance_types="VVI", random_state=0).fit(X)
+    best = search.best_estimator_
+    np.testing.assert_array_equal(
+        bootstrap_parameters(search, X, n_replicates=3, random_state=0).means,
+        bootstrap_parameters(best, X, n_replicates=3, random_state=0).means,
+    )
+    assert combine_components(search, X).model is best
+    options = {"n_replicates": 19, "max_components": 1, "random_state": 0}
+    np.testing.assert_array_equal(
+        bootstrap_likelihood_ratio(search, X, **options).statistics,
+        bootstrap_likelihood_ratio(best, X, **options).statistics,
+    )
+    for use in (bootstrap_parameters, bootstrap_likelihood_ratio, combine_components):
+        with pytest.raises(TypeError, match=r"a fitted search for .*, but got MixtureSearch"):
+            use(MixtureSearch(), X)
+
+
+def test_results_say_in_a_line_what_they_are(two_clusters):
+    X, model = two_clusters
+    result = bootstrap_parameters(model, X, n_replicates=3, random_state=0)
+    assert repr(result) == "ParameterBootstrap(3 replicates of 2 components and 2 features, 0 failed)"
+    test = bootstrap_likelihood_ratio(model, X, n_replicates=19, max_components=1, random_state=0)
+    assert repr(test) == "LikelihoodRatioTest(n_components=2, p_values=[0.05])"
+    combined = combine_components(model, X)
+    assert repr(combined).startswith("CombinedComponents(2 components of a GaussianMixture, entropies=[")
+    assert len(repr(combined)) < 100

@@ -9,7 +9,14 @@ from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.model_selection import PredefinedSplit, cross_val_score
 
-from fastgmm import BayesianGaussianMixture, CriterionDisplay, GaussianMixture, MixtureSearch
+from fastgmm import (
+    BayesianGaussianMixture,
+    ConjugatePrior,
+    CriterionDisplay,
+    GaussianMixture,
+    MixtureSearch,
+    model_selection,
+)
 from fastgmm.agglomeration import Hierarchy, cut
 from fastgmm.covariance import FOURTEEN
 from fastgmm.initialization import hierarchy
@@ -173,6 +180,7 @@ def test_the_picture_has_a_line_a_model_and_a_ring(search):
     ring = display.ax_.lines[-1]
     assert ring.get_data()[1] == search.best_score_
     assert "VEV, 2" in ring.get_label()
+    assert len(display.left_out_.get_offsets()) == 0
     again = CriterionDisplay.from_search(search, criterion="icl", ax=display.ax_)
     assert again.figure_ is display.figure_
     with pytest.raises(ValueError, match="criterion should be one of"):
@@ -222,3 +230,101 @@ def test_wrong_estimators_are_refused_before_anything_is_fitted(iris):
         MixtureSearch(estimator=GaussianMixture(tol=-1)).fit(iris)
     with pytest.raises(ValueError, match="'estimator' parameter"):
         MixtureSearch(estimator=BayesianGaussianMixture()).fit(iris)
+
+
+def test_a_search_that_fails_leaves_things_as_they_were(iris):
+    new = MixtureSearch(200, covariance_types="VVV")
+    with pytest.raises(ValueError, match="None of 1 mixtures"):
+        new.fit(iris)
+    assert not hasattr(new, "n_features_in_")
+    old = MixtureSearch(2, covariance_types="VVV", random_state=0).fit(iris)
+    labels = old.predict(iris)
+    with pytest.raises(ValueError, match="None of 1 mixtures"):
+        old.set_params(n_components=200).fit(iris[:, :2])
+    assert old.n_features_in_ == 4
+    np.testing.assert_array_equal(old.predict(iris), labels)
+
+
+def unequal_clusters():
+    """The hierarchy's cut misses some."""
+    rng = np.random.default_rng(5)
+    means, deviations = 2.5 * rng.normal(size=(9, 6)), rng.uniform(0.3, 1.5, (9, 6))
+    labels = rng.choice(9, 2000, p=rng.dirichlet(np.full(9, 1.5)))
+    return means[labels] + rng.normal(size=(2000, 6)) * deviations[labels]
+
+
+def test_warm_starts_raise_likelihoods_and_lower_none(iris):
+    rose = 0
+    for X in (iris, unequal_clusters()):
+        options = {"covariance_types": ["VII", "EEE", "VVI", "VVV"], "random_state": 0}
+        cold = MixtureSearch(range(1, 8), warm_starts=False, **options).fit(X).results_
+        warm = MixtureSearch(range(1, 8), **options).fit(X).results_
+        assert ((warm["problem"] == "") | (cold["problem"] != "")).all()
+        change = (warm["log_likelihood"] - cold["log_likelihood"])[cold["problem"] == ""]
+        # a step after the pass that the two were compared by
+        assert (change > -1e-3 * len(X)).all()
+        rose += (change > 1).sum()
+    assert rose >= 10
+
+
+def test_only_the_number_before_makes_a_start(iris, monkeypatch):
+    """Gaps and falling numbers are fitted from the hierarchy alone."""
+    seen = []
+
+    def watched(source, parameters, reg_covar):
+        seen.append((len(source.X), parameters.covariance_type, parameters.n_components))
+        return one_more(source, parameters, reg_covar)
+
+    one_more = model_selection.one_more
+    monkeypatch.setattr(model_selection, "one_more", watched)
+    options = {"covariance_types": ["EEE", "VVI"], "random_state": 0}
+    for numbers, expected in (([1, 3, 5], []), ([3, 2, 1], []), ([4, 1, 5, 2], [4, 1])):
+        search = MixtureSearch(numbers, **options).fit(iris)
+        assert seen == [(150, name, n) for name in options["covariance_types"] for n in expected]
+        if not seen:
+            cold = MixtureSearch(numbers, warm_starts=False, **options).fit(iris)
+            np.testing.assert_array_equal(search.results_["bic"], cold.results_["bic"])
+        seen.clear()
+    MixtureSearch([1, 2], criterion="cv", cv=3, covariance_types="EEE", random_state=0).fit(iris)
+    assert seen == [(150, "EEE", 1), *[(100, "EEE", 1)] * 3]
+
+
+def test_a_cell_stands_if_one_of_its_starts_does(iris, monkeypatch):
+    def failing(self, cell, *rest):
+        if cell.n_components == 2:
+            raise ValueError("not this one")
+        return from_hierarchy(self, cell, *rest)
+
+    from_hierarchy = MixtureSearch._from_hierarchy
+    monkeypatch.setattr(MixtureSearch, "_from_hierarchy", failing)
+    search = MixtureSearch([1, 2], covariance_types="VVV", random_state=0).fit(iris)
+    assert search.results_["problem"].tolist() == ["", ""]
+    assert search.best_score_ == pytest.approx(574.018, abs=0.01)  # mclust's
+    alone = MixtureSearch([2], covariance_types="VVV", random_state=0)
+    with pytest.raises(ValueError, match="not this one"):
+        alone.fit(iris)
+
+
+def test_warm_starts_take_a_prior_and_threads(iris):
+    prior = GaussianMixture(prior=ConjugatePrior(), n_jobs=1)
+    search = MixtureSearch(range(1, 5), covariance_types=["VVV", "EEE"], estimator=prior, random_state=0).fit(iris)
+    assert (search.results_["problem"] == "").all()
+    assert search.best_estimator_.prior is not None
+
+
+def test_what_failed_has_a_cross_below_the_lines():
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    nan = np.nan
+    results = {
+        "covariance_type": np.array(["EEE", "EEE", "VVV", "VVV"]),
+        "n_components": np.array([1, 2, 1, 2]),
+        "bic": np.array([5.0, nan, 3.0, nan]),
+    }
+    display = CriterionDisplay(results).plot()
+    crosses = display.left_out_.get_offsets()
+    np.testing.assert_array_equal(crosses[:, 0], [2, 2])
+    assert crosses[0, 1] != crosses[1, 1]
+    low, high = display.ax_.get_ylim()
+    assert low + (high - low) * crosses[:, 1].max() < 3.0
+    assert "left out" in [text.get_text() for text in display.ax_.get_legend().get_texts()]

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from fastgmm import GaussianMixture, em, moves
+from fastgmm.covariance import FOURTEEN
 from fastgmm.engine import MixtureParameters, score_samples
-from fastgmm.moves import birth, improve, least_gaussian, least_merge, split_and_merge
+from fastgmm.moves import birth, improve, least_gaussian, least_merge, one_more, split_and_merge
 from fastgmm.random_stream import Stream, sample
 from fastgmm.sources import ArraySource
 from helpers import COVARIANCE_TYPES, covariances_in_form, full_covariances, random_parameters
@@ -198,3 +199,33 @@ def test_a_rare_cluster_is_found_by_a_whole_fit():
     for seed in range(3):
         model = GaussianMixture(3, random_state=seed).fit(X)
         assert model.weights_.min() == pytest.approx(40 / len(X), rel=0.1)
+
+
+@pytest.mark.parametrize("covariance_type", FOURTEEN)
+def test_one_component_more_is_put_where_one_has_two_clusters(covariance_type):
+    """Also where the model sees a sphere, or rows along the axes."""
+    X = three_clusters(600)
+    two = GaussianMixture(2, covariance_type=covariance_type, random_state=0, tol=1e-6, max_iter=500).fit(X)
+    three = one_more(ArraySource(X), two._parameters(), 1e-6)
+    assert three.covariance_type == covariance_type
+    assert three.weights.sum() == pytest.approx(1)
+    end = run(ArraySource(X), three)
+    truth = run(ArraySource(X), GaussianMixture(
+        3, covariance_type=covariance_type, resp_init=np.arange(600) % 3).fit(X)._parameters())  # fmt: skip
+    assert end.lower_bound == pytest.approx(truth.lower_bound, abs=1e-4)
+
+
+def test_one_more_of_weighted_rows_is_that_of_copies():
+    X, copies = three_clusters(300), np.random.default_rng(0).integers(0, 3, 300)
+    one = GaussianMixture().fit(X)._parameters()
+    weighted = one_more(ArraySource(X, copies.astype(float)), one, 1e-6)
+    repeated = one_more(ArraySource(np.repeat(X, copies, axis=0)), one, 1e-6)
+    np.testing.assert_allclose(weighted.means, repeated.means, atol=1e-8)
+    single = one_more(ArraySource(X.astype(np.float32)), one, 1e-6)
+    np.testing.assert_allclose(single.means, one_more(ArraySource(X), one, 1e-6).means, rtol=1e-3, atol=1e-3)
+
+
+def test_there_is_no_component_more_where_each_would_collapse():
+    X = np.repeat(np.eye(2), 20, axis=0)
+    two = MixtureParameters.create([0.5, 0.5], np.eye(2), np.tile(np.eye(2) / 100, (2, 1, 1)))
+    assert one_more(ArraySource(X), two, 0.0) is None
