@@ -66,8 +66,8 @@ ALLOWED = {
         "base", "blocks", "covariance", "kernels", "parameters", "prediction", "sources", "statistics", "stepwise",
     },
     "streaming": {
-        "base", "blocks", "covariance", "gaussian_mixture", "kernels", "learnt", "parameters", "sources", "stepwise",
-        "validation",
+        "base", "blocks", "covariance", "gaussian_mixture", "kernels", "learnt", "parameters", "prediction",
+        "sources", "stepwise", "validation",
     },
     "bootstrap": {"gaussian_mixture", "prediction"},
     "combination": {"engine", "prediction"},
