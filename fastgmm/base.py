@@ -164,7 +164,13 @@ class BaseMixture(FittedMixture, abc.ABC):
 
     def _fit(self, source: Source, resumed: Kept | None = None) -> bool:
         """Fit and set the fitted attributes; returns whether the fit was interrupted."""
+        if source.n_samples < 2:
+            found = f"{source.n_samples} sample(s) (shape=({source.n_samples}, {source.n_features}))"
+            raise ValueError(f"Found array with {found} while a minimum of 2 is required by {type(self).__name__}.")
         check_enough_rows(source, self.n_components)
+        checkpoint = self._checkpoint(source)
+        if checkpoint is not None and resumed is None:
+            checkpoint.begin()
         get_model(self.covariance_type).check_features(source.n_features)
         with thread_limit(self.n_jobs):
             try:
@@ -187,7 +193,8 @@ class BaseMixture(FittedMixture, abc.ABC):
         if self.checkpoint is None:
             return None
         options = {name: value for name, value in self.get_params(deep=False).items() if name not in NO_MATTER}
-        about = {"class": type(self).__name__, **options, "rows": (source.n_samples, source.n_features, source.dtype)}
+        rows = source.n_samples, source.n_features, source.dtype
+        about = {"class": type(self).__name__, **options, "rows": rows, "total_weight": source.total_weight}
         return Checkpoint(self.checkpoint, about)
 
     def _unmet(self, result: EMResult) -> str:

@@ -79,7 +79,7 @@ class BayesianGaussianMixture(BaseMixture):
         Beyond scikit-learn. Threads, as for `GaussianMixture`; the answer is the same to the last bit for any number.
     checkpoint : path, default=None
         Beyond scikit-learn. A file to keep the fit's state in, after every pass over all rows: a fit that has been
-        killed is gone on with by `resume`.
+        killed is gone on with by `resume`. A new `fit` removes what there is.
 
     Attributes
     ----------

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -48,6 +49,8 @@ class Reader(Protocol):
         In which it fills arrays fastest.
     is_fixed : bool
         Whether it notices if what it reads has changed since it was made.
+    files : tuple of Path
+        What it reads, as far as these are files.
     """
 
     n_features: int
@@ -57,6 +60,7 @@ class Reader(Protocol):
     n_samples: int | None
     order: str
     is_fixed: bool
+    files: tuple[Path, ...]
 
     def open(self) -> Cursor:
         """The beginning."""
@@ -245,11 +249,7 @@ class BlockSource:
             If rows are not finite, weights are negative, or there are not as many rows as before.
         """
         watch = contextlib.nullcontext(lambda n: None) if self.on_walk is None else self.on_walk(self._n_found)
-        with (
-            contextlib.closing(self.reader.open()) as cursor,
-            ThreadPoolExecutor(1, "fastgmm-reading") as thread,
-            watch as advance,
-        ):
+        with ThreadPoolExecutor(1, "fastgmm-reading") as thread, watch as advance, self._opened_on(thread) as cursor:
             empty = [self._unused.pop() if self._unused else self._empty() for _ in range(2)]
             pending, first = thread.submit(self._next_block, cursor, empty[0], 0), 0
             while True:
@@ -265,8 +265,17 @@ class BlockSource:
         self._check_count(first)
         self._n_found, self._checked = first, self.reader.is_fixed
 
+    @contextlib.contextmanager
+    def _opened_on(self, thread: ThreadPoolExecutor) -> Iterator[Cursor]:
+        """The beginning of the rows, opened and closed on the thread that reads: databases insist on that."""
+        cursor = thread.submit(self.reader.open).result()
+        try:
+            yield cursor
+        finally:
+            thread.submit(cursor.close).result()
+
     def _check_count(self, n_samples: int) -> None:
-        if n_samples == 0:
+        if n_samples == 0 and not self._n_found:
             raise ValueError("Found array with 0 sample(s): there are no rows to read.")
         if self._n_found is not None and n_samples != self._n_found:
             raise ValueError(

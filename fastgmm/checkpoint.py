@@ -16,6 +16,8 @@ from .rules import Kept
 from .writing import keep, replaced
 
 FORMAT = 1
+# What pickle may make of a file that is none.
+UNREADABLE = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, ValueError, KeyError)
 
 
 class Checkpoint:
@@ -34,10 +36,17 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | os.PathLike, about: dict[str, Any]):
-        self.path, self.about = Path(path), {name: pickle.dumps(value) for name, value in about.items()}
+        self.path = Path(path).absolute()
+        self.about = {name: pickle.dumps(_in_order(value)) for name, value in about.items()}
         self.values = about
         if self.path.is_dir() or not self.path.absolute().parent.is_dir():
             raise ValueError(f"checkpoint should be a file in a folder that exists, but is {str(path)!r}")
+
+    def begin(self) -> None:
+        """A fit begins: whatever there is is of another one. OSError if nothing can be written."""
+        with replaced(self.path) as beside:
+            beside.touch()
+        self.path.unlink()
 
     def save(self, kept: Kept) -> None:
         """Write the state; the file has the one before or this one, whatever happens."""
@@ -52,9 +61,17 @@ class Checkpoint:
                 content = pickle.load(file)
         except FileNotFoundError:
             return None
-        except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError) as error:
+        except (
+            pickle.UnpicklingError,
+            EOFError,
+            AttributeError,
+            ImportError,
+            IndexError,
+            ValueError,
+            KeyError,
+        ) as error:
             raise ValueError(f"{self.path} is no checkpoint of a fit: {error}") from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
+        if not (isinstance(content, dict) and content.get("format") == FORMAT and {"about", "kept"} <= set(content)):
             raise ValueError(f"{self.path} is no checkpoint of a fit, or one of another version of fastgmm")
         for name in {**self.about, **content["about"]}:  # the class first
             if self.about.get(name) != content["about"].get(name):
@@ -64,6 +81,11 @@ class Checkpoint:
                     "Set it as it was, or remove the file to start anew."
                 )
         return content["kept"]
+
+
+def _in_order(value: Any) -> Any:
+    """An array in C order, whatever it was in."""
+    return np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
 
 
 def _brief(value: Any) -> str:

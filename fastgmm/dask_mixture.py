@@ -15,6 +15,7 @@ try:
     import dask.dataframe as dd
     import distributed
     from dask.base import tokenize
+    from pandas.api.types import is_numeric_dtype
 except ImportError:
     raise ImportError("Mixtures of rows on a cluster need Dask: pip install 'fastgmm[dask]'") from None
 
@@ -76,6 +77,9 @@ class OnDask(BaseMixture):
             blocks, dtypes = list(X.to_delayed()[:, 0]), [X.dtype]
         else:
             blocks, dtypes = X.to_delayed(), list(X.dtypes)
+            for name, kind in zip(X.columns, dtypes, strict=True):
+                if not is_numeric_dtype(kind):
+                    raise ValueError(f"column {name!r} should hold numbers, but holds {kind}; choose others")
         dtype = np.dtype(np.float32 if all(d == np.float32 for d in dtypes) else np.float64)
         weights = None if sample_weight is None else weight_blocks(sample_weight, X)
         client = distributed.get_client() if self.client is None else self.client
@@ -87,9 +91,11 @@ class OnDask(BaseMixture):
         empty = np.empty((0, X.shape[1])) if isinstance(X, da.Array) else X._meta
         validate_data(self, empty, reset=reset, skip_check_array=True)
 
-    def _lazily(self, method: str, X: Any, dtype: Any, n_columns: int | None = None) -> Any:
+    def _lazily(self, method: str, X: Any, dtype: Any, n_columns: int | None = None, *, out: Any = None) -> Any:
         """A method of the local estimator, of each block of a collection when that is computed."""
         check_is_fitted(self)
+        if out is not None:
+            raise ValueError("out is for rows in files and in memory; a Dask array is stored by its own methods")
         self._check_features(X)
         plain = self.to_local().set_params(n_jobs=1)
         if not isinstance(X, da.Array):
@@ -104,21 +110,23 @@ class OnDask(BaseMixture):
         )
         return X.map_blocks(predicted, plain, method, dtype=dtype, name=method + "-" + tokenize(plain, X), **chunks)
 
-    def predict(self, X: Any, **options: Any) -> Any:
+    def predict(self, X: Any, *, out: Any = None) -> Any:
         """The most probable component of each row; of a Dask collection lazily, as a Dask array."""
-        return self._lazily("predict", X, np.int64) if is_collection(X) else super().predict(X, **options)
+        return self._lazily("predict", X, np.int64, out=out) if is_collection(X) else super().predict(X, out=out)
 
-    def predict_proba(self, X: Any, **options: Any) -> Any:
+    def predict_proba(self, X: Any, *, out: Any = None) -> Any:
         """Responsibilities (n, K); of a Dask collection lazily, as a Dask array."""
         if not is_collection(X):
-            return super().predict_proba(X, **options)
-        return self._lazily("predict_proba", X, self._result_dtype(X), len(self.weights_))
+            return super().predict_proba(X, out=out)
+        check_is_fitted(self)
+        return self._lazily("predict_proba", X, self._result_dtype(X), len(self.weights_), out=out)
 
-    def score_samples(self, X: Any, **options: Any) -> Any:
+    def score_samples(self, X: Any, *, out: Any = None) -> Any:
         """Log-likelihood of each row; of a Dask collection lazily, as a Dask array."""
         if not is_collection(X):
-            return super().score_samples(X, **options)
-        return self._lazily("score_samples", X, self._result_dtype(X))
+            return super().score_samples(X, out=out)
+        check_is_fitted(self)
+        return self._lazily("score_samples", X, self._result_dtype(X), out=out)
 
     def score(self, X: Any, y: object = None, sample_weight: Any = None) -> float:
         """Mean log-likelihood of the rows."""
@@ -134,7 +142,10 @@ class OnDask(BaseMixture):
         return self.fit(X, sample_weight=sample_weight).predict(X)
 
     def _result_dtype(self, X: Any) -> np.dtype:
-        return np.dtype(np.float32 if X.dtype == np.float32 and self.means_.dtype == np.float32 else np.float64)
+        """What a product of the rows and the model has; rows of half precision are computed in single."""
+        found = [X.dtype] if isinstance(X, da.Array) else list(X.dtypes)
+        single = all(d in (np.float32, np.float16) for d in found) and self.means_.dtype == np.float32
+        return np.dtype(np.float32 if single else np.float64)
 
 
 def predicted(X: NDArray, plain: BaseMixture, method: str) -> NDArray:

@@ -70,8 +70,13 @@ class DaskSource:
             for i, block in enumerate(blocks)
         ]
         self.futures = client.compute(pairs)
-        distributed.wait(self.futures)
-        summaries = client.gather(client.map(summary_of, self.futures, pure=False))
+        try:
+            distributed.wait(self.futures)
+            summaries = client.gather(client.map(summary_of, self.futures, pure=False))
+        except BaseException:
+            client.cancel(self.futures)  # or the workers keep them as long as the error is kept
+            self.futures = []
+            raise
         # Blocks without rows, which filters leave behind, take part in nothing.
         there = [i for i, summary in enumerate(summaries) if summary.n_samples]
         if not there:
@@ -192,7 +197,7 @@ def on_all_threads(function: Callable) -> Callable:
 
 def prepared_block(block: Any, weights: Any, n_features: int, dtype: np.dtype, number: int) -> Block:
     """Rows (n, D) and weights (n,) of a block, as kernels read them; ValueError if they are none."""
-    X = np.asarray(block)
+    X = block.to_numpy(dtype, na_value=np.nan) if hasattr(block, "to_numpy") else np.asarray(block)
     if X.ndim != 2 or X.shape[1] != n_features:
         raise ValueError(f"block {number} of X has shape {X.shape}, but should have {n_features} features")
     X = X.astype(dtype, copy=False)

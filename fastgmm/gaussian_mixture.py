@@ -100,8 +100,8 @@ class GaussianMixture(BaseMixture):
         ``callback(n_iter, lower_bound, parameters)``, `parameters` with arrays `weights`, `means` and `covariances`; if
         it returns something true, the fit ends there, with what it has.
     checkpoint : path, default=None
-        Beyond scikit-learn. A file to keep the fit's state in, after every pass over all rows: a fit that has been
-        killed is gone on with by `resume`.
+        Beyond scikit-learn. A file to keep the fit's state in, after every pass over all rows but those that try moves:
+        a fit that has been killed is gone on with by `resume`. A new `fit` removes what there is.
 
     Attributes
     ----------

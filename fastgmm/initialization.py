@@ -63,19 +63,19 @@ def from_labels(
     return _from_labelled(statistics, model, reg_covar)
 
 
-def from_given(
-    given: NDArray, source: ArraySource, n_components: int, model: CovarianceModel, reg_covar: float
-) -> Start:
+def from_given(given: NDArray, source: Source, n_components: int, model: CovarianceModel, reg_covar: float) -> Start:
     """Start from labels (N,) or responsibilities (N, K) that the caller has."""
     accumulate_given = accumulate_labels if given.ndim == 1 else accumulate_resp
     reference = np.tile(source.point_near(), (n_components, 1))
     # The first pass finds the means; moments about these have no digits to lose.
     for _ in range(2):
-        parts = []
-        for part in source.slices(_rows_a_block(n_components)):
-            X, sample_weight = source.part(part)
-            parts.append(accumulate_given(given[part], reference, X, sample_weight, covariance_type=model.name))
-        statistics = sum(parts[1:], start=parts[0])
+        parts: list[SufficientStatistics] = []
+        first = 0
+        for X, sample_weight in source.each(lambda *block: block):
+            part = given[first : first + len(X)]
+            parts = [sum(parts, start=accumulate_given(part, reference, X, sample_weight, covariance_type=model.name))]
+            first += len(X)
+        statistics = parts[0]
         reference = estimate_weights_and_means(statistics)[1]
     return _from_statistics(statistics, model, reg_covar)
 
@@ -315,7 +315,6 @@ def initial_parameters(
     Parameters
     ----------
     source : Source
-        With `resp` an `ArraySource`.
     n_components : int
     covariance_type : str
     init_params : {"kmeans", "k-means++", "hc", "random_from_data", "random"}
@@ -354,7 +353,7 @@ def initial_parameters(
     if weights is None or means is None or precisions is None:
         stream = Stream(seed)
         if resp is not None:
-            start = from_given(resp, source.whole(), n_components, model, reg_covar)
+            start = from_given(resp, source, n_components, model, reg_covar)
         elif init_params == "kmeans":
             start = from_kmeans(source, n_components, stream, model, reg_covar, quick=quick, whiten=whiten)
         elif init_params == "k-means++":

@@ -349,7 +349,9 @@ class MixtureSearch(DensityMixin, BaseEstimator):
                     given = start(cell, rows, chain, n_jobs)
                     if given is not None:
                         options = {"n_components": cell.n_components, "covariance_type": cell.covariance_type}
-                        estimator = clone(self._template()).set_params(n_jobs=n_jobs, **options, **given)
+                        estimator = clone(self._template()).set_params(
+                            n_jobs=n_jobs, checkpoint=None, **options, **given
+                        )
                         ends.append(estimator.fit(rows.X, sample_weight=rows.weights))
                 except FAILURES as problem:
                     problems.append(problem)

@@ -166,7 +166,8 @@ class FittedMixture(DensityMixin, BaseEstimator):
         self, function: Callable[..., NDArray], source: Source, out: str | os.PathLike | None, name: str
     ) -> NDArray:
         """A function of the rows, for each: (n,) or (n, K), or written to a file."""
-        path = None if out is None else check_out(out)
+        read = source.reader.files if isinstance(source, BlockSource) else ()
+        path = None if out is None else check_out(out, read)
         parameters = self._parameters()
         if isinstance(source, ArraySource) and path is None:
             return function(parameters, source.X, n_jobs=self.n_jobs)

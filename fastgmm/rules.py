@@ -25,10 +25,14 @@ ACCELERATIONS = {"progressive": Acceleration(Squarem, True), "squarem": Accelera
 
 
 class Kept(NamedTuple):
-    """What a fit goes on from that has been killed: its last run, and what came before it as part of the same fit."""
+    """What a fit goes on from that has been killed: a run, and what came before it as part of the same fit.
+
+    `pausing` if it was the run until the pause, with another one to come.
+    """
 
     state: em.State
     before: EMResult | None
+    pausing: bool = False
 
 
 class Checkpoint(Protocol):
@@ -72,10 +76,10 @@ class Rules:
     update: em.Update | None = None
     checkpoint: Checkpoint | None = None
 
-    def keep(self, before: EMResult | None = None) -> Callable[[em.State], None] | None:
+    def keep(self, before: EMResult | None = None, *, pausing: bool = False) -> Callable[[em.State], None] | None:
         """What keeps the state of a run that goes on from another one, if it is to be kept."""
         checkpoint = self.checkpoint
-        return None if checkpoint is None else lambda state: checkpoint.save(Kept(state, before))
+        return None if checkpoint is None else lambda state: checkpoint.save(Kept(state, before, pausing))
 
     def run(self, source: Source, parameters: MixtureParameters, **options: Any) -> EMResult:
         """One run; `options` replace those of `em.run`."""

@@ -156,6 +156,8 @@ def go_on(source: Source, parameters: MixtureParameters, rules: Rules, watcher: 
 def resume(source: Source, kept: Kept, rules: Rules, watcher: Watcher) -> EMResult:
     """The rest of a fit that has been killed."""
     watcher.start(0)
+    if kept.pausing:
+        return _ended(source, _with_pause(source, kept.state.point, rules, watcher, kept.state), rules, watcher)
     before = EMResult(kept.state.point) if kept.before is None else kept.before
     return _ended(source, _go_on(source, before, rules, watcher, kept.state), rules, watcher)
 
@@ -299,9 +301,7 @@ def _finish(
     """The run on all rows, with or without a pause for moves, and moves from where it ends."""
     pause = pause and rules.acceleration is not None and rules.acceleration.progressive
     if pause and source.n_samples >= PAUSE_ROWS and parameters.n_components > 2:
-        result = _until_pause(source, parameters, rules, watcher)
-        if rules.max_iter > result.n_iter and not (result.converged or result.stopped or result.interrupted):
-            result = _go_on(source, result, rules, watcher)
+        result = _with_pause(source, parameters, rules, watcher)
     else:
         result = rules.run(
             source, parameters, lower_bound=lower_bound, on_iteration=watcher.iteration, keep=rules.keep()
@@ -318,8 +318,24 @@ def _ended(source: Source, result: EMResult, rules: Rules, watcher: Watcher) -> 
     return result
 
 
+def _with_pause(
+    source: Source, parameters: MixtureParameters, rules: Rules, watcher: Watcher, resumed: em.State | None = None
+) -> EMResult:
+    """A run from a start with a pause on the way."""
+    result = _until_pause(source, parameters, rules, watcher, resumed=resumed)
+    if rules.max_iter > result.n_iter and not (result.converged or result.stopped or result.interrupted):
+        result = _go_on(source, result, rules, watcher)
+    return result
+
+
 def _until_pause(
-    source: Source, parameters: MixtureParameters, rules: Rules, watcher: Watcher, *, samples: bool = False
+    source: Source,
+    parameters: MixtureParameters,
+    rules: Rules,
+    watcher: Watcher,
+    *,
+    samples: bool = False,
+    resumed: em.State | None = None,
 ) -> EMResult:
     """A run from a start while it rises fast, and a few quick moves."""
 
@@ -327,7 +343,8 @@ def _until_pause(
         return not samples and watcher.iteration(result)
 
     run = functools.partial(rules.run, tol=max(PAUSE, rules.tol), limit_tol=math.inf)
-    result = run(source, parameters, on_iteration=watch)
+    keep = None if samples else rules.keep(pausing=True)
+    result = run(source, parameters, on_iteration=watch, keep=keep, resumed=resumed)
     if not (result.stopped or result.interrupted):
         n_moves = PAUSE_MOVES if source.n_samples >= ROWS else 1
         # At most half of the passes that are left.

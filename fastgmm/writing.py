@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ Results = Iterator[NDArray]
 @contextlib.contextmanager
 def replaced(path: Path) -> Iterator[Path]:
     """A file to write that takes the place of another one when the block ends well, and is gone if it does not."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         yield beside
         os.replace(beside, path)
@@ -25,10 +26,12 @@ def replaced(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
-def check_out(out: str | os.PathLike) -> Path:
-    """A path that results can be written to; ValueError if not."""
+def check_out(out: str | os.PathLike, read: Sequence[Path]) -> Path:
+    """A path that results can be written to; ValueError if not, or if it is among the files that rows are read from."""
     path = Path(out)
-    if path.suffix not in WRITERS:
+    if any(path.absolute() == other.absolute() for other in read):
+        raise ValueError(f"out should be another file than the rows are read from, but is {str(path)!r}")
+    if path.suffix.lower() not in WRITERS:
         raise ValueError(f"out should be a file named *{' or *'.join(WRITERS)}, but is {str(path)!r}")
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise ValueError(f"out should be a file in a folder that exists, but is {str(path)!r}")
@@ -38,7 +41,7 @@ def check_out(out: str | os.PathLike) -> Path:
 def write(path: Path, results: Results, n_samples: int, name: str) -> None:
     """Write results, (n,) or (n, K), of blocks of rows, n_samples in all; in Parquet as columns `name` or `name`_k."""
     with replaced(path) as beside:
-        WRITERS[path.suffix](beside, results, n_samples, name)
+        WRITERS[path.suffix.lower()](beside, results, n_samples, name)
 
 
 def _write_npy(path: Path, results: Results, n_samples: int, name: str) -> None:

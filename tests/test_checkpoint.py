@@ -132,6 +132,47 @@ def test_another_fits_file_is_refused(tmp_path):
         model.resume(X)
 
 
+def test_a_new_fit_leaves_nothing_of_an_old_one(tmp_path):
+    path = tmp_path / "state"
+    model = quietly(lambda: GaussianMixture(6, checkpoint=path, **OPTIONS).fit(X))
+    with pytest.raises(ZeroDivisionError):
+        model.set_params(callback=lambda *_: 1 / 0).fit(X + 50)
+    assert not path.exists()
+    quietly(lambda: model.set_params(callback=None).resume(X + 50))
+    assert model.means_.mean() > 40
+    with pytest.raises(ValueError, match=r"total_weight was 4000\.0, and is 8000\.0"):
+        model.resume(X + 50, sample_weight=np.full(len(X), 2.0))
+
+
+def test_parameters_in_another_memory_order_are_the_same(tmp_path):
+    means = np.asfortranarray(X[:6].copy())
+    model = quietly(lambda: GaussianMixture(6, means_init=means, checkpoint=tmp_path / "s", **OPTIONS).fit(X))
+    quietly(lambda: model.set_params(means_init=np.ascontiguousarray(means)).resume(X))
+
+
+def test_a_file_that_cannot_be_written_stops_a_fit_before_it_begins(tmp_path, monkeypatch):
+    from fastgmm import checkpoint
+
+    passes = []
+
+    def denied(path):
+        raise PermissionError(f"{path} cannot be written")
+
+    monkeypatch.setattr(checkpoint, "replaced", denied)
+    model = GaussianMixture(6, checkpoint=tmp_path / "state", callback=lambda *_: passes.append(0), **OPTIONS)
+    with pytest.raises(PermissionError):
+        model.fit(X)
+    assert not passes
+
+
+def test_searches_keep_no_state(tmp_path):
+    from fastgmm import MixtureSearch
+
+    search = MixtureSearch([2], covariance_types=["EII"], estimator=GaussianMixture(checkpoint=tmp_path / "state"))
+    search.fit(X)
+    assert not (tmp_path / "state").exists()
+
+
 def test_bad_checkpoints_are_refused(tmp_path):
     with pytest.raises(ValueError, match="checkpoint is None"):
         GaussianMixture(2).resume(X)

@@ -109,7 +109,9 @@ def test_data_frames_with_names_and_weights(client):
     expected = GaussianMixture(4, random_state=0).fit(frame[["a", "b", "c"]], sample_weight=W)
     np.testing.assert_allclose(model.means_, expected.means_, rtol=0, atol=1e-9)
     assert list(model.feature_names_in_) == ["a", "b", "c"]
-    np.testing.assert_array_equal(model.predict(features).compute(), expected.predict(frame[["a", "b", "c"]]))
+    for name in ("predict", "predict_proba", "score_samples"):
+        found = getattr(model, name)(features).compute()
+        np.testing.assert_allclose(found, getattr(expected, name)(frame[["a", "b", "c"]]), rtol=0, atol=1e-9)
     with pytest.raises(ValueError, match="feature names should match"):
         model.predict(table[["b", "a", "c"]])
 
@@ -193,6 +195,34 @@ def test_what_is_wrong_is_said(client, rows):
         fitted.predict(rows[:, :2])
     with pytest.raises(ValueError, match="n_components"):
         DaskGaussianMixture(0).fit(rows)
+    with pytest.raises(ValueError, match="out is for rows in files"):
+        fitted.predict(rows, out="labels.npy")
+    words = dd.from_pandas(pd.DataFrame({"a": X[:, 0], "b": ["x"] * N}), npartitions=2)
+    with pytest.raises(ValueError, match="column 'b' should hold numbers"):
+        model.fit(words)
+    holes = dd.from_pandas(pd.DataFrame({"a": pd.array([1.0, None, *[2.0] * (N - 2)], dtype="Float64")}), npartitions=2)
+    with pytest.raises(ValueError, match="contains NaN, in row 1 of block 0"):
+        model.fit(holes)
+
+
+def test_a_fit_that_fails_leaves_nothing_on_the_cluster(client):
+    import gc
+    import time
+
+    bad = X.copy()
+    bad[1500, 1] = np.nan
+    error = None
+    try:
+        DaskGaussianMixture(3).fit(da.from_array(bad, chunks=(700, 3)))
+    except ValueError as caught:
+        error = caught
+    for _ in range(50):
+        gc.collect()
+        if not client.cluster.scheduler.tasks:
+            break
+        time.sleep(0.1)
+    assert error is not None
+    assert len(client.cluster.scheduler.tasks) <= 1  # the one that failed
 
 
 def test_single_precision_stays(rows):

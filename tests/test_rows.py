@@ -264,3 +264,118 @@ def test_who_wants_an_array_is_told(problem):
     for call in (lambda: np.asarray(rows(problem[0])), lambda: MixtureSearch(2).fit(rows(problem[0]))):
         with pytest.raises(TypeError, match=r"whole\(\)\.X has them in memory"):
             call()
+
+
+def test_files_of_other_kinds_go_together(tmp_path, problem):
+    """Orders, precisions and lengths that differ from file to file, whichever comes first."""
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import csv, parquet
+
+    X, _ = problem
+    parts = [X[:1000], X[1000:1700], X[1700:1700], X[1700:]]
+    for first in range(3):
+        folder = tmp_path / str(first)
+        folder.mkdir()
+        for i, part in enumerate(parts):
+            array = [np.asfortranarray(part), np.ascontiguousarray(part), part.astype(">f8")][(i + first) % 3]
+            np.save(folder / f"{i}.npy", array)
+        np.testing.assert_array_equal(rows(folder, **SMALL).whole().X, X)
+        np.save(folder / "1.NPY", parts[1].astype(np.float32))
+        (folder / "1.npy").unlink()
+        whole = rows(folder, **SMALL).whole().X
+        assert whole.dtype == np.float64
+        np.testing.assert_allclose(whole, X, rtol=0, atol=1e-5)
+    table = pa.table({"a": X[:, 0], "b": X[:, 1], "c": X[:, 2]})
+    csv.write_csv(table.slice(0, 1000), tmp_path / "0.csv")
+    csv.write_csv(table.slice(0, 0), tmp_path / "1.csv")
+    parquet.write_table(table.slice(1000, 700), tmp_path / "2.parquet")
+    parquet.write_table(table.slice(1700), tmp_path / "3.parquet")
+    source = rows([tmp_path / f"{i}.{kind}" for i, kind in enumerate(("csv", "csv", "parquet", "parquet"))], **SMALL)
+    for _ in range(2):
+        np.testing.assert_array_equal(source.whole().X, X)
+        assert "line 79 of" in source.reader.where(77)
+        assert "row 300, row group 0 of" in source.reader.where(2000)
+        assert "3.parquet" in source.reader.where(2000)
+
+
+def test_labels_to_start_from_go_with_their_rows():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 400)
+    X = rng.normal(size=(1200, 2)) + 6 * labels[:, None]
+    w = np.ones(1200)
+    w[:300] = 0
+    for given in (labels, np.eye(3)[labels]):
+        options = {"resp_init": given, "max_iter": 0}
+        expected = GaussianMixture(3, **options).fit(X, sample_weight=w)
+        model = GaussianMixture(3, **options).fit(rows(X, weight=w, block_bytes=16 * 300))
+        np.testing.assert_allclose(model.means_, expected.means_, rtol=0, atol=1e-12)
+
+
+def test_names_of_files_are_taken_as_they_are(tmp_path, problem, monkeypatch):
+    X, _ = problem
+    (tmp_path / "d[2]").mkdir()
+    for name, shift in (("x[1].npy", 0), ("x1.npy", 100), ("d[2]/a b.npy", 200)):
+        np.save(tmp_path / name, X + shift)
+        np.testing.assert_array_equal(rows(tmp_path / name).whole().X, X + shift)
+    np.testing.assert_array_equal(rows([str(tmp_path / "x[1].npy")]).whole().X, X)
+    np.testing.assert_array_equal(rows(f"{tmp_path}/x?.npy").whole().X, X + 100)
+    for name in (".hidden/z.npy", "_temporary/z.npy", "_z.npy", "UPPER.NPY"):
+        (tmp_path / "f" / name).parent.mkdir(exist_ok=True, parents=True)
+        np.save(tmp_path / "f" / "z.npy", X)
+        (tmp_path / "f" / "z.npy").rename(tmp_path / "f" / name)
+    np.testing.assert_array_equal(rows(tmp_path / "f").whole().X, X)
+    monkeypatch.chdir(tmp_path)
+    source = rows("x1.npy")
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(source.whole().X, X + 100)
+
+
+def test_folders_of_zarr_stores(tmp_path, problem):
+    zarr = pytest.importorskip("zarr")
+    X, _ = problem
+    zarr.save_array(str(tmp_path / "0.zarr"), X[:1000])
+    zarr.save_array(str(tmp_path / "1.zarr"), X[1000:])
+    for path in (tmp_path, f"{tmp_path}/*.zarr"):
+        np.testing.assert_array_equal(rows(path, **SMALL).whole().X, X)
+
+
+def test_rows_can_be_sent_to_other_processes(folder, problem):
+    import pickle
+
+    for kind, source in weighted(folder, *problem).items():
+        copy = pickle.loads(pickle.dumps(source))
+        np.testing.assert_array_equal(copy.whole().X, source.whole().X, err_msg=kind)
+
+
+def test_an_index_of_pandas_is_no_feature(tmp_path):
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [4.0, 5.0, 6.0]})
+    frame[frame.a > 1].to_parquet(tmp_path / "x.parquet")
+    frame.to_csv(tmp_path / "x.csv")
+    assert rows(tmp_path / "x.parquet").feature_names == ("a", "b")
+    with pytest.raises(ValueError, match="has no name, like an index that pandas has written"):
+        rows(tmp_path / "x.csv")
+    assert rows(tmp_path / "x.csv", columns="b").whole().X.ravel().tolist() == [4, 5, 6]
+
+
+def test_iterators_are_opened_and_closed_on_one_thread(problem):
+    import threading
+
+    X, _ = problem
+    seen = []
+
+    def blocks():
+        seen.append(threading.get_ident())
+        try:
+            for i in range(0, N, 500):
+                yield X[i : i + 500]
+        finally:
+            seen.append(threading.get_ident())
+
+    source = rows(blocks, **SMALL)
+    seen.clear()
+    source.point_near()  # ends early
+    source.whole()
+    assert len(seen) == 4
+    assert seen[0] == seen[1] != threading.get_ident()
+    assert seen[2] == seen[3]

@@ -137,6 +137,12 @@ def test_integers_and_booleans_are_numbers(tmp_path):
         ([X[0]], {}, ValueError, "block 0 has shape"),
         (X.astype(complex), {}, ValueError, "real numbers"),
         (X, {"columns": [2]}, ValueError, "numbers below 2"),
+        (X, {"columns": [True, False]}, ValueError, "numbers below 2"),
+        (X, {"columns": [1, 1]}, ValueError, "different numbers below 2"),
+        (X[:, :0], {}, ValueError, "0 feature"),
+        (X[:1], {}, ValueError, "Found array with 1 sample"),
+        ("", {}, TypeError, "but not from str"),
+        ([X.astype(np.float32), X], {}, ValueError, "block 1 is float64, but the first is float32"),
         (X, {"columns": ["a"]}, ValueError, "numbers below 2"),
         (X, {"key": "a"}, ValueError, "key is for files"),
         (X, {"dtype": "int32"}, ValueError, "float32 or float64"),
@@ -196,3 +202,35 @@ def test_progress_is_told_of_every_walk(capsys):
     GaussianMixture(2, random_state=0, acceleration=None, max_iter=5, tol=0.1).fit(source)
     assert len(walks) > 2
     assert set(walks) <= {len(X), 256}
+
+
+def test_weights_in_a_file_are_watched_too(tmp_path):
+    np.save(tmp_path / "w.npy", np.ones(len(X)))
+    source = rows(X, weight=tmp_path / "w.npy", **SMALL)
+    assert source.total_weight == len(X)
+    np.save(tmp_path / "w.npy", np.full(10, 2.0))
+    refused(source, "w.npy has changed since")
+    with pytest.raises(ValueError, match="weight should be 2000 numbers"):
+        rows(X, weight=tmp_path / "w.npy")
+
+
+def test_results_do_not_replace_what_they_are_of(tmp_path):
+    path = write(tmp_path / "x.parquet")
+    model = GaussianMixture(2, random_state=0).fit(rows(path))
+    with pytest.raises(ValueError, match="another file than the rows are read from"):
+        model.predict(rows(tmp_path), out=path)
+    assert rows(path).n_samples == len(X)
+
+
+def test_an_iterator_that_is_given_again_is_noticed():
+    walked = iter([X[:1000], X[1000:]])
+    with pytest.raises(ValueError, match="a function that returns a new iterator whenever it is called"):
+        GaussianMixture(2).fit(rows(lambda: walked))
+
+
+def test_what_is_in_memory_is_sent_to_where_it_belongs():
+    pd, da = pytest.importorskip("pandas"), pytest.importorskip("dask.array")
+    with pytest.raises(TypeError, match="a data frame is in memory"):
+        rows(pd.DataFrame(X))
+    with pytest.raises(TypeError, match="are for DaskGaussianMixture"):
+        rows(da.from_array(X))

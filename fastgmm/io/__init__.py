@@ -105,14 +105,22 @@ def rows(
 
 def _reader(source: Any, options: dict[str, Any]) -> Reader:
     """What reads a source."""
-    if isinstance(source, str | os.PathLike):
+    if isinstance(source, str | os.PathLike) and str(source):
         paths = _files(Path(source))
         return _of_file(paths[0], options) if len(paths) == 1 else Files([_of_file(p, options) for p in paths])
     if isinstance(source, list | tuple) and source and all(isinstance(s, str | os.PathLike) for s in source):
         return Files([_of_file(path, options) for s in source for path in _files(Path(s))])
-    if all(hasattr(source, name) for name in ("shape", "dtype", "__getitem__")):
+    if hasattr(source, "__dataframe__"):
+        raise TypeError("a data frame is in memory: give it to the estimator as it is, or its to_numpy() to rows")
+    if hasattr(source, "dask"):
+        raise TypeError("rows of a Dask collection are for DaskGaussianMixture")
+    if all(hasattr(source, name) for name in ("shape", "dtype", "__getitem__")) and not hasattr(source, "tocsr"):
         return SliceReader(source, **options)
-    if callable(source) or isinstance(source, Iterable):
+    if (
+        (callable(source) or isinstance(source, Iterable))
+        and not isinstance(source, str)
+        and not hasattr(source, "tocsr")
+    ):
         return IterableReader(source, **options)
     raise TypeError(
         "rows are read from a path, a list of paths, an array, an iterable of arrays, or a function that returns an "
@@ -122,17 +130,28 @@ def _reader(source: Any, options: dict[str, Any]) -> Reader:
 
 def _files(path: Path) -> list[Path]:
     """The files that a path, a folder or a pattern stands for, sorted."""
-    if path.suffix == ".zarr" or (path.is_file() and not glob.has_magic(str(path))):
+    path = path.absolute()  # for the current folder may be another one when they are read
+    if path.is_file() or _is_store(path):
         found = [path]
     elif path.is_dir():
-        found = [
-            p for p in path.rglob("*") if p.is_file() and not p.name.startswith(("_", ".")) and p.suffix in READERS
-        ]
+        found = [p for p in path.rglob("*") if p.suffix.lower() in READERS and _is_seen(p, path)]
     else:
         found = [Path(name) for name in glob.glob(str(path), recursive=True)]
-    if not found or not all(p.exists() for p in found):
+    if not found:
         raise FileNotFoundError(f"there is no file to read rows from at {str(path)!r}")
     return sorted(found)
+
+
+def _is_store(path: Path) -> bool:
+    """Whether a path is a zarr store that is a folder."""
+    return path.is_dir() and path.suffix.lower() == ".zarr"
+
+
+def _is_seen(path: Path, folder: Path) -> bool:
+    """Whether a path in a folder is one of its files: neither hidden, or for someone's own use, nor part of a store."""
+    parts = path.relative_to(folder).parts
+    inside = any(_is_store(parent) for parent in path.parents if parent.is_relative_to(folder) and parent != folder)
+    return (path.is_file() or _is_store(path)) and not inside and not any(p.startswith(("_", ".")) for p in parts)
 
 
 def _of_file(path: Path, options: dict[str, Any]) -> Reader:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from fastgmm.blocks import Cursor
 
 from .files import Unchanged, float_dtype
 
+# Rows that are copied at a time where they cannot be read straight into a block.
+SOME_ROWS = 65_536
 Open = Callable[[], tuple[Any, Callable[[], None]]]
 
 
@@ -53,6 +56,8 @@ class SliceReader:
             raise ValueError(f"key is for files with several datasets, but {name} is a single one")
         if len(array.shape) != 2:
             raise ValueError(f"Expected 2D array, but {name} has shape {tuple(array.shape)}")
+        if array.shape[1] == 0:
+            raise ValueError(f"Found array with 0 feature(s): {name} has shape {tuple(array.shape)}")
         if np.dtype(array.dtype).kind not in "fiub":
             raise ValueError(f"{name} should hold real numbers, but holds {array.dtype}")
         self.columns = None if columns is None else _numbers(columns, array.shape[1], name)
@@ -62,8 +67,23 @@ class SliceReader:
         self.order = "F" if getattr(getattr(array, "flags", None), "fnc", False) else "C"
         self.name, self.is_fixed = name, is_fixed
         self._array, self._reopen = array if reopen is None else None, reopen
-        self.weights = None if weight is None else _weights(weight, self.n_samples)
-        self.weighted = self.weights is not None
+        self.weight_file = Unchanged(Path(weight).absolute()) if isinstance(weight, str | os.PathLike) else None
+        self.files: tuple[Path, ...] = () if self.weight_file is None else (self.weight_file.path,)
+        self._weights = None if weight is None or self.weight_file is not None else np.asanyarray(weight)
+        self.weighted = weight is not None
+        self.open_weights()
+
+    def open_weights(self) -> NDArray:
+        """The weights (N,), as they are stored; none if there are none."""
+        weights = self._weights if self.weight_file is None else _map(self.weight_file.check())
+        if not self.weighted:
+            return np.empty(0)
+        assert weights is not None
+        if weights.shape != (self.n_samples,) or weights.dtype.kind not in "fiub":
+            raise ValueError(
+                f"weight should be {self.n_samples} numbers, but is {weights.dtype} of shape {weights.shape}"
+            )
+        return weights
 
     def open(self) -> Cursor:
         array, close = (self._array, _nothing) if self._reopen is None else self._reopen()
@@ -78,6 +98,7 @@ class SliceCursor:
 
     def __init__(self, reader: SliceReader, array: Any, close: Callable[[], None]):
         self.reader, self.array, self.close, self.row = reader, array, close, 0
+        self.weights = reader.open_weights()
 
     def fill(self, X_out: NDArray, weights_out: NDArray | None) -> int:
         assert self.reader.n_samples is not None
@@ -85,8 +106,7 @@ class SliceCursor:
         part = self.array[self.row : self.row + n]
         X_out[: len(part)] = part if self.reader.columns is None else np.asarray(part)[:, self.reader.columns]
         if weights_out is not None:
-            assert self.reader.weights is not None
-            weights_out[: len(part)] = self.reader.weights[self.row : self.row + n]
+            weights_out[: len(part)] = self.weights[self.row : self.row + n]
         self.row += len(part)
         return len(part)
 
@@ -98,6 +118,7 @@ class NpyReader(SliceReader):
         self.file = Unchanged(path)
         array = _map(path)
         super().__init__(array, name=str(path), reopen=self._map_again, is_fixed=True, **options)
+        self.files += (path,)
         as_it_is = self.columns is None and array.dtype == self.dtype and array.flags.c_contiguous
         self.offset = int(getattr(array, "offset", 0)) if as_it_is else None
 
@@ -112,7 +133,7 @@ class NpyCursor:
     """A place in an ``.npy`` file whose bytes are the rows."""
 
     def __init__(self, reader: NpyReader, offset: int):
-        self.reader, self.row = reader, 0
+        self.reader, self.row, self.weights = reader, 0, reader.open_weights()
         self.opened = reader.file.check().open("rb", buffering=0)
         self.opened.seek(offset)
 
@@ -121,17 +142,25 @@ class NpyCursor:
         n = min(len(X_out), self.reader.n_samples - self.row)
         if n == 0:
             return 0
-        into = memoryview(X_out[:n].reshape(-1).data).cast("B")
+        if X_out.flags.c_contiguous and X_out.dtype == self.reader.dtype:
+            self._read(X_out[:n])
+        else:  # other files, of which this is one of several, are of another kind
+            n = min(n, SOME_ROWS)
+            X = np.empty((n, self.reader.n_features), self.reader.dtype)
+            self._read(X)
+            X_out[:n] = X
+        if weights_out is not None:
+            weights_out[:n] = self.weights[self.row : self.row + n]
+        self.row += n
+        return n
+
+    def _read(self, X_out: NDArray) -> None:
+        into = memoryview(X_out.reshape(-1).data).cast("B")
         while into:
             found = self.opened.readinto(into)
             if not found:
                 raise ValueError(f"{self.reader.name} ends before its {self.reader.n_samples} rows do")
             into = into[found:]
-        if weights_out is not None:
-            assert self.reader.weights is not None
-            weights_out[:n] = self.reader.weights[self.row : self.row + n]
-        self.row += n
-        return n
 
     def close(self) -> None:
         self.opened.close()
@@ -143,20 +172,25 @@ def open_hdf5(path: Path, *, key: str | None = None, weight: Any = None, **optio
         import h5py
     except ImportError:
         raise ImportError("Reading HDF5 needs h5py: pip install 'fastgmm[io]'") from None
-    file = Unchanged(path)
-
-    def reopen() -> tuple[Any, Callable[[], None]]:
-        opened = h5py.File(file.check(), "r")
-        return opened[found], opened.close
-
     with h5py.File(path, "r") as opened:
         names: list[str] = []
         opened.visititems(lambda name, item: names.append(name) if len(getattr(item, "shape", ())) == 2 else None)
         found = _only(key, names, path, opened)
         weights = opened[weight][:] if isinstance(weight, str) and weight in opened else weight
-        return SliceReader(
+        reopen = functools.partial(_open_dataset, Unchanged(path), found)
+        reader = SliceReader(
             opened[found], weight=weights, name=f"{path}:{found}", reopen=reopen, is_fixed=True, **options
         )
+    reader.files += (path,)
+    return reader
+
+
+def _open_dataset(file: Unchanged, key: str) -> tuple[Any, Callable[[], None]]:
+    """A dataset of an HDF5 file, and what closes the file."""
+    import h5py
+
+    opened = h5py.File(file.check(), "r")
+    return opened[key], opened.close
 
 
 def open_zarr(path: Path, *, key: str | None = None, weight: Any = None, **options: Any) -> SliceReader:
@@ -179,12 +213,14 @@ def _only(key: str | None, names: list[str], path: Path, opened: Any) -> str:
     """The dataset that is asked for, or the only one there is."""
     if key is None and len(names) != 1:
         raise ValueError(f"{path} has {len(names)} datasets with two dimensions, {names}: say which with key=")
-    if key is not None and key not in opened:
+    if key is not None and not (key in opened and hasattr(opened[key], "shape")):
         raise ValueError(f"{path} has no dataset {key!r}, but {names}")
     return names[0] if key is None else key
 
 
 def _map(path: Path) -> NDArray:
+    if path.suffix.lower() != ".npy":
+        raise ValueError(f"an .npy file is wanted here, not {path}")
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
@@ -197,20 +233,7 @@ def _nothing() -> None:
 
 def _numbers(columns: Sequence, n_features: int, name: str) -> list[int]:
     numbers = list(columns)
-    if not numbers or not all(isinstance(c, int | np.integer) and -n_features <= c < n_features for c in numbers):
-        raise ValueError(f"columns of {name} should be numbers below {n_features}, but are {numbers}")
+    good = all(isinstance(c, int | np.integer) and not isinstance(c, bool) for c in numbers)
+    if not numbers or not good or not all(0 <= c < n_features for c in numbers) or len(set(numbers)) < len(numbers):
+        raise ValueError(f"columns of {name} should be different numbers below {n_features}, but are {numbers}")
     return [int(c) for c in numbers]
-
-
-def _weights(weight: ArrayLike | str | os.PathLike, n_samples: int) -> NDArray:
-    """Weights in memory, (N,); float64 or as they are."""
-    if isinstance(weight, str | os.PathLike):
-        if Path(weight).suffix != ".npy" or not Path(weight).exists():
-            raise ValueError(f"weight should be an array or the path of an .npy file here, but is {str(weight)!r}")
-        weight = _map(Path(weight))
-    weights = np.asanyarray(weight)
-    if weights.shape != (n_samples,) or weights.dtype.kind not in "fiub":
-        raise ValueError(
-            f"weight should be {n_samples} numbers, but has shape {weights.shape} and holds {weights.dtype}"
-        )
-    return weights

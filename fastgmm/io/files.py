@@ -47,7 +47,10 @@ def float_dtype(dtype: DTypeLike | None, found: Sequence[np.dtype]) -> np.dtype:
 
 def choose(names: Sequence[str], columns: Sequence | None, weight: str | None, what: str) -> list[str]:
     """The names of the features among those that there are."""
+    columns = [columns] if isinstance(columns, str) else columns
     wanted = [name for name in names if name != weight] if columns is None else list(columns)
+    if not all(isinstance(name, str) for name in wanted):
+        raise ValueError(f"columns of {what} should be names, but are {wanted}")
     missing = [name for name in [*wanted, *([] if weight is None else [weight])] if name not in names]
     if missing:
         raise ValueError(f"{what} has no column {', '.join(map(repr, missing))}, but {', '.join(map(repr, names))}")
@@ -73,6 +76,7 @@ class Files:
                     )
         self.n_features, self.feature_names, self.weighted = first.n_features, first.feature_names, first.weighted
         self.order = first.order
+        self.files = tuple(path for reader in self.readers for path in reader.files)
         self.is_fixed = all(reader.is_fixed for reader in self.readers)
         self.dtype = np.dtype(np.result_type(*(reader.dtype for reader in self.readers)))
         numbers = [reader.n_samples for reader in self.readers]
@@ -101,8 +105,10 @@ class FilesCursor:
             self.row += n
             if n:
                 return n
-            if self.readers[self.number].n_samples is None:
-                self.begins[self.number + 1 :] = [self.row] * (len(self.begins) - self.number - 1)
+            # Where a file of unknown length ends, and so where all others begin.
+            shift = self.row - self.begins[self.number + 1]
+            for i in range(self.number + 1, len(self.begins)):
+                self.begins[i] += shift
             if self.number + 1 == len(self.readers):
                 return 0
             self.number += 1

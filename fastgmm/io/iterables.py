@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ class IterableReader:
 
     feature_names: tuple[str, ...] | None = None
     order = "C"
+    files: tuple[Path, ...] = ()
     is_fixed = False
     n_samples: int | None = None
 
@@ -42,7 +44,9 @@ class IterableReader:
         if first is None:
             raise ValueError("Found array with 0 sample(s): the iterable has no blocks.")
         self.n_features, self.weighted = first[0].shape[1], first[1] is not None
-        self.dtype = float_dtype(dtype, [first[0].dtype])
+        if self.n_features == 0:
+            raise ValueError("Found array with 0 feature(s) in the first block.")
+        self.dtype, self.chosen = float_dtype(dtype, [first[0].dtype]), dtype
 
     def blocks(self) -> Iterator[tuple[NDArray, NDArray | None]]:
         """The blocks, from the beginning, as arrays."""
@@ -82,10 +86,20 @@ class IterableCursor:
     def fill(self, X_out: NDArray, weights_out: NDArray | None) -> int:
         while self.row == len(self.X):
             block = next(self.blocks, None)
+            if block is None and self.number < 0:
+                raise ValueError(
+                    "there were blocks at first, and there are none now; give a function that returns a new iterator "
+                    "whenever it is called"
+                )
             if block is None:
                 return 0
             self.X, self.weights = block
             self.number, self.row = self.number + 1, 0
+            if self.X.dtype != np.float32 and self.reader.dtype == np.float32 and self.reader.chosen is None:
+                raise ValueError(
+                    f"block {self.number} is {self.X.dtype}, but the first is float32: say with dtype= what to "
+                    "compute in"
+                )
             if (self.X.shape[1], self.weights is not None) != (self.reader.n_features, self.reader.weighted):
                 raise ValueError(
                     f"block {self.number} has {self.X.shape[1]} features and "

@@ -50,18 +50,35 @@ class TableReader:
         if weight is not None and not isinstance(weight, str):
             raise ValueError(f"the weight of rows in {path} should be the name of a column, but is {weight!r}")
         self.file, self.weight = Unchanged(path), weight
-        self.names = choose(schema.names, columns, weight, str(path))
+        self.names = choose(self._named(schema, columns, path), columns, weight, str(path))
+        self.files: tuple[Path, ...] = (path,)
         self.feature_names: tuple[str, ...] | None = tuple(self.names)
         types = _arrow().types
         for name in [*self.names, *([] if weight is None else [weight])]:
             kind = schema.field(name).type
-            if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
+            # Of no rows at all there is no telling.
+            numbers = (types.is_integer, types.is_floating, types.is_boolean, types.is_null)
+            if not any(is_one(kind) for is_one in numbers):
                 raise ValueError(
                     f"column {name!r} of {path} should hold numbers, but holds {kind}; choose others with columns="
                 )
         self.n_features, self.weighted = len(self.names), weight is not None
         single = all(schema.field(name).type == _arrow().float32() for name in self.names)
         self.dtype = float_dtype(dtype, [np.dtype(np.float32 if single else np.float64)])
+
+    @staticmethod
+    def _named(schema: Any, columns: Sequence[str] | None, path: Path) -> list[str]:
+        """The names of columns that may be features; an index that pandas has written is none unless asked for."""
+        if columns is not None:
+            return schema.names
+        if "" in schema.names:
+            raise ValueError(
+                f"column {schema.names.index('')} of {path} has no name, like an index that pandas has written; say "
+                "which are features with columns="
+            )
+        about = schema.pandas_metadata or {}
+        index = [name for name in about.get("index_columns", ()) if isinstance(name, str)]
+        return [name for name in schema.names if name not in index]
 
     def batches(self) -> Iterator[Any]:
         """Record batches with the columns of `wanted`."""
