@@ -207,7 +207,8 @@ def from_samples(
 
     On 100,000 to 330,000 rows (D 3 to 10, K 10 to 12) nine fits that began so stopped 0.0001 to 0.1 nats per row higher
     in the median than fits of all rows from k-means, after 2 to 5 passes over all rows in place of 2 to 25. Moves, if
-    there are to be any, are made on the first sample.
+    there are to be any, are made on the last sample: of flights to tol=1e-6 one move there raised the median of 15
+    fits by 0.007 and the worst by 0.044, one on the first sample neither.
     """
     sizes = sample_sizes(source, starts)
     if not sizes:
@@ -231,7 +232,7 @@ def from_samples(
             if some is first:
                 parameters = em.finished(_until_pause(some, parameters, rules, watcher, samples=True)).parameters
             result = em.finished(run(some, parameters))
-            if rules.n_moves:
+            if rules.n_moves and len(some.X) == sizes[-1]:
                 result = em.finished(improve(some, result, run, rules.n_moves, watcher, samples=True))
                 rules = replace(rules, n_moves=0)
             watcher.note(f"Sample of {len(some.X)} rows: {result.n_iter} iterations")
