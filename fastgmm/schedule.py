@@ -234,7 +234,6 @@ def from_samples(
             result = em.finished(run(some, parameters))
             if rules.n_moves and len(some.X) == sizes[-1]:
                 result = em.finished(improve(some, result, run, rules.n_moves, watcher, samples=True))
-                rules = replace(rules, n_moves=0)
             watcher.note(f"Sample of {len(some.X)} rows: {result.n_iter} iterations")
             parameters = result.parameters
     except IllDefinedCovarianceError:

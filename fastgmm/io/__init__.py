@@ -68,8 +68,8 @@ def rows(
         What to compute in. If not given, float32 where all features are, else float64.
     progress : bool, default=False
         Whether to show a bar, with rows per second, for each walk over the rows (needs rich).
-    block_bytes : int, default=16777216
-        How much to read at a time. Memory is about three times that.
+    block_bytes : int, default=8388608
+        How much to read at a time. Memory is that for each thread, of eight at most, and two times that.
 
     Returns
     -------

@@ -15,9 +15,10 @@ from fastgmm.blocks import Cursor
 
 from .files import Unchanged, choose, float_dtype
 
-# Rows that are decoded at a time: their columns stay in cache until they have been copied.
-BATCH_ROWS = 65_536
-READ_BYTES = 1 << 20
+# Rows that are decoded at a time: their columns stay in cache until they have been copied. With four times as many rows
+# and bytes sweeps took up to 5 % more of the processors' time.
+BATCH_ROWS = 16_384
+READ_BYTES = 1 << 18
 
 
 def _arrow() -> Any:

@@ -33,7 +33,7 @@ from .full import UNROLLED as UNROLLED_FEATURES
 from .random_resp import random_resp as _random_resp
 from .rows import read_only, rows_view, shift_origin, tiling, weights_view
 from .simd import VECTOR_BITS
-from .threads import resolve_n_jobs, serial_matmul, thread_limit
+from .threads import may_run_parallel_anywhere, resolve_n_jobs, serial_matmul, thread_limit
 
 __all__ = [
     "UNROLLED_FEATURES",
@@ -43,6 +43,7 @@ __all__ = [
     "cache_folder",
     "factor_covariances",
     "lloyd_step",
+    "may_run_parallel_anywhere",
     "random_resp",
     "resolve_n_jobs",
     "score",

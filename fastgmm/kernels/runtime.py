@@ -186,7 +186,7 @@ class Kernel:
         if n_chunks == 1:  # no loop to compile: half a second of a first fit
             self.chunk(0, scratch.allocate(1)[0, : scratch.rows], *arguments)
             return
-        parallel = operations > WORTH_THREADS and may_run_parallel()
+        parallel = operations > WORTH_THREADS and numba.get_num_threads() > 1 and may_run_parallel()
         memory = scratch.allocate(min(n_chunks, numba.get_num_threads()) if parallel else 1)
         loop = parallel_loop if parallel else serial_loop
         loop(self._address((memory[0], *arguments)), n_chunks, memory, scratch.rows, *arguments)

@@ -42,6 +42,12 @@ def may_run_parallel() -> bool:
     return False
 
 
+def may_run_parallel_anywhere() -> bool:
+    """Whether several threads of this process can start parallel kernels at the same time."""
+    numba.get_num_threads()  # starts the layer, so that it has a name
+    return not fork_guard.forked_from_openmp and fork_guard.running_layer() not in ("workqueue", None)
+
+
 def _warn_once(message: str) -> None:
     global _warned
     if not _warned:
