@@ -151,6 +151,9 @@ class BaseMixture(FittedMixture, abc.ABC):
         self._check_options()
         if isinstance(X, BlockSource):
             return self._block_source(X, sample_weight, reset=True)
+        if isinstance(X, ArraySource):  # whoever makes one has validated the rows
+            validate_data(self, X.X[:0], reset=True, skip_check_array=True)
+            return X
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         weights = self._sample_weight(sample_weight, X)
         # The kernels read either order in place; anything else would be copied at every pass.

@@ -104,6 +104,7 @@ class BlockSource:
     ):
         self.reader, self.on_walk = reader, on_walk
         self.rows_a_block = max(256, block_bytes // (reader.n_features * reader.dtype.itemsize))
+        self.known = None
         self._checked = False
         self._n_found = reader.n_samples
         # Kept between walks: new memory for two blocks took 5 % of a sweep over 576 MB.

@@ -88,6 +88,7 @@ class DaskSource:
         self.total_weight = float(sum(s.total_weight for s in self.summaries))
         if not self.total_weight > 0:
             raise ValueError("Sample weights must contain at least one non-zero number.")
+        self.known = None
         self._point: NDArray[np.float64] | None = None
         self._found: dict[str, list] = {}
         self._asked = -math.inf

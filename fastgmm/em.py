@@ -199,7 +199,7 @@ def run(
     at = resumed or State(
         EMResult(parameters, rounding=rounding, start_bound=lower_bound), parameters, accelerator=accelerator
     )
-    result, statistics = at.result, None
+    result, statistics = at.result, source.known
     try:
         while result.n_iter < max_iter and not result.converged:
             statistics = sweep(source, at.point, statistics)

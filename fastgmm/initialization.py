@@ -270,6 +270,16 @@ def _rows_a_block(n_components: int) -> int:
     return max(1024, BLOCK_BYTES // (8 * n_components))
 
 
+def total_scatter(source: Source) -> SufficientStatistics:
+    """The statistics of all rows as one component, in the tied layout: what of it never changes in a fit."""
+    point = source.point_near()[np.newaxis]
+
+    def accumulate_all(X: NDArray, sample_weight: Weights) -> SufficientStatistics:
+        return accumulate_labels(np.zeros(len(X), np.int32), point, X, sample_weight, covariance_type="EEE")
+
+    return source.reduce(accumulate_all)
+
+
 def _about_nearest(centres: Array, source: Source, model: CovarianceModel) -> SufficientStatistics:
     """Statistics of rows that belong to the nearest of some centres, (K, D)."""
 

@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -24,7 +24,7 @@ from .agglomeration import Hierarchy
 from .base import DegenerateComponentWarning
 from .covariance import COVARIANCE_TYPES, FOURTEEN, CovarianceModel, get_model
 from .gaussian_mixture import GaussianMixture
-from .initialization import from_groups, hierarchy
+from .initialization import from_groups, hierarchy, total_scatter
 from .kernels import thread_limit
 from .moves import one_more
 from .parameters import MixtureParameters
@@ -40,14 +40,9 @@ FAILURES = (ValueError, np.linalg.LinAlgError, DegenerateComponentWarning)
 
 
 class Rows(NamedTuple):
-    """Rows to fit, their weights, and the hierarchy that fits start from."""
+    """Rows to fit, with their total scatter if a model reads that alone, and the hierarchy that fits start from."""
 
-    # Not their scatter about one point, which fits of the tied layout could take over: a pass without it takes 0.4 ms
-    # in place of 0.5 (20,000 x 6 rows, K=7), 16 in place of 31 (200,000 x 32, K=8), but only a fit's first pass has it,
-    # and of a search over fourteen models the one of that layout took 4 %.
-
-    X: NDArray
-    weights: NDArray | None
+    source: ArraySource
     joined: Hierarchy
 
 
@@ -273,7 +268,10 @@ class MixtureSearch(DensityMixin, BaseEstimator):
 
     def _rows(self, X: NDArray, weights: NDArray | None, n_components: int, stream: Stream) -> Rows:
         n_components = min(n_components, len(X))
-        return Rows(X, weights, hierarchy(ArraySource(X, weights), n_components, stream, self._template().reg_covar))
+        source = ArraySource(X, weights)
+        if any(get_model(name).layout == "tied" for name in self._types(X.shape[1])):
+            source = replace(source, known=total_scatter(source))
+        return Rows(source, hierarchy(source, n_components, stream, self._template().reg_covar))
 
     def _folds(self, X: NDArray, weights: NDArray | None, n_components: int, stream: Stream) -> list[tuple]:
         """Rows to fit, and rows to score with their weights, for each fold."""
@@ -310,7 +308,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
 
     def _fill(self, cell: Cell, rows: Rows, folds: list[tuple], chains: list[Chain]) -> None:
         """Fit a cell, and everything about it."""
-        X, weights, _ = rows
+        X, weights = rows.source.X, rows.source.sample_weight
         fitted = self._fit(cell, rows, chains[0])
         cell.estimator, cell.converged, cell.n_iter = fitted, fitted.converged_, fitted.n_iter_
         cell.n_parameters = get_model(cell.covariance_type).n_parameters(cell.n_components, X.shape[1])
@@ -352,7 +350,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
                         estimator = clone(self._template()).set_params(
                             n_jobs=n_jobs, checkpoint=None, **options, **given
                         )
-                        ends.append(estimator.fit(rows.X, sample_weight=rows.weights))
+                        ends.append(estimator.fit(rows.source))
                 except FAILURES as problem:
                     problems.append(problem)
         if not ends:
@@ -373,7 +371,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         if before is None or not self.warm_starts:
             return None
         with thread_limit(n_jobs):
-            start = one_more(ArraySource(rows.X, rows.weights), before, self._template().reg_covar)
+            start = one_more(rows.source, before, self._template().reg_covar)
         if start is None:
             return None
         return _given(start.model, start.weights, start.means, start.precisions_cholesky)

@@ -37,8 +37,12 @@ class Source(Protocol):
         How many rows of equal weight are worth as much: ``(sum w)^2 / sum w^2`` (Kish, 1965, Survey Sampling).
     most_resident : int
         So many rows, at most, should be taken into memory at a time.
+    known : SufficientStatistics or None
+        Of an earlier pass over these rows, for what never changes.
     """
 
+    @property
+    def known(self) -> Any: ...
     @property
     def n_samples(self) -> int: ...
     @property
@@ -88,10 +92,13 @@ class ArraySource:
     X : (N, D) float64 or float32
     sample_weight : (N,) float64 or None
         None is ones.
+    known : SufficientStatistics or None
+        Of an earlier pass over these rows, for what never changes.
     """
 
     X: NDArray
     sample_weight: Weights = None
+    known: Any = None
     most_resident = float("inf")
 
     @property

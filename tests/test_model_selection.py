@@ -328,3 +328,29 @@ def test_what_failed_has_a_cross_below_the_lines():
     low, high = display.ax_.get_ylim()
     assert low + (high - low) * crosses[:, 1].max() < 3.0
     assert "left out" in [text.get_text() for text in display.ax_.get_legend().get_texts()]
+
+
+def test_fits_share_the_scatter_of_all_rows(monkeypatch):
+    """The tied layout reads it once for all numbers of components, in every fold, and ends as without."""
+    from fastgmm import engine
+
+    X, _ = blobs(3, n_samples=700, n_features=3, n_components=3)
+    weights = np.random.default_rng(0).uniform(0.5, 2, size=len(X))
+    options = {"covariance_types": ["EEE"], "criterion": "cv", "cv": 3, "random_state": 0}
+    seen, accumulate = [], engine.kernels.accumulate
+
+    def watched(layout, *arguments, with_scatter=True, **more):
+        if layout == "tied":
+            seen.append(with_scatter)
+        return accumulate(layout, *arguments, with_scatter=with_scatter, **more)
+
+    monkeypatch.setattr(engine.kernels, "accumulate", watched)
+    search = MixtureSearch(range(1, 5), **options).fit(X, sample_weight=weights)
+    assert sum(seen) == 4  # all rows, and those of three folds
+    assert len(seen) > 30
+    shared, own = (
+        GaussianMixture(3, covariance_type="EEE", random_state=0).fit(rows)
+        for rows in (search._rows(X, None, 4, Stream(0)).source, X)
+    )
+    np.testing.assert_allclose(shared.covariances_, own.covariances_, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(shared.means_, own.means_, rtol=0, atol=1e-10)
