@@ -171,9 +171,6 @@ class BaseMixture(FittedMixture, abc.ABC):
             found = f"{source.n_samples} sample(s) (shape=({source.n_samples}, {source.n_features}))"
             raise ValueError(f"Found array with {found} while a minimum of 2 is required by {type(self).__name__}.")
         check_enough_rows(source, self.n_components)
-        checkpoint = self._checkpoint(source)
-        if checkpoint is not None and resumed is None:
-            checkpoint.begin()
         get_model(self.covariance_type).check_features(source.n_features)
         with thread_limit(self.n_jobs):
             try:

@@ -87,6 +87,12 @@ class Summary(NamedTuple):
     effective_rows: float
 
 
+def share_threads(n_threads: int) -> tuple[int, int]:
+    """How many blocks are computed at a time, and each on how many threads."""
+    each = -(-n_threads // MOST_WORKERS) if may_run_parallel_anywhere() else 1
+    return n_threads // each, each
+
+
 class BlockSource:
     """Rows from a reader, as `sources.Source`. Made by `fastgmm.rows`; any method of an estimator takes it for `X`.
 
@@ -107,7 +113,7 @@ class BlockSource:
         self.known = None
         self._checked = False
         self._n_found = reader.n_samples
-        # Kept between walks: new memory for two blocks took 5 % of a sweep over 576 MB.
+        # Blocks are kept between walks: new memory would have to be asked for page by page.
         self._unused: list[tuple[NDArray, Weights]] = []
 
     def __repr__(self) -> str:
@@ -177,9 +183,7 @@ class BlockSource:
         return total
 
     def each(self, function: BlockFunction) -> Iterator[Any]:
-        n_threads = resolve_n_jobs(None)
-        n_workers = n_threads if n_threads <= MOST_WORKERS or not may_run_parallel_anywhere() else MOST_WORKERS
-        yield from self._results(function, n_workers, n_threads // n_workers)
+        yield from self._results(function, *share_threads(resolve_n_jobs(None)))
 
     def draw(self, *shares: NDArray[np.float64]) -> list[ArraySource]:
         """Rows at increasing shares of the total weight; all of them in one walk."""

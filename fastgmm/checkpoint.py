@@ -61,15 +61,7 @@ class Checkpoint:
                 content = pickle.load(file)
         except FileNotFoundError:
             return None
-        except (
-            pickle.UnpicklingError,
-            EOFError,
-            AttributeError,
-            ImportError,
-            IndexError,
-            ValueError,
-            KeyError,
-        ) as error:
+        except UNREADABLE as error:
             raise ValueError(f"{self.path} is no checkpoint of a fit: {error}") from None
         if not (isinstance(content, dict) and content.get("format") == FORMAT and {"about", "kept"} <= set(content)):
             raise ValueError(f"{self.path} is no checkpoint of a fit, or one of another version of fastgmm")

@@ -14,6 +14,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from . import engine
 from .blocks import BlockSource
+from .kernels import thread_limit
 from .parameters import MixtureParameters
 from .sources import ArraySource, Source, Weights
 from .writing import check_out, write
@@ -155,12 +156,13 @@ class FittedMixture(DensityMixin, BaseEstimator):
 
     def _total(self, function: Callable[..., NDArray], source: Source) -> float:
         """The sum by weight of a function of the rows."""
-        parameters = self._parameters()
+        parameters, dtype = self._parameters(), self._dtype_with(source.dtype)
 
         def block_total(X: NDArray, weights: Weights) -> float:
-            return weighted_sum(function(parameters, self._in_dtype(X), n_jobs=self.n_jobs), weights)
+            return weighted_sum(function(parameters, X.astype(dtype, copy=False)), weights)
 
-        return source.reduce(block_total)
+        with thread_limit(self.n_jobs):  # a source shares these threads among its blocks
+            return source.reduce(block_total)
 
     def _collect(
         self, function: Callable[..., NDArray], source: Source, out: str | os.PathLike | None, name: str
@@ -168,13 +170,14 @@ class FittedMixture(DensityMixin, BaseEstimator):
         """A function of the rows, for each: (n,) or (n, K), or written to a file."""
         read = source.reader.files if isinstance(source, BlockSource) else ()
         path = None if out is None else check_out(out, read)
-        parameters = self._parameters()
-        if isinstance(source, ArraySource) and path is None:
-            return function(parameters, source.X, n_jobs=self.n_jobs)
-        results = source.each(lambda X, _: function(parameters, self._in_dtype(X), n_jobs=self.n_jobs))
-        if path is None:
-            return np.concatenate(list(results))
-        write(path, results, source.n_samples, name)
+        parameters, dtype = self._parameters(), self._dtype_with(source.dtype)
+        with thread_limit(self.n_jobs):  # a source shares these threads among its blocks
+            if isinstance(source, ArraySource) and path is None:
+                return function(parameters, source.X)
+            results = source.each(lambda X, _: function(parameters, X.astype(dtype, copy=False)))
+            if path is None:
+                return np.concatenate(list(results))
+            write(path, results, source.n_samples, name)
         return np.empty(0)
 
     def _to_predict(self, X: ArrayLike | BlockSource, sample_weight: ArrayLike | None = None) -> Source:
@@ -188,11 +191,12 @@ class FittedMixture(DensityMixin, BaseEstimator):
     def _rows(self, X: ArrayLike) -> NDArray:
         """Rows in memory to predict, validated, in the dtype that a product with the parameters would have."""
         check_is_fitted(self)
-        return self._in_dtype(validate_data(self, X, reset=False))
+        X = validate_data(self, X, reset=False)
+        return X.astype(self._dtype_with(X.dtype), copy=False)
 
-    def _in_dtype(self, X: NDArray) -> NDArray:
-        single = np.result_type(X.dtype, self.means_.dtype) == np.float32
-        return X.astype(np.float32 if single else np.float64, copy=False)
+    def _dtype_with(self, dtype: np.dtype) -> np.dtype:
+        """The dtype that a product of such rows and the parameters has, float32 or float64."""
+        return np.dtype(np.float32 if np.result_type(dtype, self.means_.dtype) == np.float32 else np.float64)
 
     def _sample_weight(self, sample_weight: ArrayLike | None, X: NDArray) -> NDArray[np.float64] | None:
         """Weights, validated; None for none."""

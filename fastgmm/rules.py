@@ -38,6 +38,9 @@ class Kept(NamedTuple):
 class Checkpoint(Protocol):
     """Where the last run of a fit is kept after each pass."""
 
+    def begin(self) -> None:
+        """A fit begins, of which nothing is there yet."""
+
     def save(self, kept: Kept) -> None: ...
 
 

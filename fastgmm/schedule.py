@@ -121,14 +121,16 @@ def fit(
     ValueError
         If there is a checkpoint for several runs.
     """
-    if not starts.by_chance:
-        return _best_of(source, starts, rules, 1, seeds, watcher)
-    if rules.acceleration is None or rules.max_iter == 0 or source.n_samples < ROWS:
-        if rules.checkpoint is not None and n_init > 1:
+    n_init = n_init if starts.by_chance else 1
+    few = rules.max_iter == 0 or source.n_samples < ROWS
+    if rules.checkpoint is not None:
+        if (few or rules.acceleration is None) and n_init > 1:
             raise ValueError(
                 f"checkpoint keeps one run, but here n_init={n_init} are made; with acceleration=None, or of fewer "
                 f"than {ROWS} rows, n_init should be 1"
             )
+        rules.checkpoint.begin()
+    if few or rules.acceleration is None or not starts.by_chance:
         return _best_of(source, starts, rules, n_init, seeds, watcher)
     watcher.start(0)
     drawn = [next(seeds) for _ in range(n_init)]
@@ -149,6 +151,8 @@ def fit(
 
 def go_on(source: Source, parameters: MixtureParameters, rules: Rules, watcher: Watcher, bound: float) -> EMResult:
     """EM from parameters that are known to have a mean log-likelihood of `bound`, or -inf."""
+    if rules.checkpoint is not None:
+        rules.checkpoint.begin()
     watcher.start(0)
     return _finish(source, parameters, rules, watcher, lower_bound=bound)
 

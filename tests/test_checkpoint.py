@@ -144,6 +144,16 @@ def test_a_new_fit_leaves_nothing_of_an_old_one(tmp_path):
         model.resume(X + 50, sample_weight=np.full(len(X), 2.0))
 
 
+def test_bad_input_leaves_the_state_of_an_older_fit(tmp_path):
+    path = tmp_path / "state"
+    model = quietly(lambda: GaussianMixture(6, checkpoint=path, **OPTIONS).fit(X))
+    before = path.read_bytes()
+    for options in ({"means_init": X[:5]}, {"n_init": 2}, {"covariance_type": "E"}):
+        with pytest.raises(ValueError):  # noqa: PT011
+            GaussianMixture(**{**model.get_params(), **options}).fit(X)
+    assert path.read_bytes() == before
+
+
 def test_parameters_in_another_memory_order_are_the_same(tmp_path):
     means = np.asfortranarray(X[:6].copy())
     model = quietly(lambda: GaussianMixture(6, means_init=means, checkpoint=tmp_path / "s", **OPTIONS).fit(X))

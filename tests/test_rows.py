@@ -385,3 +385,37 @@ def test_iterators_are_opened_and_closed_on_one_thread(problem):
     assert len(seen) == 4
     assert seen[0] == seen[1] != threading.get_ident()
     assert seen[2] == seen[3]
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_blocks_share_the_threads_that_are_asked_for(n_jobs, problem, monkeypatch):
+    import threading
+
+    import numba
+
+    from fastgmm import engine
+
+    seen, score_samples = set(), engine.score_samples
+
+    def watched(*arguments, **options):
+        assert options.get("n_jobs") is None
+        seen.add((threading.get_ident(), numba.get_num_threads()))
+        return score_samples(*arguments, **options)
+
+    model = GaussianMixture(3, random_state=0, n_jobs=n_jobs).fit(problem[0])
+    monkeypatch.setattr(engine, "score_samples", watched)
+    for call in (model.score, model.score_samples, model.bic):
+        seen.clear()
+        call(rows(problem[0], **SMALL))
+        assert 1 <= len(seen) <= n_jobs
+        assert {threads for _, threads in seen} == {1}
+
+
+def test_threads_beyond_the_blocks_go_into_them():
+    from fastgmm.blocks import share_threads
+
+    for n in range(1, 65):
+        n_blocks, each = share_threads(n)
+        assert n_blocks * each <= n
+        assert n_blocks * each > 0.75 * n
+        assert n_blocks <= 8 or each == 1

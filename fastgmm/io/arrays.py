@@ -114,7 +114,7 @@ class SliceCursor:
 class NpyReader(SliceReader):
     """Rows of an ``.npy`` file; see `blocks.Reader`. Read, not mapped: pages of a map count as memory."""
 
-    def __init__(self, path: Path, *, name: str | None = None, **options: Any):
+    def __init__(self, path: Path, **options: Any):
         self.file = Unchanged(path)
         array = _map(path)
         super().__init__(array, name=str(path), reopen=self._map_again, is_fixed=True, **options)

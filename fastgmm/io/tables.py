@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import itertools
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ def _arrow() -> Any:
     return pyarrow
 
 
-class TableReader:
+class TableReader(abc.ABC):
     """What Parquet and CSV files have in common; see `blocks.Reader`."""
 
     is_fixed = True
@@ -83,9 +84,9 @@ class TableReader:
         index = [name for name in about.get("index_columns", ()) if isinstance(name, str)]
         return [name for name in schema.names if name not in index]
 
+    @abc.abstractmethod
     def batches(self) -> Iterator[Any]:
         """Record batches with the columns of `wanted`."""
-        raise NotImplementedError
 
     @property
     def wanted(self) -> list[str]:
