@@ -44,7 +44,7 @@ ALLOWED = {
     "variational": {"covariance", "engine", "parameters", "statistics"},
     "priors": {"covariance", "engine", "parameters", "sources", "statistics"},
     "progress": {"em"},
-    "prediction": {"blocks", "engine", "parameters", "sources", "writing"},
+    "prediction": {"blocks", "engine", "kernels", "parameters", "sources", "writing"},
     "base": {
         "blocks", "checkpoint", "covariance", "em", "engine", "kernels", "parameters", "prediction", "progress",
         "rules", "sources", "validation",
