@@ -93,6 +93,20 @@ def test_no_covariances_of_the_model_are_better(model, seed):
         assert found == pytest.approx(min(ends), abs=1e-4)
 
 
+@pytest.mark.parametrize("name", ["EVE", "VVE"])
+@pytest.mark.parametrize("seed", range(3))
+def test_common_axes_end_where_no_turn_raises_the_likelihood(name, seed):
+    """The slope of the objective is 0 there: mclust's VVE ends elsewhere, at slopes of 0.01 per row and more."""
+    scatter, weight_sums = some_scatter(seed=seed)
+    covariances = of_model(get_model(name), scatter, weight_sums)
+    axes = np.linalg.eigh(np.tensordot([0.7, 1.0, 1.4], covariances, axes=1))[1]
+    along, inverse = (axes.T @ matrices @ axes for matrices in (scatter, np.linalg.inv(covariances)))
+    np.testing.assert_allclose(inverse, inverse * np.eye(3), atol=1e-9 * np.abs(inverse).max())
+    precisions = np.einsum("kdd->kd", inverse)
+    slopes = ((precisions[:, :, np.newaxis] - precisions[:, np.newaxis]) * along).sum(axis=0)
+    assert np.abs(slopes).max() < 1e-6 * weight_sums.sum()
+
+
 def test_number_of_free_numbers_is_the_number_of_parameters(model):
     """As many as volumes, shapes and angles need."""
     taken = []
