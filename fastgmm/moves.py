@@ -6,6 +6,7 @@ makes a start of a fit with one component less.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ Array = NDArray[np.float64]
 # may be of the component that is missing). Of n rows like the sample's m, with tails like a Gaussian's, these are
 # 3 n / m exp(-5); a component is born of `MANY` n / m, and of `LEAST`.
 WORSE, RANK, MANY, LEAST = 5.0, 3, 0.1, 10
+# A component looks like a Gaussian if its third and fourth moments are within so many of their standard errors.
+ERRORS = 4.0
 # What a Gaussian cut in two at its mean is: how far the halves' means are from it, in standard deviations.
 HALF = np.sqrt(2 / np.pi)
 
@@ -36,21 +39,24 @@ HALF = np.sqrt(2 / np.pi)
 class Effort(NamedTuple):
     """What moves may cost.
 
-    Merges and splits tried at a time, for so many EM steps, on so many rows (a parameter), and whether the first that
-    do not pay are the last.
+    Merges and splits tried at a time, each for so many EM steps, the best of them for so many more, on so many rows (a
+    parameter), and whether the first that do not pay are the last.
     """
 
     merges: int
     splits: int
     steps: int
+    more_steps: int
     rows: int
     rows_a_parameter: int
     gives_up: bool
 
 
-THOROUGH = Effort(2, 4, 10, 10_000, 10, gives_up=False)
+# Where EM is slow, ten steps are too few to see which move is best: with 60, on half as many rows, n_moves=2 ended
+# higher on six of seven sets, by 0.005 to 0.085 nats per row in the median.
+THOROUGH = Effort(2, 2, 20, 40, 5_000, 5, gives_up=False)
 # On the way to an end. Of patches two merges or twice the rows a parameter were no better but slower.
-QUICK = Effort(1, 2, 3, 2_000, 1, gives_up=True)
+QUICK = Effort(1, 2, 3, 0, 2_000, 1, gives_up=True)
 
 
 def birth(source: Source, some: ArraySource, parameters: MixtureParameters) -> MixtureParameters | None:
@@ -188,6 +194,17 @@ def least_gaussian(parameters: MixtureParameters, source: ArraySource) -> NDArra
     return _least_gaussian(_resp(parameters, source), source, *_full(parameters))
 
 
+def look_gaussian(parameters: MixtureParameters, source: ArraySource) -> bool:
+    """Whether all components look like Gaussians along their longest axes, as far as so many rows can tell.
+
+    Then none of them is two clusters, and there is nothing to split. Standard errors are those of a Gaussian's moments.
+    """
+    resp = predict_proba(parameters, source.X)
+    skewness, excess = _skewness_and_excess(resp, source, *_full(parameters)[1:])
+    unit = ERRORS / np.sqrt(np.maximum(resp.sum(axis=0), 1.0))
+    return bool((np.abs(skewness) <= np.sqrt(6) * unit).all() and (np.abs(excess) <= np.sqrt(24) * unit).all())
+
+
 def split_and_merge(parameters: MixtureParameters, i: int, j: int, k: int) -> MixtureParameters:
     """Components i and j as one, and k cut in two across its longest axis.
 
@@ -237,19 +254,23 @@ def _best_move(
     some: ArraySource, parameters: MixtureParameters, run: Callable[..., EMResult], effort: Effort, tried: int
 ) -> MixtureParameters | None:
     """The move that is highest after a few steps on some rows, if it is higher than staying; after so many others."""
-    steps = {"tol": 0.0, "max_iter": effort.steps}
-    best, stay = None, em.finished(_attempt(run, some, parameters, **steps))
-    highest = stay.lower_bound
+
+    def steps(point: MixtureParameters, n: int) -> EMResult:
+        return em.finished(_attempt(run, some, point, tol=0.0, max_iter=n))
+
+    best = EMResult(parameters)
     first, n_moves = tried * effort.merges * effort.splits, effort.merges * effort.splits
     for i, j, k in itertools.islice(_moves(parameters, some, effort), first, first + n_moves):
-        try:
-            moved = split_and_merge(parameters, i, j, k)
-        except IllDefinedCovarianceError:
-            continue
-        result = em.finished(_attempt(run, some, moved, **steps))
-        if result.lower_bound > highest:
-            best, highest = result.parameters, result.lower_bound
-    return best
+        with contextlib.suppress(IllDefinedCovarianceError):
+            best = max(best, steps(split_and_merge(parameters, i, j, k), effort.steps), key=_bound)
+    if best.lower_bounds and effort.more_steps:
+        best = steps(best.parameters, effort.more_steps)
+    stay = steps(parameters, effort.steps + effort.more_steps)
+    return best.parameters if best.lower_bound > stay.lower_bound else None
+
+
+def _bound(result: EMResult) -> float:
+    return result.lower_bound
 
 
 def _attempt(run: Callable[..., EMResult], source: Source, parameters: MixtureParameters, **options: Any) -> EMResult:
@@ -284,14 +305,19 @@ def _resp(parameters: MixtureParameters, source: ArraySource) -> Array:
 
 def _least_gaussian(resp: Array, source: ArraySource, weights: Array, means: Array, full: Array) -> NDArray[np.intp]:
     """`least_gaussian` for components with covariances (K, D, D)."""
+    skewness, excess = _skewness_and_excess(resp, source, means, full)
+    scores = weights * (np.minimum(np.abs(excess), 3.0) + np.minimum(np.abs(skewness), 3.0))
+    return np.argsort(-scores, kind="stable")
+
+
+def _skewness_and_excess(resp: Array, source: ArraySource, means: Array, full: Array) -> tuple[Array, Array]:
+    """Third moments, and fourth ones less 3, along the components' longest axes, in standard deviations; (K,)."""
     values, vectors = np.linalg.eigh(full)
     axes = vectors[:, :, -1] / np.sqrt(values[:, -1:])
     z = serial_matmul(source.X, axes.T.astype(source.X.dtype)) - np.einsum("kd,kd->k", means, axes)
     # NumPy takes a hundred times as long for a power of 3.
     third = resp / np.maximum(resp.sum(axis=0), 1e-300) * (z * z * z)
-    skewness, kurtosis = third.sum(axis=0), (third * z).sum(axis=0)
-    scores = weights * (np.minimum(np.abs(kurtosis - 3), 3.0) + np.minimum(np.abs(skewness), 3.0))
-    return np.argsort(-scores, kind="stable")
+    return third.sum(axis=0), (third * z).sum(axis=0) - 3
 
 
 def _cut(covariance: Array) -> tuple[Array, Array]:

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from . import em
-from .covariance import IllDefinedCovarianceError, get_model
+from . import em, sample_sizes
+from .covariance import IllDefinedCovarianceError
 from .em import EMResult
 from .initialization import initial_parameters
-from .moves import QUICK, birth, improve
+from .moves import QUICK, birth, improve, look_gaussian
 from .parameters import MixtureParameters
 from .random_stream import Stream, sample, shares
 from .rules import Kept, Rules, Watcher
@@ -31,17 +31,13 @@ from .statistics import SufficientStatistics
 # from flights the worst of 20 fits rose by 0.07 nats per row. Five and five steps were no better than three and four.
 ROUNDS = (3, 4)
 TRIES = 4
+# To a tolerance as fine as this all rows are read some tens of times, beside which more steps and moves on samples cost
+# little: to 1e-6 fits of flights and pixels, two types each, took 1.4 to 2.5 times as long and ended 0.011 to 0.028
+# nats per row higher in the median of 15 seeds, the lowest by 0.02 to 0.12.
+FINE, FINE_ROUNDS, FINE_MOVES = 1e-5, (10, 20), 2
 TRIES_OF = {"small_em": 10, "hc": 1}
-# Rows of the first sample, at the least; of more than `WORTH` times as many a fit begins with a sample. 40,000 patches
-# with 3,672 parameters ended 0.02 to 0.05 nats per row lower after a sample of 10,000.
-ROWS, ROWS_A_COMPONENT, ROWS_A_PARAMETER = 10_000, 256, 10
-FEW_ROWS, FEW_ROWS_A_COMPONENT, FEW_ROWS_A_PARAMETER = 2_000, 64, 5
-# Each sample is so many times as large as the one before, and at most so large a part of the rows, or so many bytes.
-# With 8 and 8 in place of 4 and 4 fits of pixels and flights to tol=1e-6 took 1.1 to 2.7 times as many passes.
-WORTH, GROWTH, LAST = 8, 4, 4
-SAMPLE_BYTES = 32 * 1024 * 1024
-# A run from a start pauses, when a step raises the likelihood by less than so many nats per row, for so many moves: of
-# fewer than `ROWS` rows for one. Of 1,797 digits 15 fits ended as high in the median after one as after two.
+# A run from a start pauses, when a step raises the likelihood by less than so many nats per row, for so many moves; of
+# fewer than `sample_sizes.ROWS` for one: of 1,797 digits 15 fits ended as high in the median after one as after two.
 PAUSE, PAUSE_MOVES, PAUSE_ROWS = 0.1, 2, 1_000
 # A run on n rows stops when a step raises the likelihood by less than this part of what p parameters gain by chance,
 # p / 2n nats per row.
@@ -77,7 +73,7 @@ class Starts:
         """Parameters to start from, and how many different clusters were found."""
         if self.init_params == "small_em" and not quick and self.by_chance:
             stream = Stream(seed)
-            sizes = sample_sizes(source, self, worth=1)
+            sizes = sample_sizes.growing(source, self.n_components, self.covariance_type, worth=1)
             some = sample(source, sizes[0], stream) if sizes else source
             rules = Rules(0.0, sum(ROUNDS), self.reg_covar, update=self.update)
             return short_runs(some, self, rules, words(stream, self.n_tries), quick=True)
@@ -122,12 +118,12 @@ def fit(
         If there is a checkpoint for several runs.
     """
     n_init = n_init if starts.by_chance else 1
-    few = rules.max_iter == 0 or source.n_samples < ROWS
+    few = rules.max_iter == 0 or source.n_samples < sample_sizes.ROWS
     if rules.checkpoint is not None:
         if (few or rules.acceleration is None) and n_init > 1:
             raise ValueError(
                 f"checkpoint keeps one run, but here n_init={n_init} are made; with acceleration=None, or of fewer "
-                f"than {ROWS} rows, n_init should be 1"
+                f"than {sample_sizes.ROWS} rows, n_init should be 1"
             )
         rules.checkpoint.begin()
     if few or rules.acceleration is None or not starts.by_chance:
@@ -142,7 +138,7 @@ def fit(
                 return _finish(source, found, replace(rules, n_moves=0), watcher)
     if n_init > 1:
         found, n_distinct = short_runs(source, starts, rules, drawn)
-        watcher.note(f"Best of {n_init} starts after {sum(ROUNDS)} iterations")
+        watcher.note(f"Best of {n_init} starts after {sum(rounds_for(rules))} iterations")
     else:
         found, n_distinct = starts.make(source, drawn[0])
     watcher.duplicates(n_distinct)
@@ -189,7 +185,7 @@ def short_runs(
     made = list(_surviving(functools.partial(make, seed) for seed in seeds))
     n_distinct = min(found for _, found in made)
     best = [parameters for parameters, _ in made]
-    for steps in ROUNDS:
+    for steps in rounds_for(rules):
         run = functools.partial(
             em.run,
             source,
@@ -204,6 +200,16 @@ def short_runs(
     return best[0], n_distinct
 
 
+def rounds_for(rules: Rules) -> tuple[int, ...]:
+    """EM steps of short runs, after each of which the worse half is dropped."""
+    return FINE_ROUNDS if is_fine(rules) else ROUNDS
+
+
+def is_fine(rules: Rules) -> bool:
+    """Whether a fit is to go on for so long that more than the least may be done for its start."""
+    return 0 < rules.tol <= FINE
+
+
 def from_samples(
     source: Source, starts: Starts, rules: Rules, n_init: int, stream: Stream, watcher: Watcher
 ) -> MixtureParameters | None:
@@ -214,19 +220,22 @@ def from_samples(
     there are to be any, are made on the last sample: of flights to tol=1e-6 one move there raised the median of 15
     fits by 0.007 and the worst by 0.044, one on the first sample neither.
     """
-    sizes = sample_sizes(source, starts)
+    mixture = starts.n_components, starts.covariance_type
+    sizes = sample_sizes.growing(source, *mixture)
     if not sizes:
         return None
     # All are drawn at once: rows that come from a file are read once for it.
     at = shares(sizes[0], stream)
     seeds = words(stream, max(n_init, starts.n_tries))
-    n_few = few_rows(sizes[0], starts, source.n_features) if len(seeds) > 1 else sizes[0]
+    n_few = sizes[0]
+    if len(seeds) > 1:
+        n_few = sample_sizes.enough_for_short_runs(n_few, source.n_features, *mixture)
     some_of_first = [shares(n_few, stream)] if n_few < sizes[0] else []
     first, *larger = source.draw(at, *(shares(size, stream) for size in sizes[1:]))
     few = first.draw(*some_of_first)[0] if some_of_first else first
     try:
         parameters, n_distinct = short_runs(few, starts, rules, seeds, quick=True)
-        watcher.note(f"Best of {len(seeds)} starts after {sum(ROUNDS)} iterations on {len(few.X)} rows")
+        watcher.note(f"Best of {len(seeds)} starts after {sum(rounds_for(rules))} iterations on {len(few.X)} rows")
         if n_distinct < starts.n_components:
             return None
         n_parameters = parameters.model.n_parameters(*parameters.means.shape)
@@ -236,41 +245,16 @@ def from_samples(
             if some is first:
                 parameters = em.finished(_until_pause(some, parameters, rules, watcher, samples=True)).parameters
             result = em.finished(run(some, parameters))
-            if rules.n_moves and len(some.X) == sizes[-1]:
-                result = em.finished(improve(some, result, run, rules.n_moves, watcher, samples=True))
+            if len(some.X) == sizes[-1]:
+                n_moves = rules.n_moves
+                if n_moves < FINE_MOVES and is_fine(rules) and not look_gaussian(result.parameters, some):
+                    n_moves = FINE_MOVES
+                result = em.finished(improve(some, result, run, n_moves, watcher, samples=True))
             watcher.note(f"Sample of {len(some.X)} rows: {result.n_iter} iterations")
             parameters = result.parameters
     except IllDefinedCovarianceError:
         return None
     return birth(source, first, parameters) or parameters
-
-
-def few_rows(n_rows: int, starts: Starts, n_features: int) -> int:
-    """How many rows of a sample are enough for short runs."""
-    n_parameters = get_model(starts.covariance_type).n_parameters(starts.n_components, n_features)
-    few = max(FEW_ROWS, FEW_ROWS_A_COMPONENT * starts.n_components, FEW_ROWS_A_PARAMETER * n_parameters)
-    return min(few, n_rows)
-
-
-def sample_sizes(source: Source, starts: Starts, *, worth: float = WORTH) -> list[int]:
-    """How many rows the samples have that a fit begins with; none if there are not `worth` times as many rows.
-
-    The first has enough to fit such a mixture to.
-    """
-    n_parameters = get_model(starts.covariance_type).n_parameters(starts.n_components, source.n_features)
-    sizes: list[int] = []
-    n_rows = max(ROWS, ROWS_A_COMPONENT * starts.n_components, ROWS_A_PARAMETER * n_parameters)
-    while _is_worth(source, n_rows, LAST if sizes else worth):
-        sizes.append(n_rows)
-        n_rows *= GROWTH
-    return sizes
-
-
-def _is_worth(source: Source, n_rows: int, worth: float) -> bool:
-    """Whether there are so many times as many rows, by Kish's number if they have weights, and a sample is small."""
-    if n_rows * source.n_features * source.dtype.itemsize > SAMPLE_BYTES:
-        return False
-    return source.effective_rows >= worth * n_rows
 
 
 def words(stream: Stream, n: int) -> list[int]:
@@ -350,7 +334,7 @@ def _until_pause(
     keep = None if samples else rules.keep(pausing=True)
     result = run(source, parameters, on_iteration=watch, keep=keep, resumed=resumed)
     if not (result.stopped or result.interrupted):
-        n_moves = PAUSE_MOVES if source.n_samples >= ROWS else 1
+        n_moves = PAUSE_MOVES if source.n_samples >= sample_sizes.ROWS else 1
         # At most half of the passes that are left.
         quick = functools.partial(run, max_iter=(rules.max_iter - result.n_iter) // (2 * n_moves))
         result = improve(source, result, quick, n_moves, watcher, effort=QUICK, samples=samples)

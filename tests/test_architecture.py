@@ -35,9 +35,10 @@ ALLOWED = {
     "em": {"acceleration", "engine", "parameters", "sources", "statistics"},
     "rules": {"acceleration", "em", "parameters", "sources"},
     "moves": {"covariance", "em", "engine", "kmeans", "parameters", "random_stream", "rules", "sources"},
+    "sample_sizes": {"covariance", "sources"},
     "schedule": {
-        "covariance", "em", "initialization", "moves", "parameters", "random_stream", "rules", "sources",
-        "statistics",
+        "covariance", "em", "initialization", "moves", "parameters", "random_stream", "rules", "sample_sizes",
+        "sources", "statistics",
     },
     "checkpoint": {"rules", "writing"},
     "validation": {"covariance", "sources"},

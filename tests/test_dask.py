@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from fastgmm import BayesianGaussianMixture, GaussianMixture, schedule
+from fastgmm import BayesianGaussianMixture, GaussianMixture, sample_sizes
 from helpers import blobs
 
 da = pytest.importorskip("dask.array")
@@ -69,7 +69,7 @@ def test_fits_end_as_in_memory(options, weighted, rows):
 
 
 def test_samples_are_those_of_rows_in_memory(rows, monkeypatch):
-    monkeypatch.setattr(schedule, "ROWS", 500)
+    monkeypatch.setattr(sample_sizes, "ROWS", 500)
     options = {"n_components": 4, "covariance_type": "spherical", "random_state": 0}
     expected, model = GaussianMixture(**options).fit(X), DaskGaussianMixture(**options).fit(rows)
     np.testing.assert_allclose(model.means_, expected.means_, rtol=0, atol=1e-9)

@@ -6,10 +6,20 @@ import pytest
 from fastgmm import GaussianMixture, em, moves
 from fastgmm.covariance import FOURTEEN
 from fastgmm.engine import MixtureParameters, score_samples
-from fastgmm.moves import birth, improve, least_gaussian, least_merge, one_more, split_and_merge
+from fastgmm.moves import (
+    Effort,
+    _best_move,
+    birth,
+    improve,
+    least_gaussian,
+    least_merge,
+    look_gaussian,
+    one_more,
+    split_and_merge,
+)
 from fastgmm.random_stream import Stream, sample
 from fastgmm.sources import ArraySource
-from helpers import COVARIANCE_TYPES, covariances_in_form, full_covariances, random_parameters
+from helpers import COVARIANCE_TYPES, blobs, covariances_in_form, fit_quietly, full_covariances, random_parameters
 
 
 def three_clusters(n_samples=3000, seed=0):
@@ -229,3 +239,34 @@ def test_there_is_no_component_more_where_each_would_collapse():
     X = np.repeat(np.eye(2), 20, axis=0)
     two = MixtureParameters.create([0.5, 0.5], np.eye(2), np.tile(np.eye(2) / 100, (2, 1, 1)))
     assert one_more(ArraySource(X), two, 0.0) is None
+
+
+def test_components_that_are_two_clusters_do_not_look_like_gaussians():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20_000, 2)) + 6 * rng.integers(0, 4, (20_000, 1))
+    source = ArraySource(X)
+    four, two = (fit_quietly(GaussianMixture(k, random_state=0), X)._parameters() for k in (4, 2))
+    assert look_gaussian(four, source)
+    assert not look_gaussian(two, source)
+    assert look_gaussian(two, ArraySource(X[:8]))  # no telling
+    weighted = ArraySource(X, np.full(len(X), 1e-3))  # the number of rows counts, whatever their weights
+    assert not look_gaussian(two, weighted)
+
+
+def test_a_move_is_judged_by_where_more_steps_lead():
+    """Of the moves the best after a few steps goes on, and is taken if it ends above as many steps without a move."""
+    X = blobs(0, n_samples=3_000, n_features=2, n_components=4, separation=4.0)[0]
+    start = fit_quietly(GaussianMixture(4, random_state=0, max_iter=30), X)._parameters()
+    calls = []
+
+    def run(source, parameters, *, tol, max_iter):
+        calls.append(max_iter)
+        return em.run(source, parameters, tol=tol, max_iter=max_iter, reg_covar=1e-6)
+
+    effort = Effort(1, 2, 3, 5, 1_000, 1, gives_up=True)
+    found = _best_move(ArraySource(X), start, run, effort, 0)
+    assert calls == [3, 3, 5, 8]
+    calls.clear()
+    assert found is None or found.n_components == 4
+    _best_move(ArraySource(X), start, run, effort._replace(more_steps=0), 0)
+    assert calls == [3, 3, 3]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastgmm import BayesianGaussianMixture, ConjugatePrior, GaussianMixture, rows, schedule
+from fastgmm import BayesianGaussianMixture, ConjugatePrior, GaussianMixture, rows, sample_sizes
 from fastgmm.random_stream import Stream, shares
 from fastgmm.sources import ArraySource
 from helpers import blobs, fit_quietly
@@ -128,14 +128,14 @@ def test_every_option_works_on_blocks(options, is_weighted, problem):
 @pytest.mark.parametrize("is_weighted", [False, True])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_fits_that_begin_with_samples_begin_with_the_same(is_weighted, dtype, monkeypatch):
-    monkeypatch.setattr(schedule, "ROWS", 300)
+    monkeypatch.setattr(sample_sizes, "ROWS", 300)
     X, _ = blobs(3, n_samples=20_000, n_features=2, n_components=5, separation=3.0)
     X[:40] += 40  # a component that samples miss
     X = X.astype(dtype)
     w = np.random.default_rng(1).uniform(0.5, 1.5, size=len(X)) if is_weighted else None
     model = GaussianMixture(5, random_state=0).fit(rows(X, weight=w, block_bytes=50_000))
     expected = GaussianMixture(5, random_state=0).fit(X, sample_weight=w)
-    assert schedule.sample_sizes(ArraySource(X, w), schedule.Starts(5, "full", "kmeans", 1e-6))
+    assert sample_sizes.growing(ArraySource(X, w), 5, "full")
     assert model.means_.dtype == dtype
     np.testing.assert_allclose(model.means_, expected.means_, rtol=0, atol=1e-9 if dtype == np.float64 else 1e-4)
     assert np.abs(expected.means_ - 40).min() < 10

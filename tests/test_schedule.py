@@ -5,12 +5,12 @@ import warnings
 import numpy as np
 import pytest
 
-from fastgmm import GaussianMixture, em, schedule
+from fastgmm import GaussianMixture, em, moves, sample_sizes, schedule
 from fastgmm.acceleration import Squarem
 from fastgmm.engine import IllDefinedCovarianceError
 from fastgmm.random_stream import Stream
 from fastgmm.rules import ACCELERATIONS, Rules
-from fastgmm.schedule import Starts, from_samples, sample_sizes, short_runs
+from fastgmm.schedule import Starts, from_samples, short_runs
 from fastgmm.sources import ArraySource
 from helpers import COVARIANCE_TYPES, blobs, fit_quietly
 
@@ -82,6 +82,28 @@ def test_a_seed_means_one_fit_and_float32_rows_a_near_one(many):
     assert single.lower_bound_ == pytest.approx(first.lower_bound_, abs=1e-3)
 
 
+def test_fits_to_a_fine_tolerance_look_longer_for_a_start(monkeypatch):
+    """More steps of short runs, and moves on the last sample unless all components look like Gaussians."""
+    rng, seen = np.random.default_rng(0), []
+    improve = moves.improve
+
+    def watched(source, result, run, n_moves, watcher, **options):
+        if "effort" not in options:
+            seen.append((source.n_samples, n_moves))
+        return improve(source, result, run, n_moves, watcher, **options)
+
+    monkeypatch.setattr(schedule, "improve", watched)
+    uniform = rng.uniform(size=(90_000, 2))
+    gaussian = rng.normal(size=(90_000, 2)) + 10 * rng.integers(0, 3, (90_000, 1))
+    for X, tol, expected in ((uniform, 1e-6, 2), (uniform, 1e-3, 0), (uniform, 0.0, 0), (gaussian, 1e-6, 0)):
+        seen.clear()
+        rules = Rules(tol, 20, 1e-6, acceleration=ACCELERATIONS["progressive"])
+        watcher = Silent()
+        from_samples(ArraySource(X), Starts(3, "full", "kmeans", 1e-6), rules, 1, Stream(0), watcher)
+        assert seen == [(10_000, expected)]
+        assert f"after {30 if 0 < tol < 1e-5 else 7} iterations" in watcher.notes[0]
+
+
 def test_what_is_given_is_where_a_fit_starts(many):
     """Nobody who gives means wants them replaced by those of a sample."""
     given = {"means_init": many[:5], "random_state": 0, "max_iter": 1, "tol": 0}
@@ -90,22 +112,21 @@ def test_what_is_given_is_where_a_fit_starts(many):
 
 
 def test_samples_are_for_many_rows_only():
-    starts = Starts(5, "full", "kmeans", 1e-6)
     rows = np.random.default_rng(0).normal(size=(80_000, 2))
-    assert sample_sizes(ArraySource(rows), starts) == [10_000]
-    assert sample_sizes(ArraySource(rows[1:]), starts) == []
-    assert sample_sizes(ArraySource(rows), Starts(300, "full", "kmeans", 1e-6)) == []  # a sample of 76,800
-    assert sample_sizes(ArraySource(rows), Starts(300, "full", "kmeans", 1e-6), worth=1) == [76_800]
+    assert sample_sizes.growing(ArraySource(rows), 5, "full") == [10_000]
+    assert sample_sizes.growing(ArraySource(rows[1:]), 5, "full") == []
+    assert sample_sizes.growing(ArraySource(rows), 300, "full") == []  # a sample of 76,800
+    assert sample_sizes.growing(ArraySource(rows), 300, "full", worth=1) == [76_800]
     # Two rows that weigh more than all others: a sample would be of these.
     weights = np.ones(len(rows))
     weights[:2] = 1e6
     assert ArraySource(rows, weights).effective_rows == pytest.approx(2, rel=0.1)
-    assert sample_sizes(ArraySource(rows, weights), starts) == []
+    assert sample_sizes.growing(ArraySource(rows, weights), 5, "full") == []
     assert ArraySource(rows[:7], np.full(7, 1e-300)).effective_rows == pytest.approx(7)
 
 
 def test_samples_grow_until_a_quarter_of_the_rows(monkeypatch):
-    monkeypatch.setattr(schedule, "ROWS", 200)
+    monkeypatch.setattr(sample_sizes, "ROWS", 200)
     X, _ = blobs(3, n_samples=60_000, n_features=2, n_components=2)
     watcher = Silent()
     starts, rules = (

@@ -279,7 +279,7 @@ class _Matrices(Form):
         return means @ inverse.T, shapes
 
     def from_coordinates(self, means: Array, shapes: Array, frame: Array) -> tuple[Array, Array]:
-        root, diagonal = np.tril(shapes), np.arange(len(frame))
+        root, diagonal = kernels.lower_triangle(shapes), np.arange(len(frame))
         root[:, diagonal, diagonal] = np.exp(root[:, diagonal, diagonal])
         root = frame @ root
         stacked: Array = root @ root.swapaxes(1, 2)
@@ -299,7 +299,7 @@ class Full(_Matrices):
         return (n_components, n_features, n_features)
 
     def factor(self, precisions_cholesky: Array, n_components: int, n_features: int) -> Array:
-        return np.tril(precisions_cholesky.swapaxes(1, 2))
+        return kernels.lower_triangle(precisions_cholesky.swapaxes(1, 2))
 
     def full(self, covariances: Array, n_components: int, n_features: int) -> Array:
         return covariances
@@ -321,7 +321,7 @@ class Tied(_Matrices):
         return (n_features, n_features)
 
     def factor(self, precisions_cholesky: Array, n_components: int, n_features: int) -> Array:
-        return np.tril(precisions_cholesky.T)[np.newaxis]
+        return kernels.lower_triangle(precisions_cholesky.T)[np.newaxis]
 
     def full(self, covariances: Array, n_components: int, n_features: int) -> Array:
         return np.broadcast_to(covariances, (n_components, n_features, n_features))
