@@ -7,8 +7,6 @@ from fastgmm import GaussianMixture, em, moves
 from fastgmm.covariance import FOURTEEN
 from fastgmm.engine import MixtureParameters, score_samples
 from fastgmm.moves import (
-    Effort,
-    _best_move,
     birth,
     improve,
     least_gaussian,
@@ -19,7 +17,7 @@ from fastgmm.moves import (
 )
 from fastgmm.random_stream import Stream, sample
 from fastgmm.sources import ArraySource
-from helpers import COVARIANCE_TYPES, blobs, covariances_in_form, fit_quietly, full_covariances, random_parameters
+from helpers import COVARIANCE_TYPES, covariances_in_form, fit_quietly, full_covariances, random_parameters
 
 
 def three_clusters(n_samples=3000, seed=0):
@@ -251,22 +249,3 @@ def test_components_that_are_two_clusters_do_not_look_like_gaussians():
     assert look_gaussian(two, ArraySource(X[:8]))  # no telling
     weighted = ArraySource(X, np.full(len(X), 1e-3))  # the number of rows counts, whatever their weights
     assert not look_gaussian(two, weighted)
-
-
-def test_a_move_is_judged_by_where_more_steps_lead():
-    """Of the moves the best after a few steps goes on, and is taken if it ends above as many steps without a move."""
-    X = blobs(0, n_samples=3_000, n_features=2, n_components=4, separation=4.0)[0]
-    start = fit_quietly(GaussianMixture(4, random_state=0, max_iter=30), X)._parameters()
-    calls = []
-
-    def run(source, parameters, *, tol, max_iter):
-        calls.append(max_iter)
-        return em.run(source, parameters, tol=tol, max_iter=max_iter, reg_covar=1e-6)
-
-    effort = Effort(1, 2, 3, 5, 1_000, 1, gives_up=True)
-    found = _best_move(ArraySource(X), start, run, effort, 0)
-    assert calls == [3, 3, 5, 8]
-    calls.clear()
-    assert found is None or found.n_components == 4
-    _best_move(ArraySource(X), start, run, effort._replace(more_steps=0), 0)
-    assert calls == [3, 3, 3]
