@@ -51,7 +51,7 @@ class Effort(NamedTuple):
     gives_up: bool
 
 
-# Where EM is slow, ten steps are too few to see which move is best. With 30, of half as many moves on half as many rows,
+# Where EM is slow, ten steps are too few to see which move is best. With 30, half as many moves and half as many rows
 # n_moves=2 ended 0.08 nats per row higher on diamonds, by 0.005 to 0.015 on digits, clothes and diagonal patches, the
 # same on pixels, patches and flights, in about the same time (medians of six seeds); with 60 the same, but slower.
 THOROUGH = Effort(2, 2, 30, 5_000, 5, gives_up=False)

@@ -15,9 +15,9 @@ One *pass* over the rows is all that EM costs. Its design, from the outside in:
 * Rows are shifted by an *origin* near the data when they are loaded, and the operands with them, so that float32 keeps
   its digits however far from zero the data lie (`rows.shift_origin`).
 
-Beside these: `kmeans` and `random_resp` for initialisation, `cholesky` for the factors, `transposition` of rows into
-tiles and back, `numerics` for exp and log, `simd` for register tiles, `runtime`, `cache` and `threads` for everything
-about Numba. Nothing here knows anything of the rest of the package.
+Beside these: `single_precision` for labels alone, `kmeans` and `random_resp` for initialisation, `cholesky` for the
+factors, `transposition` of rows into tiles and back, `numerics` for exp and log, `simd` for register tiles, `runtime`,
+`cache` and `threads` for everything about Numba. Nothing here knows anything of the rest of the package.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import cholesky, kmeans, passes, runtime
+from . import cholesky, kmeans, passes, runtime, single_precision
 from .cache import cache_folder
 from .full import UNROLLED as UNROLLED_FEATURES
 from .random_resp import random_resp as _random_resp
@@ -205,6 +205,10 @@ def score(
     dtype = rows.flat.dtype
     operations = n_samples * _operations_a_row(layout, n_components, n_features) / 2
     cut = tiling(n_samples, 4 + n_features + n_components + n_work, dtype, operations=operations)
+    only_labels = log_prob_norm is None and max_log_resp is None and resp is None
+    if labels is not None and only_labels and single_precision.pays(dtype, n_samples, operations):
+        single_precision.label(layout, rows, n_samples, operands, labels, operations)
+        return
     nothing = np.empty(0, dtype)
     passes.kernel("score", layout, dtype, n_features)(
         cut.n_chunks,

@@ -151,8 +151,12 @@ def bound_leaves(layout: str, n_features: int) -> dict[str, object]:
 
 def kernel(operation: str, layout: str, dtype: np.dtype, n_features: int) -> Kernel:
     """The compiled "accumulate" or "score" of one layout and dtype, made for a number of features if it is small."""
-    unrolled = layout == "full" and n_features <= full.UNROLLED
-    return _kernel(operation, layout, dtype, n_features if unrolled else 0)
+    return _kernel(operation, layout, dtype, made_for(layout, n_features))
+
+
+def made_for(layout: str, n_features: int) -> int:
+    """For how many features the code is made that runs: 0 for any number."""
+    return n_features if layout == "full" and n_features <= full.UNROLLED else 0
 
 
 @functools.cache

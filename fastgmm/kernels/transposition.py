@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from .operation import tile_operation
 from .runtime import exact_leaf
-from .simd import I32, I64, Emitter, Matrix, Number, Vector
+from .simd import DOUBLE, I32, I64, Emitter, Matrix, Number, Vector
 
 
 def load_rows(flat, start, row_stride, n, origin, x_out, prefetch):
@@ -98,9 +98,10 @@ class Ahead(NamedTuple):
         A component asks for `rows_each` rows, in C order, until there are as many as the group has columns.
         """
         e = self.e
+        a_line = 64 // (8 if self.flat.pointer.type.pointee == DOUBLE else 4)  # rows may be wider than the tile
         for _ in e.when(e.builder.icmp_signed("<", e.index(k), e.index(group // rows_each))):
             begin = e.add(self.first, e.multiply(e.add(i, e.multiply(k, rows_each)), self.row_stride))
-            for offset in range(0, size * rows_each, 64 // e.size):
+            for offset in range(0, size * rows_each, a_line):
                 self.e.prefetch(self.flat.pointer_to(e.add(begin, e.add(e.multiply(d, size * rows_each), offset))))
 
 

@@ -1,0 +1,154 @@
+"""Labels found in single precision are those of double precision, whatever the rows: the bound on the error holds."""
+
+import numpy as np
+import pytest
+
+from fastgmm import engine, kernels
+from fastgmm.engine import MixtureParameters
+from fastgmm.kernels import passes, single_precision
+from fastgmm.kernels.runtime import bind
+from helpers import COVARIANCE_TYPES, JIT, random_parameters, random_rows
+
+pytestmark = pytest.mark.skipif(not JIT, reason="kernels in single precision are compiled ones")
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch):
+    monkeypatch.setattr(single_precision, "pays", lambda dtype, n_samples, operations: dtype == np.float64)
+
+
+def in_double(parameters, X):
+    """Labels from the pass that writes everything."""
+    labels, norm = np.empty(len(X), np.int64), np.empty(len(X))
+    kernels.score(parameters.model.layout, X, parameters.operands(X.dtype), labels=labels, log_prob_norm=norm)
+    return labels
+
+
+@pytest.mark.parametrize("n_features", [1, 3, 6, 13, 33])
+@pytest.mark.parametrize("n_components", [1, 2, 9])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_labels(covariance_type, n_components, n_features):
+    parameters = random_parameters(covariance_type, n_components, n_features)
+    for n_rows in (1, 63, 64, 1500):
+        X = random_rows(parameters, n_rows)
+        for rows in (X, np.asfortranarray(X)):
+            np.testing.assert_array_equal(engine.predict(parameters, rows), in_double(parameters, X))
+
+
+def test_ties_go_to_the_first():
+    means = np.zeros((5, 8))
+    means[:, 0] = [0, 3, 0, 3, 0]
+    parameters = MixtureParameters.create(np.full(5, 0.2), means, np.ones((5, 8)), "diag")
+    X = np.random.default_rng(0).normal(size=(5000, 8)) + means[np.arange(5000) % 5]
+    labels = engine.predict(parameters, X)
+    assert set(labels) == {0, 1}
+    np.testing.assert_array_equal(labels, in_double(parameters, X))
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_rows_that_single_precision_cannot_tell_apart(covariance_type):
+    """Components whose log-probabilities differ by less than float32's rounding, far from zero, on tiny scales."""
+    rng = np.random.default_rng(0)
+    base = random_parameters(covariance_type, 6, 7)
+    for scale, offset in ((1.0, 0.0), (1e-9, 1.0), (1e-3, 1e5), (1e12, 0.0)):
+        means = offset + scale * 1e-6 * rng.normal(size=(6, 7))
+        covariances = scale**2 * np.ones_like(base.covariances[..., :1]) if covariance_type == "diag" else None
+        if covariance_type == "diag":
+            covariances = np.full((6, 7), scale**2)
+        else:
+            covariances = scale**2 * base.covariances
+        parameters = MixtureParameters.create(np.full(6, 1 / 6), means, covariances, covariance_type)
+        X = offset + scale * rng.normal(size=(4000, 7))
+        labels = engine.predict(parameters, X)
+        assert len(set(labels)) > 1
+        np.testing.assert_array_equal(labels, in_double(parameters, X))
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_rows_out_of_every_range(covariance_type):
+    parameters = random_parameters(covariance_type, 4, 6)
+    X = random_rows(parameters, 700)
+    X[::50] *= 1e20
+    X[7::90] *= 1e200
+    X[3] = 0.0
+    X[11, 2] = np.nan
+    X[12, 1] = np.inf
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(engine.predict(parameters, X), in_double(parameters, X))
+
+
+def test_a_component_of_weight_0_has_no_rows():
+    parameters = MixtureParameters.create([0.5, 0.0, 0.5], np.arange(18.0).reshape(3, 6), np.ones((3, 6)), "diag")
+    X = parameters.means[np.arange(300) % 3] + 0.1
+    labels = engine.predict(parameters, X)
+    assert set(labels) == {0, 2}
+    np.testing.assert_array_equal(labels, in_double(parameters, X))
+
+
+@pytest.mark.parametrize("layout", ["full", "diagonal", "tied"])
+@pytest.mark.parametrize("scale", [1.0, 1e-4, 1e4])
+def test_the_bound_holds_and_is_not_idle(layout, scale):
+    """Against log-probabilities in exact arithmetic, as good as: in double precision."""
+    covariance_type = {"full": "full", "diagonal": "diag", "tied": "tied"}[layout]
+    parameters = random_parameters(covariance_type, 5, 12)
+    X = scale * random_rows(parameters, 512)
+    operands = parameters.operands(np.float64)
+    x = np.ascontiguousarray((X - operands.origin).T)
+    single = [operand.astype(np.float32) for operand in operands[1:]]
+    log_prob, log_prob_single = np.empty((5, 512)), np.empty((5, 512), np.float32)
+    naive = passes.LAYOUTS[layout].log_prob_tile
+    naive(x, 512, *operands[1:], None, None, 0, 0, np.empty(512), log_prob)
+    naive(x.astype(np.float32), 512, *single, None, None, 0, 0, np.empty(512, np.float32), log_prob_single)
+    slope, shift = np.empty(5, np.float32), np.empty(5, np.float32)
+    python = bind(single_precision.bound_errors, "plain", sum_of=single_precision.SUMS[layout].py_func)
+    assert python(np.abs(x).max(axis=1), operands.means, operands.factor, operands.log_coef, slope, shift)
+    bound = shift[:, np.newaxis] - slope[:, np.newaxis] * log_prob_single
+    error = np.abs(log_prob_single - log_prob)
+    assert (error <= bound).all()
+    if scale == 1:
+        assert (bound < 1e-3 * np.abs(log_prob) + 0.1).all()
+        assert error.max() > 1e-3 * bound.max()
+
+
+def test_numbers_too_large_for_single_precision_have_no_bound():
+    python = bind(single_precision.bound_errors, "plain", sum_of=single_precision.SUMS["diagonal"].py_func)
+    out = np.empty(1, np.float32), np.empty(1, np.float32)
+    operands = np.zeros((1, 2)), np.ones((1, 1, 2)), np.zeros(1)
+    assert python(np.array([1.0, 1e6]), *operands, *out)
+    for reach in (1e16, np.inf, np.nan):
+        assert not python(np.array([1.0, reach]), *operands, *out)
+
+
+def test_the_operation_is_its_naive_twin():
+    import numba
+
+    rng = np.random.default_rng(0)
+    log_prob = rng.normal(size=(7, 256)).astype(np.float32)
+    log_prob[3, :100] = log_prob[5, :100]
+    log_prob[2] = -np.inf
+    slope, shift = (rng.uniform(0, 0.05, 7).astype(np.float32) for _ in range(2))
+    slope[2] = shift[2] = 0
+    choose = single_precision.emit_choose_tile
+    compiled = numba.njit(lambda *arguments: choose(*arguments))
+    results = [np.empty((2, 256), np.float32) for _ in range(2)]
+    single_precision.choose_tile(log_prob, 256, slope, shift, *results[0])
+    compiled(log_prob, 256, slope, shift, results[1][0], results[1][1])
+    np.testing.assert_array_equal(results[1], results[0])
+    assert 0 < results[0][1].sum() < 256
+
+
+def test_it_is_done_where_it_pays(monkeypatch):
+    monkeypatch.undo()
+    assert single_precision.pays(np.dtype(np.float64), 100_000, 1e9)
+    assert not single_precision.pays(np.dtype(np.float32), 100_000, 1e9)
+    assert not single_precision.pays(np.dtype(np.float64), 1_000_000, 1e9)  # little to do for a row
+    assert not single_precision.pays(np.dtype(np.float64), 100, 1e6)  # nor for all
+    parameters = random_parameters("full", 20, 20)
+    X, calls = random_rows(parameters, 4000), []
+    monkeypatch.setattr(single_precision, "label", lambda *arguments: calls.append(arguments))
+    engine.predict(parameters, X)
+    assert len(calls) == 1
+    engine.predict(parameters, X.astype(np.float32))
+    engine.predict(parameters, X[:10])
+    engine.predict_proba(parameters, X)
+    assert len(calls) == 1
