@@ -8,29 +8,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernels import may_run_parallel_anywhere, resolve_n_jobs, thread_limit
+from .kernels import may_run_parallel_anywhere, resolve_n_jobs
 from .sources import ArraySource, BlockFunction, Weights
+from .walk import SPARE, Walk, n_threads
 
-# A block, of which there is one for every thread that computes, and some to spare. With 4 MB in place of 8 a sweep over
-# 12,000,000 x 6 rows in Parquet took 1.1 times as long, with 16 MB 0.95 times, with two more to spare as long.
+# A block, of which there is one for every thread of a walk, and one to spare. With 4 MB in place of 8 a sweep over
+# 12,000,000 x 6 rows in Parquet took 1.1 times as long, with 16 MB as long.
 BLOCK_BYTES = 8 * 1024 * 1024
 # Threads that have blocks of their own. Passes on one block that all threads shared waited for whichever of them had
 # to make room for reading: of 12,000,000 x 6 rows in Parquet a sweep took 1.9 times as long as reading, with K=8.
-MOST_WORKERS, SPARE = 8, 2
+MOST_WORKERS = 8
 # What of the rows may be in memory besides: samples, rows that fit badly.
 RESIDENT_BYTES = 64 * 1024 * 1024
-
-
-Block = tuple[NDArray, Weights]
 
 
 class Cursor(Protocol):
@@ -56,6 +52,8 @@ class Reader(Protocol):
         None if only reading them all can tell.
     order : {"C", "F"}
         In which it fills arrays fastest.
+    any_thread : bool
+        Whether its cursors may be used from one thread after another, and not only from the one that opened them.
     is_fixed : bool
         Whether it notices if what it reads has changed since it was made.
     files : tuple of Path
@@ -68,6 +66,7 @@ class Reader(Protocol):
     weighted: bool
     n_samples: int | None
     order: str
+    any_thread: bool
     is_fixed: bool
     files: tuple[Path, ...]
 
@@ -265,51 +264,19 @@ class BlockSource:
         yield from self._results(lambda *block: block, 1)
 
     def _results(self, function: BlockFunction, n_workers: int, n_jobs: int = 1) -> Generator[Any, None, None]:
-        """A function of each block, in order: one thread reads, others compute, each on a block of its own."""
+        """A function of each block, in order."""
         watch = contextlib.nullcontext(lambda n: None) if self.on_walk is None else self.on_walk(self._n_found)
-        free: SimpleQueue[Block | None] = SimpleQueue()
-        read: SimpleQueue[tuple[Future, Block, int] | None] = SimpleQueue()
-        used = [self._unused.pop() if self._unused else self._empty() for _ in range(n_workers + SPARE)]
-
-        def computed(block: Block) -> Any:
-            with thread_limit(n_jobs):
-                return function(*block)
-
-        def read_all() -> int:
-            """Read until the end, or until there is nothing more to fill; how many rows."""
-            first = 0
-            try:
-                with contextlib.closing(self.reader.open()) as cursor:
-                    while (empty := free.get()) is not None:
-                        block = self._next_block(cursor, empty, first)
-                        if not len(block[0]):
-                            break
-                        first += len(block[0])
-                        read.put((workers.submit(computed, block), empty, len(block[0])))
-            finally:
-                read.put(None)
-            return first
-
-        with (
-            ThreadPoolExecutor(n_workers, "fastgmm-computing") as workers,
-            ThreadPoolExecutor(1, "fastgmm-reading") as thread,
-            watch as advance,
-        ):
-            for empty in used:
-                free.put(empty)
-            reading = thread.submit(read_all)
-            try:
-                while (item := read.get()) is not None:
-                    result, empty, n = item
-                    yield result.result()
-                    advance(n)
-                    free.put(empty)
-            finally:
-                free.put(None)
-            n_samples = reading.result()
-        self._unused = used
-        self._check_count(n_samples)
-        self._n_found, self._checked = n_samples, self.reader.is_fixed
+        blocks = [self._unused.pop() if self._unused else self._empty() for _ in range(n_threads(n_workers) + SPARE)]
+        walk = Walk(
+            self.reader.open, self._next_block, any_thread=self.reader.any_thread, n_workers=n_workers, n_jobs=n_jobs
+        )
+        with watch as advance, contextlib.closing(walk.results(function, blocks)) as results:
+            for result, n_rows in results:
+                yield result
+                advance(n_rows)
+        self._unused = blocks
+        self._check_count(walk.n_rows)
+        self._n_found, self._checked = walk.n_rows, self.reader.is_fixed
 
     def _check_count(self, n_samples: int) -> None:
         if n_samples == 0 and not self._n_found:

@@ -65,7 +65,7 @@ class SliceReader:
         self.n_features = int(array.shape[1]) if self.columns is None else len(self.columns)
         self.dtype = float_dtype(dtype, [np.dtype(array.dtype)])
         self.order = "F" if getattr(getattr(array, "flags", None), "fnc", False) else "C"
-        self.name, self.is_fixed = name, is_fixed
+        self.name, self.is_fixed, self.any_thread = name, is_fixed, isinstance(array, np.ndarray)
         self._array, self._reopen = array if reopen is None else None, reopen
         self.weight_file = Unchanged(Path(weight).absolute()) if isinstance(weight, str | os.PathLike) else None
         self.files: tuple[Path, ...] = () if self.weight_file is None else (self.weight_file.path,)

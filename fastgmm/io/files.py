@@ -77,6 +77,7 @@ class Files:
         self.n_features, self.feature_names, self.weighted = first.n_features, first.feature_names, first.weighted
         self.order = first.order
         self.files = tuple(path for reader in self.readers for path in reader.files)
+        self.any_thread = all(reader.any_thread for reader in self.readers)
         self.is_fixed = all(reader.is_fixed for reader in self.readers)
         self.dtype = np.dtype(np.result_type(*(reader.dtype for reader in self.readers)))
         numbers = [reader.n_samples for reader in self.readers]

@@ -23,6 +23,7 @@ class IterableReader:
     feature_names: tuple[str, ...] | None = None
     order = "C"
     files: tuple[Path, ...] = ()
+    any_thread = False
     is_fixed = False
     n_samples: int | None = None
 

@@ -35,6 +35,7 @@ def _arrow() -> Any:
 class TableReader(abc.ABC):
     """What Parquet and CSV files have in common; see `blocks.Reader`."""
 
+    any_thread = True
     is_fixed = True
     n_samples: int | None = None
 

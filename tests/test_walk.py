@@ -1,0 +1,131 @@
+"""Walks over blocks: results in order, nothing read over, no thread left, errors as they are."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from fastgmm.walk import SPARE, Walk, n_threads
+
+
+class Cursor:
+    """Blocks of three rows, all equal to their number."""
+
+    def __init__(self, n_blocks, fails_at=None):
+        self.n_blocks, self.fails_at, self.number, self.closed = n_blocks, fails_at, 0, False
+        self.threads, self.inside = {threading.get_ident()}, 0
+
+    def fill(self, block, n_before):
+        self.inside += 1
+        assert self.inside == 1, "one thread at a time reads"
+        self.threads.add(threading.get_ident())
+        assert n_before == 3 * self.number
+        time.sleep(0.0005)
+        if self.number == self.fails_at:
+            raise ValueError("unreadable")
+        n = 3 if self.number < self.n_blocks else 0
+        block[0][:n] = self.number
+        self.number += 1
+        self.inside -= 1
+        return block[0][:n], None
+
+    def close(self):
+        self.threads.add(threading.get_ident())
+        self.closed = True
+
+
+def walk_over(cursor, n_workers=2, *, any_thread=True):
+    walk = Walk(lambda: cursor, Cursor.fill, any_thread=any_thread, n_workers=n_workers, n_jobs=1)
+    return walk, [(np.empty((3, 1)), None) for _ in range(n_threads(n_workers) + SPARE)]
+
+
+def names():
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("fastgmm-")}
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 5])
+def test_results_come_in_order_whoever_is_first(n_workers):
+    cursor = Cursor(40)
+    walk, blocks = walk_over(cursor, n_workers)
+
+    def slow_at_first(X, weights):
+        time.sleep(0.004 if X[0, 0] % 5 == 0 else 0.0)
+        return X[0, 0]
+
+    found = list(walk.results(slow_at_first, blocks))
+    assert found == [(float(i), 3) for i in range(40)]
+    assert (walk.n_rows, walk.n_blocks) == (120, 40)
+    assert cursor.closed
+    assert not names()
+
+
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_no_more_compute_at_a_time_than_may_and_reading_goes_on_meanwhile(n_workers):
+    cursor, lock, running, most, read_meanwhile = Cursor(30), threading.Lock(), [0], [0], []
+
+    def watched(X, weights):
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        before = cursor.number
+        time.sleep(0.003)
+        with lock:
+            running[0] -= 1
+        read_meanwhile.append(cursor.number > before)
+
+    walk, blocks = walk_over(cursor, n_workers)
+    list(walk.results(watched, blocks))
+    assert most[0] <= n_workers
+    assert sum(read_meanwhile) > 15
+
+
+def test_a_block_is_not_read_into_while_somebody_looks_at_it():
+    walk, blocks = walk_over(Cursor(50))
+    for i, ((X, _), n) in enumerate(walk.results(lambda *block: block, blocks)):
+        time.sleep(0.001)
+        np.testing.assert_array_equal(X, np.full((3, 1), i))
+        assert n == 3
+
+
+def test_readers_that_belong_to_a_thread_stay_on_it():
+    cursor = Cursor(20)
+    cursor.threads.clear()
+    walk, blocks = walk_over(cursor, any_thread=False)
+    list(walk.results(lambda X, _: None, blocks))
+    assert len(cursor.threads) == 1
+    assert threading.get_ident() not in cursor.threads
+
+
+@pytest.mark.parametrize("any_thread", [False, True])
+def test_errors_end_a_walk(any_thread):
+    for fails_at, function, message in ((4, lambda X, _: X[0, 0], "unreadable"), (None, fail_at_7, "seven")):
+        cursor = Cursor(1000, fails_at)
+        walk, blocks = walk_over(cursor, any_thread=any_thread)
+        with pytest.raises(ValueError, match=message):
+            list(walk.results(function, blocks))
+        assert cursor.closed
+        assert cursor.number < 20
+        assert not names()
+
+
+def fail_at_7(X, weights):
+    if X[0, 0] == 7:
+        raise ValueError("seven")
+
+
+def test_a_walk_that_is_left_ends():
+    cursor = Cursor(1000)
+    walk, blocks = walk_over(cursor)
+    results = walk.results(lambda X, _: X[0, 0], blocks)
+    assert next(results) == (0.0, 3)
+    results.close()
+    assert cursor.closed
+    assert cursor.number < 10
+    assert not names()
+
+
+def test_few_blocks_and_none():
+    for n_blocks in (0, 1, 2):
+        walk, blocks = walk_over(Cursor(n_blocks), 4)
+        assert len(list(walk.results(lambda X, _: None, blocks))) == n_blocks
