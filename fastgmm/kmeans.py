@@ -271,22 +271,26 @@ def _draw_by_distance(
     `potential` has the sums over tiles of so many rows, to all chosen rows; `closest` has the distances, perhaps
     without the latest.
     """
-    cumulative, drawn = np.cumsum(potential), []
-    masses: dict[int, tuple[Array, Array]] = {}
-    for u in uniforms:
-        target = u * cumulative[-1]
-        tile = _invert(potential, cumulative, target)
-        rows = slice(tile * width, (tile + 1) * width)
-        if tile not in masses:
-            distances = closest[rows].copy()
-            kernels.seed_step(source.X[rows], None, origin, latest[:0], latest, distances)
-            mass = distances.astype(np.float64)
-            if source.sample_weight is not None:
-                mass *= source.sample_weight[rows]
-            masses[tile] = mass, np.cumsum(mass)
-        before = cumulative[tile - 1] if tile > 0 else 0.0
-        drawn.append(rows.start + _invert(*masses[tile], target - before))
-    return drawn
+    cumulative = np.cumsum(potential)
+    targets = uniforms * cumulative[-1]
+    tiles = [_invert(potential, cumulative, target) for target in targets]
+    # All tiles that are drawn from in one step: a step takes 60 microseconds whatever there is to do, and with 512
+    # clusters eight of them for each took a third of the time.
+    wanted = sorted(set(tiles))
+    rows = {tile: np.arange(tile * width, min((tile + 1) * width, len(source.X))) for tile in wanted}
+    some = np.concatenate([rows[tile] for tile in wanted])
+    distances = closest[some]
+    kernels.seed_step(source.X[some], None, origin, latest[:0], latest, distances)
+    mass = distances.astype(np.float64)
+    if source.sample_weight is not None:
+        mass *= source.sample_weight[some]
+    ends = np.cumsum([len(rows[tile]) for tile in wanted])
+    masses = {tile: (m, np.cumsum(m)) for tile, m in zip(wanted, np.split(mass, ends[:-1]), strict=True)}
+    before = np.concatenate([[0.0], cumulative])
+    return [
+        int(rows[tile][0]) + _invert(*masses[tile], target - before[tile])
+        for tile, target in zip(tiles, targets, strict=True)
+    ]
 
 
 def _invert(mass: Array, cumulative: Array, target: float) -> int:
