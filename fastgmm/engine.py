@@ -393,12 +393,13 @@ def warmup(*, n_jobs: int | None = None) -> list[str]:
 def _run_every_pass(name: str, n_samples: int, n_features: int, dtype: DTypeLike, n_jobs: int | None) -> None:
     form = get_model(name).form
     X = np.linspace(0, 1, n_samples * n_features, dtype=dtype).reshape(n_samples, n_features)
-    means = X[:: n_samples // 8].astype(np.float64)
-    ones = np.ones(form.shape(len(means), n_features))
-    identity = ones * np.eye(n_features) if form.layout != "diagonal" else ones
-    parameters = MixtureParameters(np.full(len(means), 1 / len(means)), means, identity, identity, name)
+    for n_components in (8, 128):  # labels of many rows and components are found by a kernel of their own
+        means = X[:: n_samples // n_components].astype(np.float64)
+        ones = np.ones(form.shape(len(means), n_features))
+        identity = ones * np.eye(n_features) if form.layout != "diagonal" else ones
+        parameters = MixtureParameters(np.full(len(means), 1 / len(means)), means, identity, identity, name)
+        predict(parameters, X, n_jobs=n_jobs)
     accumulate(parameters, X, n_jobs=n_jobs)
-    predict(parameters, X, n_jobs=n_jobs)
 
 
 def _run_initialization(n_samples: int, dtype: DTypeLike, n_jobs: int | None) -> None:

@@ -83,8 +83,8 @@ class GaussianMixture(BaseMixture):
         "progressive": the same; if nothing of the start is given, a few quick merges and splits are tried while EM
         still rises fast (of 1,000 rows and more), and of very many rows (80,000 and 2,048 a component and 80 a
         parameter, an eighth of which takes 32 MB at most) a sample is fitted first, from the best of at least four
-        short runs; where `tol` is 1e-5 or less, from longer ones, and with a merge and split. None is plain EM on all
-        rows, step for step scikit-learn's.
+        short runs; where `tol` is 1e-5 or less (not 0), from longer ones, and with a merge and split. None is plain
+        EM on all rows, step for step scikit-learn's.
     limit_tol : float, default=None
         Beyond scikit-learn. A small rise is not a small distance: to have converged, the limit of the mean
         log-likelihood must also be so near, in nats per row, by the estimate that is `remaining_`.

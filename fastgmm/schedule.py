@@ -138,7 +138,7 @@ def fit(
                 return _finish(source, found, replace(rules, n_moves=0), watcher)
     if n_init > 1:
         found, n_distinct = short_runs(source, starts, rules, drawn)
-        watcher.note(f"Best of {n_init} starts after {sum(rounds_for(rules))} iterations")
+        watcher.note(f"Best of {n_init} starts after {sum(ROUNDS)} iterations")
     else:
         found, n_distinct = starts.make(source, drawn[0])
     watcher.duplicates(n_distinct)
@@ -163,9 +163,15 @@ def resume(source: Source, kept: Kept, rules: Rules, watcher: Watcher) -> EMResu
 
 
 def short_runs(
-    source: Source, starts: Starts, rules: Rules, seeds: Iterable[int], *, quick: bool = False
+    source: Source,
+    starts: Starts,
+    rules: Rules,
+    seeds: Iterable[int],
+    *,
+    rounds: tuple[int, ...] = ROUNDS,
+    quick: bool = False,
 ) -> tuple[MixtureParameters, int]:
-    """The best of some starts after a few EM steps, before each of which but the first the worse half was dropped.
+    """The best of some starts after rounds of EM steps, after each of which the worse half is dropped.
 
     Short runs before the long one: Biernacki, Celeux & Govaert, 2003, Computational Statistics & Data Analysis 41. A
     start that collapses is dropped too.
@@ -185,7 +191,7 @@ def short_runs(
     made = list(_surviving(functools.partial(make, seed) for seed in seeds))
     n_distinct = min(found for _, found in made)
     best = [parameters for parameters, _ in made]
-    for steps in rounds_for(rules):
+    for steps in rounds:
         run = functools.partial(
             em.run,
             source,
@@ -200,13 +206,11 @@ def short_runs(
     return best[0], n_distinct
 
 
-def rounds_for(rules: Rules) -> tuple[int, ...]:
-    """EM steps of short runs, after each of which the worse half is dropped."""
-    return FINE_ROUNDS if is_fine(rules) else ROUNDS
-
-
 def is_fine(rules: Rules) -> bool:
-    """Whether a fit is to go on for so long that more than the least may be done for its start."""
+    """Whether a fit is to go on for so long that more than the least may be done for its start.
+
+    Without a tolerance nobody knows how long it goes on.
+    """
     return 0 < rules.tol <= FINE
 
 
@@ -234,8 +238,9 @@ def from_samples(
     first, *larger = source.draw(at, *(shares(size, stream) for size in sizes[1:]))
     few = first.draw(*some_of_first)[0] if some_of_first else first
     try:
-        parameters, n_distinct = short_runs(few, starts, rules, seeds, quick=True)
-        watcher.note(f"Best of {len(seeds)} starts after {sum(rounds_for(rules))} iterations on {len(few.X)} rows")
+        rounds = FINE_ROUNDS if is_fine(rules) else ROUNDS
+        parameters, n_distinct = short_runs(few, starts, rules, seeds, rounds=rounds, quick=True)
+        watcher.note(f"Best of {len(seeds)} starts after {sum(rounds)} iterations on {len(few.X)} rows")
         if n_distinct < starts.n_components:
             return None
         n_parameters = parameters.model.n_parameters(*parameters.means.shape)
@@ -245,10 +250,10 @@ def from_samples(
             if some is first:
                 parameters = em.finished(_until_pause(some, parameters, rules, watcher, samples=True)).parameters
             result = em.finished(run(some, parameters))
-            if len(some.X) == sizes[-1]:
-                n_moves = rules.n_moves
-                if n_moves < FINE_MOVES and is_fine(rules) and not look_gaussian(result.parameters, some):
-                    n_moves = FINE_MOVES
+            n_moves = rules.n_moves if len(some.X) == sizes[-1] else 0
+            if len(some.X) == sizes[-1] and n_moves < FINE_MOVES and is_fine(rules):
+                n_moves = 0 if look_gaussian(result.parameters, some) else FINE_MOVES
+            if n_moves:
                 result = em.finished(improve(some, result, run, n_moves, watcher, samples=True))
             watcher.note(f"Sample of {len(some.X)} rows: {result.n_iter} iterations")
             parameters = result.parameters

@@ -24,7 +24,7 @@ SPARE = 1
 
 
 def n_threads(n_workers: int) -> int:
-    """Threads of a walk that computes on so many blocks at a time: at least one more can read."""
+    """Threads of a walk that computes on so many blocks at a time; with one of these another one reads meanwhile."""
     return max(2, n_workers)
 
 
@@ -58,7 +58,7 @@ class Walk:
         self.ended = False
         self._turn, self._computing = Lock(), Semaphore(n_workers)
         self._free: SimpleQueue[Block | None] = SimpleQueue()
-        self._done: SimpleQueue[tuple[int, Any, Block, int] | BaseException | None] = SimpleQueue()
+        self._done: SimpleQueue[tuple[int, Any, Block, int] | tuple[int, BaseException] | None] = SimpleQueue()
 
     def results(
         self, function: Callable[..., Result], blocks: list[Block]
@@ -68,7 +68,7 @@ class Walk:
         `blocks` are arrays to read into, at least as many as there are threads. One that was read into is read into
         again once the result after its own is asked for.
         """
-        waiting: dict[int, tuple[Any, Block, int]] = {}
+        waiting: dict[int, Any] = {}
         n_given, n_left = 0, self.n_threads
         with (
             ThreadPoolExecutor(1, "fastgmm-reading") as owner,
@@ -86,14 +86,15 @@ class Walk:
                     threads.submit(self._work, function, read, cursor)
                 while n_left:
                     item = self._done.get()
-                    if isinstance(item, BaseException):
-                        raise item
                     if item is None:
                         n_left -= 1
                         continue
                     waiting[item[0]] = item[1:]
                     while n_given in waiting:
-                        result, block, n_rows = waiting.pop(n_given)
+                        result, *rest = waiting.pop(n_given)
+                        if not rest:
+                            raise result
+                        block, n_rows = rest
                         n_given += 1
                         yield result, n_rows
                         self._free.put(block)
@@ -105,7 +106,8 @@ class Walk:
                 read(cursor.close)
 
     def _work(self, function: Callable[..., Any], read: Callable[..., Any], cursor: Any) -> None:
-        """Read a block and compute on it, again and again."""
+        """Read a block and compute on it, again and again. An error takes the place of a result."""
+        number = 0
         try:
             while (mine := self._next(read, cursor)) is not None:
                 number, block, filled = mine
@@ -115,16 +117,21 @@ class Walk:
                 del mine, result, filled  # or this thread keeps them while it waits
         except BaseException as error:
             self.ended = True
-            self._done.put(error)
+            self._done.put((number, error))
         self._done.put(None)
 
     def _next(self, read: Callable[..., Any], cursor: Any) -> tuple[int, Block, Block] | None:
-        """The next block: its number, the arrays that it was read into, their filled part."""
+        """The next block: its number, the arrays that it was read into, their filled part; None if there is no more."""
         with self._turn:
             block = None if self.ended else self._free.get()
             if block is None or self.ended:
                 return None
-            filled = read(self.fill, cursor, block, self.n_rows)
+            try:
+                filled = read(self.fill, cursor, block, self.n_rows)
+            except BaseException as error:
+                self.ended = True
+                self._done.put((self.n_blocks, error))
+                return None
             if not len(filled[0]):
                 self.ended = True
                 return None

@@ -40,6 +40,8 @@ for dtype in (np.float32, np.float64):
                     options = dict(covariance_type=covariance_type, init_params=init_params, max_iter=1, tol=9)
                     model = GaussianMixture(8, **options)
                     model.fit(rows, sample_weight=np.ones(len(rows))).predict_proba(rows)
+                many = GaussianMixture(100, covariance_type=covariance_type, init_params="random", max_iter=0)
+                many.fit(rows).predict(rows)
 """
 
 

@@ -17,6 +17,15 @@ def always(monkeypatch):
     monkeypatch.setattr(single_precision, "pays", lambda dtype, n_samples, operations: dtype == np.float64)
 
 
+def bound_errors_in_python(layout):
+    return bind(
+        single_precision.bound_errors,
+        "plain",
+        sum_of=single_precision.SUMS[layout].py_func,
+        in_range=single_precision.in_range.py_func,
+    )
+
+
 def in_double(parameters, X):
     """Labels from the pass that writes everything."""
     labels, norm = np.empty(len(X), np.int64), np.empty(len(X))
@@ -29,7 +38,8 @@ def in_double(parameters, X):
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 def test_labels(covariance_type, n_components, n_features):
     parameters = random_parameters(covariance_type, n_components, n_features)
-    for n_rows in (1, 63, 64, 1500):
+    many = [100_000] if (n_features, n_components) == (13, 9) else []  # several chunks
+    for n_rows in (1, 63, 64, 1500, *many):
         X = random_rows(parameters, n_rows)
         for rows in (X, np.asfortranarray(X)):
             np.testing.assert_array_equal(engine.predict(parameters, rows), in_double(parameters, X))
@@ -66,15 +76,28 @@ def test_rows_that_single_precision_cannot_tell_apart(covariance_type):
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 def test_rows_out_of_every_range(covariance_type):
+    """In tiles of their own and among others; NaN among ordinary rows goes through single precision."""
     parameters = random_parameters(covariance_type, 4, 6)
-    X = random_rows(parameters, 700)
-    X[::50] *= 1e20
-    X[7::90] *= 1e200
-    X[3] = 0.0
-    X[11, 2] = np.nan
-    X[12, 1] = np.inf
-    with np.errstate(all="ignore"):
-        np.testing.assert_array_equal(engine.predict(parameters, X), in_double(parameters, X))
+    for value in (np.nan, np.inf, 1e20, 1e200, 0.0):
+        X = random_rows(parameters, 2000)
+        X[11, 2] = X[900] = X[1100:1102] = value
+        with np.errstate(all="ignore"):
+            np.testing.assert_array_equal(engine.predict(parameters, X), in_double(parameters, X))
+
+
+@pytest.mark.parametrize("scales", [(2e38, 4e38), (1e-39, 1e-30), (1e-30, 1e-30), (1e38, 1e38)])
+def test_parameters_out_of_the_range_of_single_precision(scales):
+    """A mean of 4e38 is infinite there, and so is a factor of 1e39."""
+    deviations = np.ones((2, 6))
+    deviations[:, 0] = scales
+    means = np.zeros((2, 6))
+    means[1, 0] = 2 * max(scales)
+    parameters = MixtureParameters.create([0.5, 0.5], means, deviations**2, "diag")
+    X = np.random.default_rng(0).normal(size=(500, 6))
+    X[:, 0] = max(scales) * np.linspace(-1, 3, 500)
+    labels = engine.predict(parameters, X)
+    assert set(labels) == ({1} if scales[0] < 1e-30 else {0, 1})
+    np.testing.assert_array_equal(labels, in_double(parameters, X))
 
 
 def test_a_component_of_weight_0_has_no_rows():
@@ -100,7 +123,7 @@ def test_the_bound_holds_and_is_not_idle(layout, scale):
     naive(x, 512, *operands[1:], None, None, 0, 0, np.empty(512), log_prob)
     naive(x.astype(np.float32), 512, *single, None, None, 0, 0, np.empty(512, np.float32), log_prob_single)
     slope, shift = np.empty(5, np.float32), np.empty(5, np.float32)
-    python = bind(single_precision.bound_errors, "plain", sum_of=single_precision.SUMS[layout].py_func)
+    python = bound_errors_in_python(layout)
     assert python(np.abs(x).max(axis=1), operands.means, operands.factor, operands.log_coef, slope, shift)
     bound = shift[:, np.newaxis] - slope[:, np.newaxis] * log_prob_single
     error = np.abs(log_prob_single - log_prob)
@@ -111,7 +134,7 @@ def test_the_bound_holds_and_is_not_idle(layout, scale):
 
 
 def test_numbers_too_large_for_single_precision_have_no_bound():
-    python = bind(single_precision.bound_errors, "plain", sum_of=single_precision.SUMS["diagonal"].py_func)
+    python = bound_errors_in_python("diagonal")
     out = np.empty(1, np.float32), np.empty(1, np.float32)
     operands = np.zeros((1, 2)), np.ones((1, 1, 2)), np.zeros(1)
     assert python(np.array([1.0, 1e6]), *operands, *out)

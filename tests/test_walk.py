@@ -91,7 +91,13 @@ def test_a_block_is_not_read_into_while_somebody_looks_at_it():
 def test_readers_that_belong_to_a_thread_stay_on_it():
     cursor = Cursor(20)
     cursor.threads.clear()
+
+    def opened():
+        cursor.threads.add(threading.get_ident())
+        return cursor
+
     walk, blocks = walk_over(cursor, any_thread=False)
+    walk.open_cursor = opened
     list(walk.results(lambda X, _: None, blocks))
     assert len(cursor.threads) == 1
     assert threading.get_ident() not in cursor.threads
@@ -112,6 +118,30 @@ def test_errors_end_a_walk(any_thread):
 def fail_at_7(X, weights):
     if X[0, 0] == 7:
         raise ValueError("seven")
+
+
+@pytest.mark.parametrize("first", ["read", "computed"])
+def test_an_error_comes_in_its_place(first):
+    """Whoever is done first: all results before it are there, and of two errors that of the earlier block is raised."""
+    given = []
+
+    def function(X, _):
+        number = X[0, 0]
+        if number == 5:
+            time.sleep(0.02)  # long enough for block 6 to fail
+            if first == "computed":
+                raise ValueError("five")
+        return number
+
+    walk, blocks = walk_over(Cursor(1000, fails_at=6), 3)
+
+    def consume():
+        for result, _ in walk.results(function, blocks):
+            given.append(result)
+
+    with pytest.raises(ValueError, match="unreadable" if first == "read" else "five"):
+        consume()
+    assert given == list(range(6 if first == "read" else 5))
 
 
 def test_a_walk_that_is_left_ends():

@@ -69,7 +69,7 @@ def rows(
     progress : bool, default=False
         Whether to show a bar, with rows per second, for each walk over the rows (needs rich).
     block_bytes : int, default=8388608
-        How much to read at a time. Memory is that for each thread, of eight at most, and once more.
+        How much to read at a time. Memory is that for each thread, of two at least and eight at most, and once more.
 
     Returns
     -------

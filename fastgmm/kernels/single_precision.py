@@ -1,14 +1,15 @@
 """Labels in single precision, and in double precision where that cannot tell.
 
 A label is the component of the highest log-probability. In float32 vectors have twice as many lanes, and a bound on the
-error tells for which rows the highest is certain. The others, less than one in a hundred, are listed and done in
-float64: the labels are those of float64, every one.
+error tells for which rows the highest is certain. The others, hardly any unless components are nearly equal, are listed
+and done in float64: the labels are those of float64, every one.
 
 The bound. With u = 2^-24, the rounding of float32, an entry of ``y = L (x - m)`` is off by at most ``(D + 4) u s_j``,
 ``s_j = sum_d |L_jd| (|x_d| + |m_d|)``: x, m and L are rounded, and so are a difference and D sums of products (Higham,
-2002, "Accuracy and Stability of Numerical Algorithms", chapter 3). With E the norm of these bounds for the largest rows
-of a tile, a log-probability ``c - h``, ``h = |y|^2 / 2``, is off by at most ``E sqrt(2 h) + E^2 / 2 + (D + 16) u (h +
-|c|)``, in which ``sqrt(2 h) <= (h / t + t) / sqrt(2)`` for any t > 0; t^2 = D / 2 is where rows of a component are.
+2002, "Accuracy and Stability of Numerical Algorithms", chapter 3). If all these are below `RANGE`, what is too small
+for float32 adds less than `UNDERFLOW` for each product. With E the norm of these bounds for the largest rows of a tile,
+a log-probability ``c - h``, ``h = |y|^2 / 2``, is off by at most ``E sqrt(2 h) + E^2 / 2 + (D + 16) u (h + |c|)``, in
+which ``sqrt(2 h) <= (h / t + t) / sqrt(2)`` for any t > 0; t^2 = D / 2 is where rows of a component are.
 
 Cache: as for the E-step in float32, and the rows in float64.
 """
@@ -29,8 +30,10 @@ from .tiles import whole_vectors
 from .transposition import load_listed, load_tile
 
 ROUNDING = 2.0**-24
-# Sums of entries up to which no square overflows in float32.
-MOST = 1e15
+# Operands and rows up to which nothing is infinite in float32, and sums of entries up to which no square is.
+RANGE, MOST = 1e30, 1e15
+# Twice a number up to `RANGE` times half of float32's smallest, 2^-149.
+UNDERFLOW = 2e-15
 VECTORS = 4 if MANY_REGISTERS else 2
 # Multiply-adds a row from which on it pays. 1.4 to 2.2 times as fast with 5,000 to 100,000 of them, 0.85 with 600 (6
 # features, 8 components) and 1,500 (10, 10).
@@ -59,6 +62,14 @@ def sum_of_tied(k, j, reach, means, factor):
     return total
 
 
+@exact_leaf
+def in_range(numbers):
+    largest = 0.0
+    for i in range(numbers.shape[0]):
+        largest = abs(numbers[i]) if abs(numbers[i]) > largest else largest
+    return largest < RANGE
+
+
 SUMS = {"full": sum_of_full, "diagonal": sum_of_diagonal, "tied": sum_of_tied}
 # What `kernel` binds; here for the full layout.
 sum_of, log_prob_tile, expect = sum_of_full, passes.log_prob_tile, passes.expect
@@ -70,7 +81,9 @@ def bound_errors(reach, means, factor, log_coef, slope_out, shift_out):
     A log-probability p of component k is off by at most ``shift[k] - slope[k] p``.
     """
     n_components, n_features = means.shape
-    t = np.sqrt(n_features / 2)
+    if not (in_range(reach) and in_range(means.reshape(-1)) and in_range(factor.reshape(-1))):
+        return False
+    t, unit = np.sqrt(n_features / 2), ROUNDING * (1 + (n_features + 4) * ROUNDING)
     for k in range(n_components):
         squares = 0.0
         for j in range(n_features):
@@ -80,8 +93,8 @@ def bound_errors(reach, means, factor, log_coef, slope_out, shift_out):
             squares += entry * entry
         slope_out[k] = shift_out[k] = 0
         if log_coef[k] > -np.inf:  # or the component is nobody's, in any precision
-            error = (n_features + 4) * ROUNDING * np.sqrt(squares)
-            rounding = (n_features + 16) * ROUNDING
+            error = (n_features + 4) * unit * np.sqrt(squares) + n_features**1.5 * UNDERFLOW
+            rounding = (n_features + 16) * unit
             slope = error / (t * np.sqrt(2)) + rounding
             offset = error * t / np.sqrt(2) + error * error / 2 + rounding * abs(log_coef[k])
             if not (slope < 1 and offset < MOST):
@@ -182,7 +195,7 @@ def label_chunk(
     numbers = carve(memory, 0, 1, 2 * width, nothing)[0]
     x, other = memory[1 : 1 + n_features], memory[1 + n_features :]
     # Rows of a power of two would compete for the same lines of L1.
-    single = carve(other, 0, 2 * n_features + n_components + n_work + 3, width + 16, log_coef_single)
+    single = carve(other, 0, 3 + n_features + n_components + n_work, width + 16, log_coef_single)
     top, label, certain, x_single = single[0], single[1], single[2], single[3 : 3 + n_features]
     rest = single[3 + n_features :]
     r, work = rest[:n_components], rest[n_components:]
@@ -227,10 +240,13 @@ def label(layout: str, rows: RowsView, n_samples: int, operands: tuple, labels_o
     """
     n_components, n_features = operands[1].shape
     n_work = passes.LAYOUTS[layout].work_rows(n_components, n_features)
-    # In double precision, where little is done, a tile may leave L2.
-    in_single = 1 + n_features + (2 * n_features + n_components + n_work + 3) // 2 + 1
+    # A row of width + 16 numbers in float32 is at most 5/9 of one of width + 8 in float64. In double precision, where
+    # little is done, a tile may leave L2.
+    in_single = 1 + n_features + -(-5 * (3 + n_features + n_components + n_work) // 9)
     in_double = 1 + 2 + n_features + n_components + n_work
     cut = tiling(n_samples, in_single, rows.flat.dtype, operations=operations)
+    with np.errstate(over="ignore"):  # then there is no bound
+        single = [operand.astype(np.float32) for operand in operands[1:]]
     _kernel(layout, passes.made_for(layout, n_features))(
         cut.n_chunks,
         *rows,
@@ -239,7 +255,7 @@ def label(layout: str, rows: RowsView, n_samples: int, operands: tuple, labels_o
         cut.width,
         n_work,
         *operands,
-        *(operand.astype(np.float32) for operand in operands[1:]),
+        *single,
         np.empty(0, np.int32),
         labels_out,
         scratch=cut.scratch._replace(rows=max(in_single, in_double)),
