@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 from .simd import Emitter, Matrix
 
 # Numba's functions do not align their stack, by itself a multiple of 16 bytes: three times in four every vector that
-# does not fit into the registers was on two cache lines. From process to process six features took 1 to 1.4 times as long.
+# does not fit into the registers was on two cache lines. With six features some processes took 1.4 times as long.
 STACK_ALIGNMENT = 64
 
 
