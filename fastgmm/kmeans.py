@@ -274,8 +274,8 @@ def _draw_by_distance(
     cumulative = np.cumsum(potential)
     targets = uniforms * cumulative[-1]
     tiles = [_invert(potential, cumulative, target) for target in targets]
-    # All tiles that are drawn from in one step: a step takes 60 microseconds whatever there is to do, and with 512
-    # clusters eight of them for each took a third of the time.
+    # All tiles that are drawn from in one step: with one for each draw seeds of 200,000 rows of 10 features and 500,000
+    # of 2 took 1.4 and 1.5 times as long; with 32 features and more as long.
     wanted = sorted(set(tiles))
     rows = {tile: np.arange(tile * width, min((tile + 1) * width, len(source.X))) for tile in wanted}
     some = np.concatenate([rows[tile] for tile in wanted])
