@@ -181,6 +181,14 @@ class BlockSource:
             total = part if total is None else total + part
         return total
 
+    def reduce_with(self, given: Any, function: Callable[[NDArray, Weights, NDArray], Any]) -> Any:
+        total, first = None, 0
+        for X, sample_weight in self.blocks():
+            part = function(X, sample_weight, given[first : first + len(X)])
+            total = part if total is None else total + part
+            first += len(X)
+        return total
+
     def each(self, function: BlockFunction) -> Iterator[Any]:
         yield from self._results(function, *share_threads(resolve_n_jobs(None)))
 

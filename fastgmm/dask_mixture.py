@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import Any, ClassVar, Self
 
@@ -11,6 +12,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 try:
+    import dask
     import dask.array as da
     import dask.dataframe as dd
     import distributed
@@ -24,6 +26,7 @@ from .bayesian_mixture import BayesianGaussianMixture
 from .dask_source import DaskSource
 from .gaussian_mixture import GaussianMixture
 from .sources import Source
+from .validation import check_any_labelled, check_shape, check_some_resp
 
 
 def is_collection(X: Any) -> bool:
@@ -69,8 +72,6 @@ class OnDask(BaseMixture):
         return self._dask_source(X, sample_weight)
 
     def _dask_source(self, X: Any, sample_weight: Any, *, reset: bool = False) -> DaskSource:
-        if getattr(self, "resp_init", None) is not None:
-            raise ValueError("resp_init is for rows in memory; start from means_init, or from what init_params finds")
         self._check_features(X, reset=reset)
         if isinstance(X, da.Array):
             X = X.rechunk({1: -1}) if len(X.chunks[1]) > 1 else X
@@ -85,6 +86,22 @@ class OnDask(BaseMixture):
         client = distributed.get_client() if self.client is None else self.client
         return DaskSource(client, blocks, weights, X.shape[1], dtype)
 
+    def _check_resp(self, source: Source) -> Any:
+        given: Any = self.resp_init
+        if not isinstance(source, DaskSource):
+            return super()._check_resp(source)
+        placed: list = []
+        highest: list = []
+        try:
+            values = blocks_beside(given, source)
+            placed = source.place(values, functools.partial(prepared_resp, n_components=self.n_components))
+            highest = source.client.map(highest_label, placed, pure=False)
+            check_any_labelled(max(source.client.gather(highest)))
+        except BaseException:
+            source.release(placed, highest)
+            raise
+        return placed
+
     def _check_features(self, X: Any, *, reset: bool = False) -> None:
         if X.ndim != 2:
             raise ValueError(f"Expected 2D array, got {X.ndim}D array instead")
@@ -98,6 +115,8 @@ class OnDask(BaseMixture):
             raise ValueError("out is for rows in files and in memory; a Dask array is stored by its own methods")
         self._check_features(X)
         plain = self.to_local().set_params(n_jobs=1)
+        if hasattr(plain, "resp_init"):
+            plain.resp_init = None  # nothing for every task to carry
         if not isinstance(X, da.Array):
             X = X.to_dask_array()
         if hasattr(plain, "feature_names_in_"):
@@ -175,6 +194,38 @@ def weight_blocks(sample_weight: Any, X: Any) -> list:
     return blocks
 
 
+def blocks_beside(resp: Any, source: DaskSource) -> list:
+    """Labels or responsibilities in blocks that go with those of a source, delayed or not."""
+    sizes = source.rows_by_block
+    if not is_collection(resp):
+        values, ends = np.asarray(resp), np.cumsum(sizes)
+        check_shape(values, (source.n_samples, *values.shape[1:]), "resp_init")
+        return [dask.delayed(values[end - n : end]) for n, end in zip(sizes, ends, strict=True)]
+    if isinstance(resp, da.Array):
+        columns = {1: -1} if resp.ndim > 1 else {}
+        known = not np.isnan(resp.shape[0])
+        if known:
+            check_shape(resp, (source.n_samples, *resp.shape[1:]), "resp_init")
+        resp = resp.rechunk({0: tuple(sizes), **columns} if known else columns)
+    blocks = np.ravel(resp.to_delayed()).tolist()
+    if len(blocks) != len(sizes):
+        raise ValueError(f"resp_init has {len(blocks)} blocks, but X has {len(sizes)}")
+    return blocks
+
+
+def prepared_resp(resp: Any, n_samples: int, number: int, *, n_components: int) -> NDArray:
+    """Labels or responsibilities of a block's rows; ValueError if they are none."""
+    try:
+        return check_some_resp(np.asarray(resp), n_samples, n_components)
+    except ValueError as error:
+        raise ValueError(f"{error}, in block {number}") from None
+
+
+def highest_label(resp: NDArray) -> int:
+    """The highest label of a block; 0 for responsibilities."""
+    return int(resp.max()) if resp.ndim == 1 else 0
+
+
 def with_client(local: type[BaseMixture]) -> Any:
     """A constructor with the parameters of another class, and `client`."""
 
@@ -202,7 +253,8 @@ class DaskGaussianMixture(OnDask, GaussianMixture):
     client : distributed.Client, default=None
         The cluster; None is the current one.
     **options
-        All others of `GaussianMixture` but `resp_init`. `n_jobs` is for what is not on the cluster.
+        All others of `GaussianMixture`. `resp_init` may be a Dask collection, with the blocks of X, or in memory;
+        `n_jobs` is for what is not on the cluster.
 
     Examples
     --------

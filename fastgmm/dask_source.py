@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import time
 from collections import defaultdict
@@ -74,14 +75,14 @@ class DaskSource:
             distributed.wait(self.futures)
             summaries = client.gather(client.map(summary_of, self.futures, pure=False))
         except BaseException:
-            client.cancel(self.futures)  # or the workers keep them as long as the error is kept
-            self.futures = []
+            self.release()
             raise
+        self.rows_by_block = [summary.n_samples for summary in summaries]
         # Blocks without rows, which filters leave behind, take part in nothing.
-        there = [i for i, summary in enumerate(summaries) if summary.n_samples]
-        if not there:
+        self._there = [i for i, n in enumerate(self.rows_by_block) if n]
+        if not self._there:
             raise ValueError("Found array with 0 sample(s): there are no rows in any block.")
-        self.futures, self.summaries = [self.futures[i] for i in there], [summaries[i] for i in there]
+        self.futures, self.summaries = [self.futures[i] for i in self._there], [summaries[i] for i in self._there]
         self.weighted = weights is not None
         self.n_samples = sum(s.n_samples for s in self.summaries)
         self.n_weighted = sum(s.n_weighted for s in self.summaries)
@@ -106,21 +107,51 @@ class DaskSource:
     def most_resident(self) -> int:
         return max(1024, RESIDENT_BYTES // (self.n_features * self.dtype.itemsize))
 
+    def release(self, *others: list) -> None:
+        """Forget the blocks, and other futures, after an error: workers would keep them as long as it is kept."""
+        self.client.cancel([*self.futures, *itertools.chain(*others)])
+        self.futures = []
+
+    def place(self, values: list, prepare: Callable[[Any, int, int], NDArray]) -> list:
+        """Give `reduce_with` something for the rows: futures of ``prepare(value, rows, number)``, one for each block.
+
+        Parameters
+        ----------
+        values : list
+            Arrays, or delayed ones, one for each of the blocks that the source was made of.
+        prepare : callable
+            Given a value, and how many rows its block has and the block's number: what functions are to be given.
+        """
+        beside = dask.delayed(beside_block)  # near the block, which is larger
+        tasks = [beside(prepare, values[i], block, i) for i, block in zip(self._there, self.futures, strict=True)]
+        return self.client.compute(tasks)
+
     def reduce(self, function: BlockFunction, *, known: Any = None) -> Any:
+        return self._reduce(function, None)
+
+    def reduce_with(self, given: list, function: Callable[[NDArray, Weights, NDArray], Any]) -> Any:
+        return self._reduce(function, given)
+
+    def _reduce(self, function: Callable, given: list | None) -> Any:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return self._reduce_once(function)
+                return self._reduce_once(function, given)
             except (distributed.client.FutureCancelledError, distributed.scheduler.KilledWorker):
                 if attempt == ATTEMPTS:
                     raise
         raise AssertionError
 
-    def _reduce_once(self, function: BlockFunction) -> Any:
+    def _reduce_once(self, function: Callable, given: list | None) -> Any:
         sent = self._sent(function)
-        sums = [
-            self.client.submit(sum_over, sent, *blocks, workers=[worker], allow_other_workers=True, pure=False)
-            for worker, blocks in self._blocks_by_worker().items()
-        ]
+        sums = []
+        for worker, numbers in self._blocks_by_worker().items():
+            blocks = [self.futures[i] for i in numbers]
+            beside = None if given is None else [given[i] for i in numbers]
+            sums.append(
+                self.client.submit(
+                    sum_over, sent, blocks, beside, workers=[worker], allow_other_workers=True, pure=False
+                )
+            )
         while len(sums) > FAN_IN:
             groups = [sums[i : i + FAN_IN] for i in range(0, len(sums), FAN_IN)]
             sums = [self.client.submit(added, *group, pure=False) for group in groups]
@@ -135,19 +166,19 @@ class DaskSource:
         packed = cloudpickle.dumps(function)
         return packed if len(packed) <= LARGE else self.client.scatter(packed, hash=False)
 
-    def _blocks_by_worker(self) -> dict[str, list]:
-        """The blocks, by a worker that has them, or not long ago had."""
+    def _blocks_by_worker(self) -> dict[str, list[int]]:
+        """The blocks' numbers, by a worker that has them, or not long ago had."""
         if time.monotonic() - self._asked < ASK_AGAIN:
             return self._found
         where = self.client.who_has(self.futures)
         found = defaultdict(list)
-        for future in self.futures:
+        for i, future in enumerate(self.futures):
             holders = sorted(where.get(future.key, ()))
-            found[holders[0] if holders else ""].append(future)
+            found[holders[0] if holders else ""].append(i)
         lost = found.pop("", [])
         workers = sorted(self.client.scheduler_info(n_workers=-1)["workers"]) if lost else []
-        for i, future in enumerate(lost):
-            found[workers[i % len(workers)]].append(future)
+        for n, i in enumerate(lost):
+            found[workers[n % len(workers)]].append(i)
         self._found, self._asked = dict(found), time.monotonic()
         return self._found
 
@@ -218,6 +249,11 @@ def prepared_block(block: Any, weights: Any, n_features: int, dtype: np.dtype, n
     return X, w
 
 
+def beside_block(prepare: Callable[[Any, int, int], NDArray], value: Any, block: Block, number: int) -> NDArray:
+    """What is given for the rows of a block."""
+    return prepare(value, len(block[0]), number)
+
+
 def summary_of(block: Block) -> BlockSummary:
     """A block's summary."""
     X, w = block
@@ -232,10 +268,11 @@ def summary_of(block: Block) -> BlockSummary:
 
 
 @on_all_threads
-def sum_over(packed: bytes, *blocks: Block) -> Any:
-    """The sum of a function of some blocks."""
+def sum_over(packed: bytes, blocks: list[Block], given: list[NDArray] | None) -> Any:
+    """The sum of a function of some blocks, and of what is given for their rows."""
     function = cloudpickle.loads(packed)
-    return added(*(function(X, w) for X, w in blocks))
+    beside = [()] * len(blocks) if given is None else [(values,) for values in given]
+    return added(*(function(*block, *values) for block, values in zip(blocks, beside, strict=True)))
 
 
 @on_all_threads

@@ -20,7 +20,7 @@ from .parameters import MixtureParameters
 from .priors import ConjugatePrior, maximum_posterior, mode
 from .rules import ACCELERATIONS, Kept, Rules
 from .sources import Source
-from .validation import check_covariances, check_given, check_weights
+from .validation import check_covariances, check_given, check_resp, check_weights
 
 
 class GaussianMixture(BaseMixture):
@@ -310,7 +310,9 @@ class GaussianMixture(BaseMixture):
 
     def _best_run(self, source: Source, resumed: Kept | None) -> em.EMResult:
         """Run EM from each start and return the best result."""
-        given = check_given(self, source.n_samples, source.n_features)
+        given = check_given(self, source.n_features)
+        if self.resp_init is not None:
+            given["resp"] = self._check_resp(source)
         warm = self._check_warm_start(source.n_features)
         update = create = None
         if self.prior is not None:
@@ -344,6 +346,10 @@ class GaussianMixture(BaseMixture):
             if warm:
                 return schedule.go_on(source, self._parameters(), rules, progress, self.lower_bound_)
             return schedule.fit(source, starts, rules, n_init=self.n_init, seeds=self._seeds(), watcher=progress)
+
+    def _check_resp(self, source: Source) -> Any:
+        """`resp_init` as the source takes it."""
+        return check_resp(self.resp_init, source.n_samples, self.n_components)
 
     def _unmet(self, result: em.EMResult) -> str:
         if self.limit_tol is None or not abs(result.last_change) < self.tol:

@@ -5,8 +5,10 @@ A row of weight w counts as w copies of it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,21 +65,22 @@ def from_labels(
     return _from_labelled(statistics, model, reg_covar)
 
 
-def from_given(given: NDArray, source: Source, n_components: int, model: CovarianceModel, reg_covar: float) -> Start:
-    """Start from labels (N,) or responsibilities (N, K) that the caller has."""
-    accumulate_given = accumulate_labels if given.ndim == 1 else accumulate_resp
+def from_given(given: Any, source: Source, n_components: int, model: CovarianceModel, reg_covar: float) -> Start:
+    """Start from labels (N,) or responsibilities (N, K) that the caller has, in a form that the source takes."""
     reference = np.tile(source.point_near(), (n_components, 1))
     # The first pass finds the means; moments about these have no digits to lose.
     for _ in range(2):
-        parts: list[SufficientStatistics] = []
-        first = 0
-        for X, sample_weight in source.each(lambda *block: block):
-            part = given[first : first + len(X)]
-            parts = [sum(parts, start=accumulate_given(part, reference, X, sample_weight, covariance_type=model.name))]
-            first += len(X)
-        statistics = parts[0]
+        statistics = source.reduce_with(given, functools.partial(_accumulate_given, reference, model.name))
         reference = estimate_weights_and_means(statistics)[1]
     return _from_statistics(statistics, model, reg_covar)
+
+
+def _accumulate_given(
+    reference: Array, covariance_type: str, X: NDArray, sample_weight: Weights, given: NDArray
+) -> SufficientStatistics:
+    """Statistics of a block under labels or responsibilities."""
+    accumulate_given = accumulate_labels if given.ndim == 1 else accumulate_resp
+    return accumulate_given(given, reference, X, sample_weight, covariance_type=covariance_type)
 
 
 def from_random_resp(
@@ -341,7 +344,7 @@ def initial_parameters(
     whiten : bool
         k-means and k-means++ in coordinates in which the rows' covariance is the identity.
     resp : (N,) int or (N, K), optional
-        Labels or responsibilities to start from, in place of `init_params`.
+        Labels or responsibilities to start from, in place of `init_params`, as the source takes them (`reduce_with`).
     weights, means, precisions : arrays, optional
         Take the place of what is found; if all three are given, the rows are not looked at.
     create : callable (statistics) -> MixtureParameters, optional

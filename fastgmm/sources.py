@@ -65,6 +65,9 @@ class Source(Protocol):
         function, as a keyword.
         """
 
+    def reduce_with(self, given: Any, function: Callable[[NDArray, Weights, NDArray], Any]) -> Any:
+        """The sum of a function of the blocks and of what is given for their rows: an array with a line for each."""
+
     def each(self, function: BlockFunction) -> Iterator[Any]:
         """A function of each block, in the order of the rows."""
 
@@ -132,6 +135,9 @@ class ArraySource:
         if known is None:
             return function(self.X, self.sample_weight)
         return function(self.X, self.sample_weight, known=known)  # type: ignore[call-arg]
+
+    def reduce_with(self, given: Any, function: Callable[[NDArray, Weights, NDArray], Any]) -> Any:
+        return function(self.X, self.sample_weight, given)
 
     def each(self, function: BlockFunction) -> Iterator[Any]:
         for rows in self.slices(ROWS_A_SLICE):

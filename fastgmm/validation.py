@@ -79,7 +79,20 @@ def check_covariance_prior(prior: ArrayLike, covariance_type: str, n_features: i
 
 
 def check_resp(resp: ArrayLike, n_samples: int, n_components: int) -> NDArray:
-    """Labels, as int32, or responsibilities."""
+    """Labels, as int32, some of them not negative, or responsibilities."""
+    found = check_some_resp(resp, n_samples, n_components)
+    check_any_labelled(int(found.max()) if found.ndim == 1 else 0)
+    return found
+
+
+def check_any_labelled(highest: int) -> None:
+    """ValueError if the highest of all labels is negative."""
+    if highest < 0:
+        raise ValueError("The parameter 'resp_init' gives no row to any component: all labels are negative")
+
+
+def check_some_resp(resp: ArrayLike, n_samples: int, n_components: int) -> NDArray:
+    """Labels, as int32, or responsibilities, of some of the rows."""
     if np.ndim(resp) == 1:
         labels = check_array(resp, ensure_2d=False, dtype=None, input_name="resp_init")
         labels = labels.astype(np.int32) if labels.dtype == np.bool_ else labels
@@ -91,8 +104,6 @@ def check_resp(resp: ArrayLike, n_samples: int, n_components: int) -> NDArray:
                 f"The parameter 'resp_init' should hold labels below n_components = {n_components}, "
                 f"but got {labels.max()}"
             )
-        if labels.max() < 0:
-            raise ValueError("The parameter 'resp_init' gives no row to any component: all labels are negative")
         return labels.astype(np.int32)
     resp = check_array(resp, dtype=[np.float64, np.float32], input_name="resp_init")
     check_shape(resp, (n_samples, n_components), "resp_init")
@@ -107,8 +118,8 @@ def check_resp(resp: ArrayLike, n_samples: int, n_components: int) -> NDArray:
     return resp
 
 
-def check_given(estimator: Any, n_samples: int, n_features: int) -> dict[str, Any]:
-    """What an estimator's parameters give of the start, validated, in float64."""
+def check_given(estimator: Any, n_features: int) -> dict[str, Any]:
+    """The parameters of the start that an estimator is given, validated, in float64."""
     shape = (estimator.n_components, n_features)
     given: dict[str, Any] = {}
     if estimator.weights_init is not None:
@@ -120,8 +131,6 @@ def check_given(estimator: Any, n_samples: int, n_features: int) -> dict[str, An
     if estimator.precisions_init is not None:
         precisions = check_precisions(estimator.precisions_init, estimator.covariance_type, *shape)
         given["precisions"] = precisions.astype(np.float64)
-    if estimator.resp_init is not None:
-        given["resp"] = check_resp(estimator.resp_init, n_samples, estimator.n_components)
     return given
 
 

@@ -58,7 +58,7 @@ ALLOWED = {
         "base", "covariance", "em", "parameters", "priors", "rules", "schedule", "sources", "validation", "variational",
     },
     "dask_source": {"blocks", "kernels", "sources"},
-    "dask_mixture": {"base", "bayesian_mixture", "dask_source", "gaussian_mixture", "sources"},
+    "dask_mixture": {"base", "bayesian_mixture", "dask_source", "gaussian_mixture", "sources", "validation"},
     "model_selection": {
         "agglomeration", "base", "covariance", "gaussian_mixture", "initialization", "kernels", "moves", "parameters",
         "prediction", "random_stream", "sources",

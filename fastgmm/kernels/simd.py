@@ -253,6 +253,16 @@ class Emitter:
         bits = self.builder.bitcast(condition, ir.IntType(self.width))
         return self.builder.ctpop(self.builder.zext(bits, I64))
 
+    def look_up(self, table: Sequence[int], numbers: ir.Value) -> ir.Value:
+        """Entries of a table of twice as many float64's bits as a 512-bit vector has lanes, by their low bits."""
+        kind, lanes = self.integer_type, self.width
+        name = "llvm.x86.avx512.vpermi2var.q.512"
+        function = self.builder.module.globals.get(name) or ir.Function(
+            self.builder.module, ir.FunctionType(kind, [kind, kind, kind]), name
+        )
+        low, high = (ir.Constant(kind, list(part)) for part in (table[:lanes], table[lanes:]))
+        return self.builder.call(function, [low, numbers, high])
+
     def _call(self, name: str, arguments: Sequence[ir.Value]) -> ir.Value:
         vector = arguments[0].type
         name = f"llvm.{name}.v{vector.count}f{8 * self.size}"
