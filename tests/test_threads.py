@@ -20,7 +20,7 @@ from sklearn.base import clone
 from fastgmm import GaussianMixture, fork_guard
 from fastgmm.engine import accumulate
 from fastgmm.kernels import passes, resolve_n_jobs, runtime, thread_limit, threads
-from helpers import COVARIANCE_TYPES, blobs, random_parameters
+from helpers import COVARIANCE_TYPES, JIT, blobs, random_parameters
 
 FITTED = ("weights_", "means_", "covariances_", "precisions_cholesky_", "lower_bounds_")
 SEVERAL = min(4, numba.config.NUMBA_NUM_THREADS)
@@ -91,6 +91,41 @@ def test_serial_loop_has_the_bits_of_the_parallel_one(monkeypatch):
     serial = accumulate(parameters, X)
     np.testing.assert_array_equal(parallel.scatter, serial.scatter)
     assert parallel.log_likelihood == serial.log_likelihood
+
+
+def describe_chunk(c, memory, n, flags, cube, table, single, out):
+    """Everything that a kernel may be given, as sums of it."""
+    memory[0, 0] = c
+    out[c, 0] = memory.shape[0] * 1000 + memory[0, 0]
+    out[c, 1] = n + table.shape[0] * table.shape[1] + single.shape[0]
+    out[c, 2] = cube[c, cube.shape[1] - 1, cube.shape[2] - 1] + table[1, c] + single[c]
+    out[c, 3] = flags[c]
+
+
+@pytest.mark.parametrize("operations", [0, np.inf])
+def test_a_kernel_gets_its_arguments_whatever_they_are(operations):
+    kernel = runtime.Kernel(describe_chunk)
+    rng = np.random.default_rng(0)
+    flags, cube = rng.random(7) < 0.5, rng.normal(size=(7, 2, 3))
+    table, single = rng.integers(0, 9, size=(2, 7)), rng.normal(size=7).astype(np.float32)
+    cube.flags.writeable = False
+    scratch = runtime.Scratch(3, 5, np.dtype(np.float32))
+    for n_chunks, n in ((7, 4), (1, 5), (7, 2**40)):
+        out = np.zeros((7, 4))
+        kernel(n_chunks, n, flags, cube, table, single, out, scratch=scratch, operations=operations)
+        expected = np.zeros((7, 4))
+        for c in range(n_chunks):
+            expected[c] = 3000 + c, n + 14 + 7, cube[c, 1, 2] + table[1, c] + single[c], flags[c]
+        np.testing.assert_allclose(out, expected, rtol=1e-12)
+
+
+@pytest.mark.skipif(not JIT, reason="compiled code")
+def test_one_loop_is_compiled_for_all_kernels():
+    X, _ = blobs(n_samples=20_000)
+    for dtype in (np.float32, np.float64):
+        for covariance_type in ("full", "diag"):
+            accumulate(random_parameters(covariance_type, 3, 3), X.astype(dtype))
+    assert len(runtime.parallel_loop.signatures) <= 1
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 2), (512, 100, 100), (100, 512, 100), (7, 600, 600)])

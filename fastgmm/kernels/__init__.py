@@ -17,7 +17,7 @@ One *pass* over the rows is all that EM costs. Its design, from the outside in:
 
 Beside these: `single_precision` for labels alone, `kmeans` and `random_resp` for initialisation, `cholesky` for the
 factors, `transposition` of rows into tiles and back, `numerics` for exp and log, `simd` for register tiles, `runtime`,
-`cache` and `threads` for everything about Numba. Nothing here knows anything of the rest of the package.
+`entry`, `cache` and `threads` for everything about Numba. Nothing here knows anything of the rest of the package.
 """
 
 from __future__ import annotations

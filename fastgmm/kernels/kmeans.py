@@ -12,8 +12,8 @@ from .distances import VECTORS, each_distance
 from .operation import tile_operation
 from .runtime import Kernel, carve, exact_leaf, reducing_leaf
 from .simd import DOUBLE, I64, Emitter, Matrix
-from .tiles import load_weights, tile_arrays, weighted_sum, whole_vectors
-from .transposition import load_listed, load_tile, store_transposed
+from .tiles import NO_RESP, load_weights, tile_arrays, weighted_sum, whole_vectors
+from .transposition import PREFETCH, load_listed, load_tile, store_transposed
 
 # Part of the distance to the second nearest centre that a gap leaves for rounding: that of some hundred subtractions in
 # single precision, and of the distances. Rows that are so near to a tie are always looked at.
@@ -124,7 +124,7 @@ def seed_chunk(
     for first in range(c * rows_a_chunk, stop, width):
         rows = min(width, stop - first)
         n = whole_vectors(rows)
-        load_tile(flat, row_stride, column_stride, first, rows, n, origin, x, 1)
+        load_tile(flat, row_stride, column_stride, first, rows, n, origin, x, PREFETCH)
         load_weights(sample_weight, first, rows, n, weight)
         emit_distances_tile(x, n, points, distance)
         so_far, potential = closest[first : first + rows], potential_out[first // width]
@@ -168,7 +168,7 @@ def lloyd_chunk(
     and ``inertia_out`` is the sum of squared distances of all that were looked at.
     """
     n_features, block = origin.shape[0], BLOCK * width
-    weight, nearest, label, room, x, _, rest = tile_arrays(memory, (0, n_features))
+    weight, nearest, label, room, x, _, rest = tile_arrays(memory, (NO_RESP, n_features))
     previous = rest[0]
     # Rows as rows again: those in X are not centred, and may not be in C order.
     by_row = carve(rest, 1, width, n_features, flat)

@@ -34,7 +34,7 @@ from .tiles import (
     weighted_sum,
     whole_vectors,
 )
-from .transposition import load_tile, reload_columns, store_transposed
+from .transposition import NO_PREFETCH, load_tile, reload_columns, store_transposed
 
 LAYOUTS = {"full": full, "diagonal": diagonal, "tied": tied}
 
@@ -115,7 +115,7 @@ def score_chunk(
     for first in range(c * rows_a_chunk, stop, width):
         rows = min(width, stop - first)
         n = whole_vectors(rows)
-        load_tile(flat, row_stride, column_stride, first, rows, n, origin, x, 0)
+        load_tile(flat, row_stride, column_stride, first, rows, n, origin, x, NO_PREFETCH)
         ahead = (first + width) * row_stride if column_stride == 1 else 0  # C order, or nothing new
         lost = expect(n, means, factor, log_coef, flat, ahead, row_stride, x, r, work, top, penalty)
         if labels_out.shape[0] > 0:

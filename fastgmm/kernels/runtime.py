@@ -9,13 +9,15 @@ are written once and bound to the arithmetic of a layout and a dtype. Numba cach
 kernel again that takes a jitted function as an argument or closes over one.
 
 *Kernel.* An entry point of the package is a function of one chunk, and there is one parallel loop for all of them
-(`run_chunks`), which calls it by its address; a thread takes a block of consecutive chunks. A `prange` around the
-chunk's own code would make LLVM optimise that code three times more: the first fit with the full layout took 10.5 s
-that way and 5 s this way. The serial loop calls the same machine code, so it gives the same bits.
+(`run_chunks`), which calls it by its address (see `entry`); a thread takes a block of consecutive chunks. A `prange`
+around the chunk's own code would make LLVM optimise that code three times more: the first fit with the full layout took
+10.5 s that way and 5 s this way. The serial loop calls the same machine code, so it gives the same bits.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import math
 import threading
 import types as python_types
@@ -25,11 +27,12 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 from numba import prange, types
-from numba.core import cgutils, config
+from numba.core import config
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
 from .cache import KernelCache
+from .entry import SIGNATURE, call_entry, enter, packed, unpacking
 from .threads import may_run_parallel
 
 EXACT = {"contract"}
@@ -69,24 +72,6 @@ def bind(template: Callable, name: str, **names: Any) -> Callable:
     return bound
 
 
-@intrinsic
-def call_at(typing_context, address, c, arguments):
-    """Call the machine code at an address, compiled by Numba for ``(intp, *arguments)``."""
-    kinds = (types.intp, *arguments.types)
-
-    def code_generator(context, builder, signature, values):
-        address, c, packed = values
-        convention = context.call_conv
-        function = builder.inttoptr(address, convention.get_function_type(types.void, kinds).as_pointer())
-        unpacked = cgutils.unpack_tuple(builder, packed)
-        status, _ = convention.call_function(builder, function, types.void, kinds, [c, *unpacked])
-        with cgutils.if_unlikely(builder, status.is_error):
-            convention.return_status_propagate(builder, status)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, arguments), code_generator
-
-
 def carve(memory, first_row, n_rows, width, like):
     """A C-ordered ``(n_rows, width)`` array of `like`'s dtype in a chunk's memory, from the beginning of a row on."""
     numbers = memory[first_row:].reshape(-1).view(like.dtype)
@@ -118,18 +103,16 @@ if not config.DISABLE_JIT:
     carve = _emit_carve
 
 
-def run_chunks(address, n_chunks, memory, n_rows, *arguments):
+def run_chunks(entry, n_chunks, memory, words, address):
     n_blocks = memory.shape[0]
     for block in prange(n_blocks):
-        own = memory[block, :n_rows]
         for c in range(block * n_chunks // n_blocks, (block + 1) * n_chunks // n_blocks):
-            call_at(address, np.intp(c), (own, *arguments))
+            call_entry(entry, np.intp(c), memory[block], words, address)
 
 
-def run_chunks_serially(address, n_chunks, memory, n_rows, *arguments):
-    own = memory[0, :n_rows]
+def run_chunks_serially(entry, n_chunks, memory, words, address):
     for c in range(n_chunks):
-        call_at(address, np.intp(c), (own, *arguments))
+        call_entry(entry, np.intp(c), memory[0], words, address)
 
 
 class Scratch(NamedTuple):
@@ -185,36 +168,44 @@ class Kernel:
 
     def __init__(self, chunk: Callable):
         self.chunk = compiled_entry(chunk)
-        self._addresses: dict[tuple, int] = {}
+        self._addresses: dict[tuple, tuple[int, int]] = {}
 
     def __call__(self, n_chunks: int, *arguments, scratch: Scratch = NO_SCRATCH, operations: float = math.inf) -> None:
         """Run all chunks; `operations` is about how many multiply-adds that takes."""
-        if config.DISABLE_JIT:
-            memory = scratch.allocate(1)[0, : scratch.rows]
-            for c in range(n_chunks):
-                self.chunk(c, memory, *arguments)
-            return
-        if n_chunks == 1:  # no loop to compile: half a second of a first fit
-            self.chunk(0, scratch.allocate(1)[0, : scratch.rows], *arguments)
-            return
-        parallel = operations > WORTH_THREADS and numba.get_num_threads() > 1 and may_run_parallel()
+        parallel = n_chunks > 1 and operations > WORTH_THREADS and numba.get_num_threads() > 1 and may_run_parallel()
         memory = scratch.allocate(min(n_chunks, numba.get_num_threads()) if parallel else 1)
+        own = memory[0, : scratch.rows]
+        if n_chunks == 1 or config.DISABLE_JIT:  # no loop and no entry to compile: half a second of a first fit
+            for c in range(n_chunks):
+                self.chunk(c, own, *arguments)
+            return
         loop = parallel_loop if parallel else serial_loop
-        loop(self._address((memory[0], *arguments)), n_chunks, memory, scratch.rows, *arguments)
+        entry, address = self._addresses_for((own, *arguments))
+        loop(entry, n_chunks, memory.view(np.uint8).reshape(len(memory), -1), packed(own, arguments), address)
 
     @property
     def signatures(self) -> list:
         """The signatures that have been compiled."""
         return [] if config.DISABLE_JIT else self.chunk.signatures
 
-    def _address(self, arguments: tuple) -> int:
-        """Address of the machine code for these arguments, compiled if need be."""
+    def _addresses_for(self, arguments: tuple) -> tuple[int, int]:
+        """Where the entry and the kernel are for arguments of these types, compiled if need be."""
         key = tuple((a.dtype.num, a.ndim, a.flags.writeable) if isinstance(a, np.ndarray) else int for a in arguments)
-        address = self._addresses.get(key)
-        if address is None:
-            signature = (types.intp, *map(numba.typeof, arguments))
-            self.chunk.compile(signature)
-            compiled = self.chunk.overloads[signature]
-            address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-            self._addresses[key] = address
-        return address
+        if key not in self._addresses:
+            kinds = tuple(map(numba.typeof, arguments))
+            self._addresses[key] = address_of(_entry(kinds), SIGNATURE), address_of(self.chunk, (types.intp, *kinds))
+        return self._addresses[key]
+
+
+@functools.cache
+def _entry(kinds: tuple) -> Any:
+    """The entry for a list of types."""
+    stamp = hashlib.sha256(repr(kinds).encode()).hexdigest()[:16]
+    return compiled_entry(bind(enter, f"enter_{stamp}", unpack=unpacking(*kinds)))
+
+
+def address_of(dispatcher: Any, signature: tuple) -> int:
+    """Where the machine code for a signature is, compiled if need be."""
+    dispatcher.compile(signature)
+    compiled = dispatcher.overloads[signature]
+    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)

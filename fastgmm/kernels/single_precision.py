@@ -27,7 +27,7 @@ from .rows import RowsView, tiling
 from .runtime import Kernel, bind, carve, exact_leaf
 from .simd import MANY_REGISTERS, Emitter, Matrix
 from .tiles import whole_vectors
-from .transposition import load_listed, load_tile
+from .transposition import NO_PREFETCH, load_listed, load_tile
 
 ROUNDING = 2.0**-24
 # Operands and rows up to which nothing is infinite in float32, and sums of entries up to which no square is.
@@ -205,7 +205,7 @@ def label_chunk(
     for first in range(start, stop, width):
         rows = min(width, stop - first)
         n = whole_vectors(rows)
-        load_tile(flat, row_stride, column_stride, first, rows, n, origin, x, 0)
+        load_tile(flat, row_stride, column_stride, first, rows, n, origin, x, NO_PREFETCH)
         narrow(x, n, x_single, reach)
         if bound_errors(reach, means, factor, log_coef, slope, shift):
             ahead = (first + width) * row_stride if column_stride == 1 else 0

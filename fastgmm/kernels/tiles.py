@@ -14,6 +14,7 @@ from .numerics import mix64, uniform
 from .runtime import exact_leaf, reducing_leaf
 from .simd import COLUMN_MULTIPLE
 
+NO_RESP = np.int64(0)  # typed, or a leaf is compiled anew for it
 RESCALE = np.float32(2.0**-32)
 
 

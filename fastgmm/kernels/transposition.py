@@ -152,6 +152,8 @@ def transposed(e: Emitter, vectors: list[ir.Value], size: int) -> list[ir.Value]
     return vectors
 
 
+# Typed numbers: a leaf that gets plain ones is compiled anew for each of them.
+PREFETCH, NO_PREFETCH = np.int64(1), np.int64(0)
 WHOLE = 16  # the lanes of the widest vector: what the two operations want a multiple of
 
 
