@@ -96,6 +96,7 @@ def write(folder: Path, n_rows: int) -> dict[str, Path]:
     import pyarrow as pa
     from pyarrow import parquet
 
+    folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / f"rows-{n_rows}.{name}" for name in ("npy", "parquet")}
     if all(path.exists() for path in paths.values()):
         return paths
