@@ -17,7 +17,8 @@ from .transposition import Ahead
 # Vectors of columns in a group, and numbers of points that are gone through together: 16 (8) accumulators.
 VECTORS = 4 if MANY_REGISTERS else 2
 POINTS = (4, 2, 1)
-# With scales every point brings two operands a feature, and two products hide each other's latency.
+# With scales every point brings two operands a feature, and two products hide each other's latency. A product and a
+# multiply-add an entry are what it takes: ``scale x - (scale point)`` in place of ``scale (x - point)`` took as long.
 SCALED_POINTS = (2, 1)
 
 
