@@ -7,8 +7,8 @@ the sums, or less than 1e-30 of a row; the sums of the responsibilities themselv
 
 Leaving rows out of the E-step as well was counted, not built: the distance in the first half of the features is a
 bound, but with 16 to 40 features 53 to 99 % of the rows are within it (64 features: 24 to 47 %, where it might pay).
-Nor would exact log-probabilities in float32 leave out much: at 1e-30 of a row half of all pairs matter on real rows
-(photographs, flights, diamonds; Fashion-MNIST a third), at 1e-18 a fifth to a half.
+Nor would bounds from float32 leave out much: at 1e-30 of a row half and more of all pairs matter on
+real rows (photographs, flights, diamonds; Fashion-MNIST a third), at 1e-18 a fifth to a half and more.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def emit_log_prob_tile(
             if n_features:  # they stay in registers
                 centred = functools.cache(centred)
             for j, size in e.blocks(0, D, BLOCKS):
-                for s in range(size):
+                for s in range(size):  # not between the loads below, which LLVM then hoists, and spills
                     following.prefetch(i, k, 1, e.add(j, s), group, rows_each=group)
                 y = [[e.variable() for _ in columns] for _ in range(size)]
                 for d in e.each(0, j):
