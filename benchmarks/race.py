@@ -6,6 +6,7 @@ more of them take longer than one, so that neither validation nor a last E-step 
     python benchmarks/race.py              the README's table, about ten minutes
     python benchmarks/race.py full diag    every shape of these families (also: tied, spherical)
     python benchmarks/race.py predict kmeans small
+    python benchmarks/race.py threads      how many times as fast on more threads, up to all cores
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import numba
 import numpy as np
 import sklearn.cluster
 
@@ -129,6 +131,34 @@ def print_fits(shapes: list[tuple[str, int, int, int]], rounds: int) -> None:
     print_table(COLUMNS, rows, COLUMNS[6:])
 
 
+def print_threads(rounds: int) -> None:
+    """The README's shapes, with four times the rows, on one thread and on 2, 4, 8, ... up to all.
+
+    On every number of them to the same bits.
+    """
+    most = numba.config.NUMBA_NUM_THREADS
+    counts = sorted({2**power for power in range(most.bit_length()) if 2**power <= most} | {most})
+    columns = ("type", "rows", "D", "K", "one thread: ms", *(f"on {count}" for count in counts[1:]))
+
+    def rows():
+        for covariance_type, n_samples, n_features, n_components in README_SHAPES:
+            X = make_rows(4 * n_samples, n_features, n_components)
+            start = make_start(X, n_components, covariance_type)
+            runs = {str(n): peers.fastgmm(X, n_components, covariance_type, start, n_jobs=n) for n in counts}
+            means, bound = runs["1"](3)
+            for run in runs.values():
+                again, bound_again = run(3)
+                assert np.array_equal(means, again), "the bits depend on the threads"
+                assert bound == bound_again
+            times = iteration_seconds(runs, rounds)
+            yield {
+                "type": covariance_type, "rows": len(X), "D": n_features, "K": n_components,
+                "one thread: ms": 1e3 * times["1"], **{f"on {n}": times["1"] / times[str(n)] for n in counts[1:]},
+            }  # fmt: skip
+
+    print_table(columns, rows(), columns[5:])
+
+
 def print_predictions(rounds: int) -> None:
     """`predict`, `predict_proba` and `score_samples` of both libraries with the same parameters."""
     columns = ("type", "rows", "D", "K", "predict over scikit-learn", "predict_proba over scikit-learn",
@@ -217,6 +247,7 @@ def main() -> None:
     """Print the tables that are asked for."""
     tables: dict[str, Callable[[int], None]] = {
         "readme": lambda rounds: print_fits(README_SHAPES, rounds),
+        "threads": print_threads,
         "predict": print_predictions,
         "kmeans": print_kmeans,
         "small": print_small,

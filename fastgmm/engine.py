@@ -300,11 +300,12 @@ def _statistics(
     """The statistics that the kernels' sums are; `known` lends its scatter if they have none."""
     weight_sums, first_moments, scatter, log_likelihood = sums
     # The kernels' reference points are rounded to the rows' dtype: what they were exactly is what counts.
-    reference = np.tile(operands.origin.astype(np.float64), (len(weight_sums), 1))
+    origin = operands.origin.astype(np.float64)
     if layout == "tied":
+        reference = np.repeat(origin[np.newaxis], len(weight_sums), axis=0)
         scatter = scatter[0] if known is None else known.scatter
     else:
-        reference += operands.means
+        reference = origin + operands.means
         scatter = scatter[:, 0] if layout == "diagonal" else scatter
     total_weight = n_samples if sample_weight is None else np.sum(sample_weight, dtype=np.float64)
     return SufficientStatistics(
@@ -387,6 +388,7 @@ def warmup(*, n_jobs: int | None = None) -> list[str]:
     covariances = np.tile(np.eye(64), (128, 1, 1))
     for some in (covariances[:1], covariances):
         kernels.factor_covariances(some)
+    kernels.sum_of_chunks(np.zeros((2, 2**20)))
     return ready
 
 

@@ -207,6 +207,35 @@ def test_factors_of_covariances():
             np.testing.assert_allclose(factor[k], inverse, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("shape", [(5, 3), (1, 700_001), (37, 3, 100, 101)])
+def test_sums_of_chunks_are_those_of_numpy_to_the_bit(shape, n_jobs):
+    """Of few numbers NumPy adds them, of many a kernel: the same sums in the same order."""
+    partial = np.random.default_rng(0).normal(size=shape) * np.geomspace(1e-8, 1e8, shape[-1])
+    with kernels.thread_limit(n_jobs):
+        total = kernels.sum_of_chunks(partial)
+    in_order = partial[0].copy()
+    for one in partial[1:]:
+        in_order += one
+    np.testing.assert_array_equal(total, in_order)
+
+
+def count_chunk(c, memory, sums):
+    for i in range(sums.shape[1]):
+        sums[c, i] += 1
+
+
+@pytest.mark.parametrize("n_chunks", [1, 2, 3, 64, 257])
+def test_every_chunk_is_run_once_whoever_runs_it(n_chunks):
+    """Threads that are done take chunks of others: none may be run twice or left out."""
+    kernel = runtime.Kernel(count_chunk)
+    for n_jobs in (1, 2):
+        sums = np.zeros((n_chunks, 300))
+        with kernels.thread_limit(n_jobs):
+            kernel(n_chunks, sums, operations=1e9)
+        np.testing.assert_array_equal(sums, np.ones(sums.shape))
+
+
 def one_hot(labels, n_clusters):
     return (labels[:, np.newaxis] == np.arange(n_clusters)).astype(float)
 

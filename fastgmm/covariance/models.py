@@ -99,7 +99,8 @@ class CovarianceModel:
         it keeps them.
         """
         if reg_covar:
-            scatter = scatter + self._counts(weight_sums, scatter) * reg_covar
+            scatter = scatter.copy()
+            self._variances(scatter)[...] += reg_covar * self._counts(weight_sums)
         return self.maximise(scatter, weight_sums, before)
 
     def nearest(self, covariances: Array, weights: Array, before: Array | None = None) -> Array:
@@ -116,12 +117,13 @@ class CovarianceModel:
                 "features 'EII' has one variance for all components and 'VII' one for each."
             )
 
-    def _counts(self, weight_sums: Array, scatter: Array) -> Array:
-        """How many rows are in each variance of the scatter, in its shape; between features there are no variances."""
-        if self.layout == "diagonal":
-            return weight_sums[:, np.newaxis]
-        counts = weight_sums.sum() if scatter.ndim == 2 else weight_sums[:, np.newaxis, np.newaxis]
-        return counts * np.eye(scatter.shape[-1])
+    def _variances(self, scatter: Array) -> Array:
+        """A view of the variances in a scatter."""
+        return scatter if self.layout == "diagonal" else np.einsum("...dd->...d", scatter)
+
+    def _counts(self, weight_sums: Array) -> Array:
+        """How many rows are in each of these variances, (1,) or (K, 1)."""
+        return weight_sums.sum(keepdims=True) if self.layout == "tied" else weight_sums[:, np.newaxis]
 
 
 def triangle(n: int) -> int:

@@ -16,8 +16,9 @@ One *pass* over the rows is all that EM costs. Its design, from the outside in:
   its digits however far from zero the data lie (`rows.shift_origin`).
 
 Beside these: `single_precision` for labels alone, `kmeans` and `random_resp` for initialisation, `cholesky` for the
-factors, `transposition` of rows into tiles and back, `numerics` for exp and log, `simd` for register tiles, `runtime`,
-`entry`, `cache` and `threads` for everything about Numba. Nothing here knows anything of the rest of the package.
+factors, `chunk_sums`, `transposition` of rows into tiles and back, `numerics` for exp and log, `simd` for register
+tiles, `runtime`, `entry`, `cache` and `threads` for everything about Numba. Nothing here knows anything of the rest of
+the package.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from numpy.typing import ArrayLike
 
 from . import cholesky, kmeans, passes, runtime, single_precision
 from .cache import cache_folder
+from .chunk_sums import sum_of_chunks
 from .full import UNROLLED as UNROLLED_FEATURES
 from .random_resp import random_resp as _random_resp
 from .rows import read_only, rows_view, shift_origin, tiling, weights_view
@@ -53,6 +55,7 @@ __all__ = [
     "seed_step",
     "serial_matmul",
     "shift_origin",
+    "sum_of_chunks",
     "thread_limit",
 ]
 
@@ -163,7 +166,7 @@ def accumulate(
         scratch=cut.scratch,
         operations=operations,
     )
-    total = scatter.sum(axis=0)
+    total = sum_of_chunks(scatter)
     if layout != "diagonal":
         total = np.where(_lower(n_features), total, total.swapaxes(-1, -2))
     return (

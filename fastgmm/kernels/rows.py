@@ -112,6 +112,8 @@ def tiling(
     widest = max(COLUMN_MULTIPLE, min(fitting, MAX_TILE_WIDTH))
     useful = max(MANY_CHUNKS, min(MAX_CHUNKS, n_samples // ROWS_A_CHUNK))
     affordable = max(MIN_CHUNKS, min(useful, PARTIAL_BYTES // max(partial_bytes, 1)))
+    # As many for each of 2, 4, 8, 16 threads: with 97 chunks one of 16 threads had seven and 15 had six.
+    affordable -= affordable % (MANY_CHUNKS if affordable >= MANY_CHUNKS else MIN_CHUNKS)
     if operations <= runtime.WORTH_THREADS:
         affordable = 1
     # Equal chunks, and in each equal tiles: a short last one costs as much in overhead as a whole one.

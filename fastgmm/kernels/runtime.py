@@ -9,9 +9,10 @@ are written once and bound to the arithmetic of a layout and a dtype. Numba cach
 kernel again that takes a jitted function as an argument or closes over one.
 
 *Kernel.* An entry point of the package is a function of one chunk, and there is one parallel loop for all of them
-(`run_chunks`), which calls it by its address (see `entry`); a thread takes a block of consecutive chunks. A `prange`
-around the chunk's own code would make LLVM optimise that code three times more: the first fit with the full layout took
-10.5 s that way and 5 s this way. The serial loop calls the same machine code, so it gives the same bits.
+(`run_chunks`), which calls it by its address (see `entry`); a thread has a block of consecutive chunks, and helps
+others when it is done. A `prange` around the chunk's own code would make LLVM optimise that code three times more: the
+first fit with the full layout took 10.5 s that way and 5 s this way. The serial loop calls the same machine code, so it
+gives the same bits.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ CACHE_LINE = 64
 APART = 65536
 # The most scratch that a thread keeps between two calls.
 KEPT_BYTES = 32 * 1024 * 1024
+KEPT_VIEWS = 16
 # Nothing outside calls a leaf: no wrappers, which take a third of the time to compile it.
 INSIDE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 # Multiply-adds below which one thread does everything: in less than a millisecond. Waking a second one takes up to 0.3
@@ -103,11 +105,31 @@ if not config.DISABLE_JIT:
     carve = _emit_carve
 
 
-def run_chunks(entry, n_chunks, memory, words, address):
+@intrinsic
+def fetch_add(typing_context, counters, i):
+    """``counters[i, 0] += 1``, of which other threads see all or nothing; returns what it was."""
+
+    def code_generator(context, builder, signature, values):
+        array = context.make_array(signature.args[0])(context, builder, values[0])
+        at = builder.mul(values[1], builder.extract_value(array.shape, 1))
+        return builder.atomic_rmw(
+            "add", builder.gep(array.data, [at]), context.get_constant(types.int64, 1), "monotonic"
+        )
+
+    return types.int64(counters, types.intp), code_generator
+
+
+def run_chunks(entry, n_chunks, memory, words, address, taken):
+    """Every thread runs the chunks of its own block, and then those that others have not got to. (See `Kernel`.)"""
     n_blocks = memory.shape[0]
     for block in prange(n_blocks):
-        for c in range(block * n_chunks // n_blocks, (block + 1) * n_chunks // n_blocks):
-            call_entry(entry, np.intp(c), memory[block], words, address)
+        for step in range(n_blocks):
+            owner = (block + step) % n_blocks
+            first, stop = owner * n_chunks // n_blocks, (owner + 1) * n_chunks // n_blocks
+            c = first + fetch_add(taken, np.intp(owner))
+            while c < stop:
+                call_entry(entry, np.intp(c), memory[block], words, address)
+                c = first + fetch_add(taken, np.intp(owner))
 
 
 def run_chunks_serially(entry, n_chunks, memory, words, address):
@@ -130,21 +152,35 @@ class Scratch(NamedTuple):
         The calling thread keeps it for its next kernel, which is why two that run at the same time share nothing: a
         sweep over 12,000,000 x 6 rows in blocks, K=8, took 0.22 s before and takes 0.20 s.
         """
-        width = max(CACHE_LINE, -(-self.columns * self.dtype.itemsize // CACHE_LINE) * CACHE_LINE)
-        rows = self.rows - (-APART // width)
-        size = n_threads * rows * width
-        memory = getattr(_kept, "memory", None)
-        if memory is None or memory.size < size + CACHE_LINE:
-            memory = np.empty(size + CACHE_LINE, np.uint8)
-            if memory.size <= KEPT_BYTES:
-                _kept.memory = memory
-        start = -memory.__array_interface__["data"][0] % CACHE_LINE
-        memory = memory[start : start + size]
-        return memory.view(self.dtype).reshape(n_threads, rows, width // self.dtype.itemsize)
+        wanted = self, n_threads
+        if wanted not in _kept.views:
+            width = max(CACHE_LINE, -(-self.columns * self.dtype.itemsize // CACHE_LINE) * CACHE_LINE)
+            rows = self.rows - (-APART // width)
+            size = n_threads * rows * width
+            memory = _kept.memory
+            if memory.size < size + CACHE_LINE:
+                memory = np.empty(size + CACHE_LINE, np.uint8)
+            start = -memory.__array_interface__["data"][0] % CACHE_LINE
+            view = memory[start : start + size].view(self.dtype)
+            view = view.reshape(n_threads, rows, width // self.dtype.itemsize)
+            if memory.size > KEPT_BYTES:
+                return view
+            if memory is not _kept.memory or len(_kept.views) >= KEPT_VIEWS:
+                _kept.memory, _kept.views = memory, {}
+            _kept.views[wanted] = view
+        return _kept.views[wanted]
+
+
+class _Kept(threading.local):
+    """Scratch that a thread keeps, and how its last kernels have seen it."""
+
+    def __init__(self) -> None:
+        self.memory = np.empty(0, np.uint8)
+        self.views: dict[tuple[Scratch, int], np.ndarray] = {}
 
 
 NO_SCRATCH = Scratch()
-_kept = threading.local()
+_kept = _Kept()
 
 
 def compiled_entry(function: Callable, **options: Any) -> Any:
@@ -179,9 +215,12 @@ class Kernel:
             for c in range(n_chunks):
                 self.chunk(c, own, *arguments)
             return
-        loop = parallel_loop if parallel else serial_loop
         entry, address = self._addresses_for((own, *arguments))
-        loop(entry, n_chunks, memory.view(np.uint8).reshape(len(memory), -1), packed(own, arguments), address)
+        called = (entry, n_chunks, memory.view(np.uint8).reshape(len(memory), -1), packed(own, arguments), address)
+        if parallel:
+            parallel_loop(*called, np.zeros((len(memory), CACHE_LINE // 8), np.int64))
+        else:
+            serial_loop(*called)
 
     @property
     def signatures(self) -> list:
