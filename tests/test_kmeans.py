@@ -121,6 +121,51 @@ def test_draws_know_how_wide_the_tiles_of_the_potential_are(monkeypatch):
     assert seen == widths[n_features]
 
 
+@pytest.fixture
+def single_precision_seeds(monkeypatch):
+    """Whether the seeds drawn from a copy in single precision were kept, call for call."""
+    kept = []
+    draw = fastgmm.kmeans._seeds_in_single_precision
+
+    def watched(*arguments):
+        rows = draw(*arguments)
+        kept.append(rows is not None)
+        return rows
+
+    monkeypatch.setattr(fastgmm.kmeans, "_seeds_in_single_precision", watched)
+    return kept
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_of_many_rows_seeds_are_drawn_in_single_precision(single_precision_seeds, weighted, monkeypatch):
+    """The same seeds but where a draw or a choice is within rounding: rows of X, in double precision."""
+    X, _ = blobs(n_components=16, n_features=5, n_samples=20_000, separation=6)
+    weights = np.random.default_rng(0).uniform(0.5, 2, size=len(X)) if weighted else None
+    source = ArraySource(X + 1e6, weights)
+    points = [kmeans_plusplus(source, 16, Stream(seed)) for seed in range(5)]
+    assert single_precision_seeds == [True] * 5
+    monkeypatch.setattr(fastgmm.kmeans, "SINGLE_CLUSTERS", 17)
+    precisely = [kmeans_plusplus(source, 16, Stream(seed)) for seed in range(5)]
+    assert len(single_precision_seeds) == 5
+    rows = set(map(tuple, source.X))
+    assert all(tuple(point) in rows for found in points for point in found)
+    assert np.mean([a == b for a, b in zip(points, precisely, strict=True)]) > 0.7
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e30, 1e100])
+def test_seeds_that_single_precision_cannot_tell_apart(single_precision_seeds, scale):
+    """Eight clusters far from each other but for a ninth row, beside which they are one point; or too large."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 8, size=20_000)
+    X = (3 * labels[:, np.newaxis] + rng.normal(size=(20_000, 2)) * 0.01) * scale
+    X[777] = 1e9 * scale
+    points = kmeans_plusplus(ArraySource(X), 9, Stream(0))
+    assert single_precision_seeds == [False]
+    found = np.sort(np.round(points[:, 0] / scale / 3))
+    np.testing.assert_array_equal(found[:8], np.arange(8))
+    assert points.max() == X.max()
+
+
 def test_kmeans_plusplus_draws_by_squared_distance():
     """From 0, rows at 1 and 3 are drawn in proportion 1 : 9 (one draw each: greedy choice would prefer the better)."""
     X = np.array([[0.0], [1.0], [3.0]])
