@@ -57,6 +57,8 @@ class Effort(NamedTuple):
 THOROUGH = Effort(2, 2, 30, 5_000, 5, gives_up=False)
 # On the way to an end. Of patches two merges or twice the rows a parameter were no better but slower.
 QUICK = Effort(1, 2, 3, 2_000, 1, gives_up=True)
+# On the way to a far end. Three steps do not show which move is best, nor do as many rows as parameters.
+CAREFUL = Effort(1, 2, 10, 2_000, 2, gives_up=True)
 
 
 def birth(source: Source, some: ArraySource, parameters: MixtureParameters) -> MixtureParameters | None:

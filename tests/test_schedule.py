@@ -280,6 +280,28 @@ def test_a_pause_for_moves_finds_what_k_means_cannot():
     assert found > without + 0.02
 
 
+def test_to_a_fine_tolerance_moves_on_the_way_are_chosen_with_more_care(monkeypatch):
+    """Of all rows, not of samples, and of few rows one as always."""
+    X, seen = broad_and_narrow(12_000), []
+    improve = moves.improve
+
+    def watched(source, result, run, n_moves, watcher, **options):
+        seen.append((n_moves, options["effort"]))
+        return improve(source, result, run, n_moves, watcher, **options)
+
+    monkeypatch.setattr(schedule, "improve", watched)
+    many = np.vstack([X + 1e-3 * shift for shift in range(1 + 100_000 // len(X))])
+    few = X[:3000]
+    quick, careful = moves.QUICK, moves.CAREFUL
+    cases = (X, 1e-6, 4, careful), (X, 1e-3, 2, quick), (few, 1e-6, 1, careful), (many, 1e-6, 2, quick)
+    for rows, tol, n_moves, effort in cases:
+        seen.clear()
+        model = GaussianMixture(7, random_state=0, tol=tol, max_iter=8)
+        with warnings.catch_warnings(action="ignore"):
+            model.fit(rows)
+        assert seen[0] == (n_moves, effort)
+
+
 def test_passes_around_a_pause_count_and_are_seen_once(capsys):
     X, seen = broad_and_narrow(), []
     model = GaussianMixture(7, random_state=0, callback=lambda n, bound, _: seen.append((n, bound)), verbose=1).fit(X)
