@@ -124,7 +124,7 @@ def test_the_bound_holds_and_is_not_idle(layout, scale):
     naive(x.astype(np.float32), 512, *single, None, None, 0, 0, np.empty(512, np.float32), log_prob_single)
     slope, shift = np.empty(5, np.float32), np.empty(5, np.float32)
     python = bound_errors_in_python(layout)
-    assert python(np.abs(x).max(axis=1), operands.means, operands.factor, operands.log_coef, slope, shift)
+    assert python(1, np.abs(x).max(axis=1), operands.means, operands.factor, operands.log_coef, slope, shift)
     bound = shift[:, np.newaxis] - slope[:, np.newaxis] * log_prob_single
     error = np.abs(log_prob_single - log_prob)
     assert (error <= bound).all()
@@ -137,9 +137,10 @@ def test_numbers_too_large_for_single_precision_have_no_bound():
     python = bound_errors_in_python("diagonal")
     out = np.empty(1, np.float32), np.empty(1, np.float32)
     operands = np.zeros((1, 2)), np.ones((1, 1, 2)), np.zeros(1)
-    assert python(np.array([1.0, 1e6]), *operands, *out)
+    assert python(1, np.array([1.0, 1e6]), *operands, *out)
+    assert not python(0, np.array([1.0, 1e6]), *operands, *out)
     for reach in (1e16, np.inf, np.nan):
-        assert not python(np.array([1.0, reach]), *operands, *out)
+        assert not python(1, np.array([1.0, reach]), *operands, *out)
 
 
 def test_the_operation_is_its_naive_twin():
@@ -159,6 +160,23 @@ def test_the_operation_is_its_naive_twin():
     compiled(log_prob, 256, slope, shift, results[1][0], results[1][1])
     np.testing.assert_array_equal(results[1], results[0])
     assert 0 < results[0][1].sum() < 256
+
+
+def test_the_reach_of_a_tile_is_that_of_its_naive_twin():
+    import numba
+
+    x = np.random.default_rng(0).normal(size=(5, 192)) * np.geomspace(1e-8, 1e8, 5)[:, np.newaxis]
+    x[1, 70], x[2, 3], x[3, 128:] = -1e9, np.nan, 1e30
+    x[4] = np.nan
+    reach = single_precision.emit_reach_of_tile
+    compiled = numba.njit(lambda *arguments: reach(*arguments))
+    results = [np.empty((1, 5)) for _ in range(2)]
+    with np.errstate(invalid="ignore"):
+        single_precision.reach_of_tile(x, 128, results[0])
+    compiled(x, 128, results[1])
+    np.testing.assert_array_equal(results[1], results[0])
+    np.testing.assert_array_equal(results[0][0, [1, 4]], [1e9, 0])
+    assert results[0][0, 3] < 1e30
 
 
 def test_it_is_done_where_it_pays(monkeypatch):

@@ -24,7 +24,7 @@ import numpy as np
 from . import passes, runtime
 from .operation import tile_operation
 from .rows import RowsView, tiling
-from .runtime import Kernel, bind, carve, exact_leaf
+from .runtime import Kernel, bind, carve, exact_leaf, reducing_leaf
 from .simd import MANY_REGISTERS, Emitter, Matrix
 from .tiles import whole_vectors
 from .transposition import NO_PREFETCH, load_listed, load_tile
@@ -40,7 +40,7 @@ VECTORS = 4 if MANY_REGISTERS else 2
 WORTH = 2_000
 
 
-@exact_leaf
+@reducing_leaf
 def sum_of_full(k, j, reach, means, factor):
     """``s_j`` of component k for rows that are nowhere larger than `reach` (D,)."""
     total = 0.0
@@ -49,12 +49,12 @@ def sum_of_full(k, j, reach, means, factor):
     return total
 
 
-@exact_leaf
+@reducing_leaf
 def sum_of_diagonal(k, j, reach, means, factor):
     return abs(factor[k, 0, min(j, factor.shape[2] - 1)]) * (reach[j] + abs(means[k, j]))
 
 
-@exact_leaf
+@reducing_leaf
 def sum_of_tied(k, j, reach, means, factor):
     total = abs(means[k, j])
     for d in range(j + 1):
@@ -75,13 +75,14 @@ SUMS = {"full": sum_of_full, "diagonal": sum_of_diagonal, "tied": sum_of_tied}
 sum_of, log_prob_tile, expect = sum_of_full, passes.log_prob_tile, passes.expect
 
 
-def bound_errors(reach, means, factor, log_coef, slope_out, shift_out):
+def bound_errors(ordinary, reach, means, factor, log_coef, slope_out, shift_out):
     """Bound the errors of a tile's log-probabilities in float32; whether there is any bound. (A template.)
 
+    `ordinary` says whether means and factors are within `RANGE`.
     A log-probability p of component k is off by at most ``shift[k] - slope[k] p``.
     """
     n_components, n_features = means.shape
-    if not (in_range(reach) and in_range(means.reshape(-1)) and in_range(factor.reshape(-1))):
+    if not (ordinary > 0 and in_range(reach)):
         return False
     t, unit = np.sqrt(n_features / 2), ROUNDING * (1 + (n_features + 4) * ROUNDING)
     for k in range(n_components):
@@ -146,14 +147,30 @@ def emit_choose_tile(
 
 
 @exact_leaf
-def narrow(x, n, single_out, reach_out):
-    """Round a tile to float32; the largest magnitude of each feature."""
+def narrow(x, n, single_out):
+    """Round a tile to float32."""
     for d in range(x.shape[0]):
-        largest = 0.0
         for i in range(n):
             single_out[d, i] = np.float32(x[d, i])
-            largest = abs(x[d, i]) if abs(x[d, i]) > largest else largest  # NaN is not: its row is never certain
-        reach_out[d] = largest
+
+
+def reach_of_tile(x, n, reach_out):
+    """The largest magnitude of each feature; NaN is none: its row is never certain."""
+    reach_out[0, :] = np.nanmax(np.abs(x[:, :n]), axis=1, initial=0.0)
+
+
+@tile_operation(reach_of_tile)
+def emit_reach_of_tile(e: Emitter, x: Matrix, n, reach_out: Matrix):
+    without_sign = e.integers(2 ** (8 * e.size - 1) - 1)
+    for d in e.each(0, x.shape[0]):
+        largest = [e.variable(), e.variable()]
+        for places in e.each_group(n, len(largest)):
+            for so_far, place in zip(largest, places, strict=True):
+                magnitude = e.from_bits(e.builder.and_(e.bits(x[d, place]), without_sign))
+                so_far.set(e.choose(so_far.get() < magnitude, magnitude, so_far.get()))
+        first, second = (so_far.get() for so_far in largest)
+        highest = e.lane_maximum(e.choose(first < second, second, first))
+        e.builder.store(highest, reach_out.pointer_to(0, d))
 
 
 @exact_leaf
@@ -187,8 +204,8 @@ def label_listed(
 
 
 def label_chunk(
-    c, memory, flat, row_stride, column_stride, n_rows, rows_a_chunk, width, n_work, origin, means, factor, log_coef,
-    means_single, factor_single, log_coef_single, nothing, labels_out,
+    c, memory, flat, row_stride, column_stride, n_rows, rows_a_chunk, width, n_work, ordinary, origin, means, factor,
+    log_coef, means_single, factor_single, log_coef_single, nothing, labels_out,
 ):  # fmt: skip
     """The labels of the rows of chunk c. (A template; `nothing` is an empty int32 array.)"""
     n_components, n_features = means.shape
@@ -201,13 +218,14 @@ def label_chunk(
     r, work = rest[:n_components], rest[n_components:]
     start, stop, count = c * rows_a_chunk, min((c + 1) * rows_a_chunk, n_rows), 0
     slope, shift = np.empty(n_components, np.float32), np.empty(n_components, np.float32)
-    reach = np.empty(n_features)
+    reach = np.empty((1, n_features))
     for first in range(start, stop, width):
         rows = min(width, stop - first)
         n = whole_vectors(rows)
         load_tile(flat, row_stride, column_stride, first, rows, n, origin, x, NO_PREFETCH)
-        narrow(x, n, x_single, reach)
-        if bound_errors(reach, means, factor, log_coef, slope, shift):
+        narrow(x, n, x_single)
+        emit_reach_of_tile(x, n, reach)
+        if bound_errors(ordinary, reach[0], means, factor, log_coef, slope, shift):
             ahead = (first + width) * row_stride if column_stride == 1 else 0
             log_prob_tile(
                 x_single, n, means_single, factor_single, log_coef_single, work, flat, ahead, row_stride, top, r
@@ -254,6 +272,7 @@ def label(layout: str, rows: RowsView, n_samples: int, operands: tuple, labels_o
         cut.rows_a_chunk,
         cut.width,
         n_work,
+        int(all(np.abs(operand).max(initial=0.0) < RANGE for operand in operands[1:3])),
         *operands,
         *single,
         np.empty(0, np.int32),
