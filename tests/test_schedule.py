@@ -281,7 +281,7 @@ def test_a_pause_for_moves_finds_what_k_means_cannot():
 
 
 def test_to_a_fine_tolerance_moves_on_the_way_are_chosen_with_more_care(monkeypatch):
-    """Of all rows, not of samples, and of few rows one as always."""
+    """Of all rows, be they few, not of samples."""
     X, seen = broad_and_narrow(12_000), []
     improve = moves.improve
 
@@ -293,7 +293,13 @@ def test_to_a_fine_tolerance_moves_on_the_way_are_chosen_with_more_care(monkeypa
     many = np.vstack([X + 1e-3 * shift for shift in range(1 + 100_000 // len(X))])
     few = X[:3000]
     quick, careful = moves.QUICK, moves.CAREFUL
-    cases = (X, 1e-6, 4, careful), (X, 1e-3, 2, quick), (few, 1e-6, 1, careful), (many, 1e-6, 2, quick)
+    cases = [
+        (X, 1e-6, 4, careful),
+        (X, 1e-3, 2, quick),
+        (few, 1e-6, 4, careful),
+        (few, 1e-3, 1, quick),
+        (many, 1e-6, 2, quick),
+    ]
     for rows, tol, n_moves, effort in cases:
         seen.clear()
         model = GaussianMixture(7, random_state=0, tol=tol, max_iter=8)
