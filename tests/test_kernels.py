@@ -354,6 +354,8 @@ def test_tiling_depends_on_the_shape_alone_and_covers_all_rows():
             assert cut.rows_a_chunk % tiles.COLUMN_MULTIPLE == 0
             assert cut.width % tiles.COLUMN_MULTIPLE == 0
             assert cut.n_chunks <= rows.MAX_CHUNKS
+    counts = [rows.tiling(10_000_000, 10, np.dtype(float), 2**26 // n).n_chunks for n in (1, 9, 20, 31, 32, 97, 300)]
+    assert counts == [8, 8, 16, 16, 32, 96, 256]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

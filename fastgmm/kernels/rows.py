@@ -31,6 +31,7 @@ TILE_BYTES = _tile_bytes()
 MAX_TILE_WIDTH = 512
 # Chunks: enough to keep many threads busy, few enough that adding up their sums, and the memory for them, cost little.
 MAX_CHUNKS, MANY_CHUNKS, MIN_CHUNKS = 256, 32, 8
+EVEN_CHUNKS = (32, 16, 8)
 ROWS_A_CHUNK, MIN_ROWS_A_CHUNK = 2048, 512
 PARTIAL_BYTES = 64 * 1024 * 1024
 
@@ -113,7 +114,7 @@ def tiling(
     useful = max(MANY_CHUNKS, min(MAX_CHUNKS, n_samples // ROWS_A_CHUNK))
     affordable = max(MIN_CHUNKS, min(useful, PARTIAL_BYTES // max(partial_bytes, 1)))
     # As many for each of 2, 4, 8, 16 threads: with 97 chunks one of 16 threads had seven and 15 had six.
-    affordable -= affordable % (MANY_CHUNKS if affordable >= MANY_CHUNKS else MIN_CHUNKS)
+    affordable -= affordable % max(step for step in EVEN_CHUNKS if step <= affordable)
     if operations <= runtime.WORTH_THREADS:
         affordable = 1
     # Equal chunks, and in each equal tiles: a short last one costs as much in overhead as a whole one.
