@@ -42,7 +42,8 @@ PAUSE, PAUSE_MOVES, PAUSE_ROWS = 0.1, 2, 1_000
 # To a fine tolerance more moves are tried, with more care (`moves.CAREFUL`); on samples that was no better. Of 13 seeds
 # rows of clothes (D=64, K=10) then ended 0.4 nats per row higher in the mean, 0.07 in the median, and none by 1.4 below
 # the median, as three had, in 0.9 times the time; diamonds 0.03 and 0.05 higher (ten seeds), 1,797 digits 0.01 (24).
-FINE_PAUSE_MOVES = 4
+# Not with many components, of which a move touches few: patches with 100 ended as high in 1.3 times the time.
+FINE_PAUSE_MOVES, FINE_PAUSE_COMPONENTS = 4, 32
 # A run on n rows stops when a step raises the likelihood by less than this part of what p parameters gain by chance,
 # p / 2n nats per row.
 NOISE = 0.002
@@ -344,7 +345,7 @@ def _until_pause(
     result = run(source, parameters, on_iteration=watch, keep=keep, resumed=resumed)
     if not (result.stopped or result.interrupted):
         n_moves, effort = PAUSE_MOVES if source.n_samples >= sample_sizes.ROWS else 1, QUICK
-        if is_fine(rules) and not samples:
+        if is_fine(rules) and not samples and parameters.n_components <= FINE_PAUSE_COMPONENTS:
             n_moves, effort = FINE_PAUSE_MOVES, CAREFUL
         # At most half of the passes that are left.
         quick = functools.partial(run, max_iter=(rules.max_iter - result.n_iter) // (2 * n_moves))

@@ -281,7 +281,7 @@ def test_a_pause_for_moves_finds_what_k_means_cannot():
 
 
 def test_to_a_fine_tolerance_moves_on_the_way_are_chosen_with_more_care(monkeypatch):
-    """Of all rows, be they few, not of samples."""
+    """Of all rows, be they few, not of samples; not with many components."""
     X, seen = broad_and_narrow(12_000), []
     improve = moves.improve
 
@@ -294,15 +294,16 @@ def test_to_a_fine_tolerance_moves_on_the_way_are_chosen_with_more_care(monkeypa
     few = X[:3000]
     quick, careful = moves.QUICK, moves.CAREFUL
     cases = [
-        (X, 1e-6, 4, careful),
-        (X, 1e-3, 2, quick),
-        (few, 1e-6, 4, careful),
-        (few, 1e-3, 1, quick),
-        (many, 1e-6, 2, quick),
+        (X, 7, 1e-6, 4, careful),
+        (X, 7, 1e-3, 2, quick),
+        (few, 7, 1e-6, 4, careful),
+        (few, 7, 1e-3, 1, quick),
+        (few, 33, 1e-6, 1, quick),
+        (many, 7, 1e-6, 2, quick),
     ]
-    for rows, tol, n_moves, effort in cases:
+    for rows, n_components, tol, n_moves, effort in cases:
         seen.clear()
-        model = GaussianMixture(7, random_state=0, tol=tol, max_iter=8)
+        model = GaussianMixture(n_components, random_state=0, tol=tol, max_iter=8)
         with warnings.catch_warnings(action="ignore"):
             model.fit(rows)
         assert seen[0] == (n_moves, effort)
