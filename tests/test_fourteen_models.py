@@ -271,6 +271,21 @@ def test_a_feature_that_is_constant_needs_reg_covar(model):
     assert np.isfinite(fitted.covariances_).all()
 
 
+@pytest.mark.parametrize("name", ["VEI", "VEE", "VEV"])
+@pytest.mark.parametrize("seed", range(5))
+def test_where_a_step_starts_does_not_show_in_where_it_ends(name, seed):
+    """Or the rounding of a sum, which can make an iteration more or less of it, is seen a million times larger."""
+    scatter, weight_sums = some_scatter(4, 5, seed)
+    model = get_model(name)
+    kept = model.form.scatter(scatter)
+    ends = [model.maximise(kept, weight_sums, None)]
+    for size in (1e-7, 1e-5, 1e-2):
+        near = ends[0] * (1 + size * np.linspace(-1, 1, 5)) if name == "VEI" else ends[0] + size * np.eye(5)
+        ends.append(model.maximise(kept, weight_sums, near))
+    for end in ends[1:]:
+        np.testing.assert_allclose(end, ends[0], rtol=0, atol=2e-11 * np.abs(ends[0]).max())
+
+
 def test_volumes_and_shape_scale_a_matrix_to_sums():
     """Sinkhorn's: rows divided by volumes and columns by the shape sum to ``D n_k`` and ``n``."""
     rng = np.random.default_rng(0)

@@ -24,9 +24,30 @@ from numpy.typing import NDArray
 from .orientation import common_orientation, variances_and_axes
 
 Array = NDArray[np.float64]
-# Iterations of a step of "VEI", "VEE" and "VEV" end when they lower what is minimised by less than this part of it, per
-# row and feature. The problems are convex (in logarithms), so where they start only decides how long they take.
-TOLERANCE, MAX_ITERATIONS = 1e-13, 1000
+# Iterations of a step of "VEI", "VEE" and "VEV" end when no volume changes by more than this part of it, or what is
+# minimised has not been lower for so many, which is rounding. The problems are convex (in logarithms), so where they
+# start only decides how long they take. Ended where it falls by less than 1e-13, which says little about how near they
+# are, one iteration more or less, and with it the rounding of a sum, moved a fit's means by 4e-9.
+TOLERANCE, PATIENCE, MAX_ITERATIONS = 1e-13, 50, 1000
+
+
+class Progress:
+    """Of iterations over volumes, (K,), with these weights: what is minimised is ``sum_k n_k log lambda_k``."""
+
+    def __init__(self, weight_sums: Array):
+        self.weights = weight_sums / weight_sums.sum()
+        self.before, self.lowest, self.n_idle = np.full(len(weight_sums), np.nan), np.inf, 0
+
+    def has_ended(self, volumes: Array) -> bool:
+        """Whether these are the last, or there are none."""
+        if not (volumes > 0).all():
+            return True
+        level = float(self.weights @ np.log(volumes))
+        self.n_idle = 0 if level < self.lowest else self.n_idle + 1
+        self.lowest = min(self.lowest, level)
+        with np.errstate(over="ignore", invalid="ignore"):
+            change, self.before = np.abs(volumes / self.before - 1).max(), volumes
+        return bool(change < TOLERANCE) or self.n_idle > PATIENCE
 
 
 def spherical_equal(scatter: Array, weight_sums: Array, before: Array | None = None) -> Array:
@@ -74,19 +95,15 @@ def equal_up_to_volume(scatter: Array, weight_sums: Array, before: Array | None 
     """
     n_features = scatter.shape[1]
     common = _normalised(scatter.sum(axis=0) if before is None else before[0])
-    volumes, lowest = np.ones(len(scatter)), np.inf
+    volumes, progress = np.ones(len(scatter)), Progress(weight_sums)
     for _ in range(MAX_ITERATIONS):
         try:
             inverse = np.linalg.inv(common)
         except np.linalg.LinAlgError:
             return np.full(scatter.shape, np.nan)
         volumes = np.einsum("kde,de->k", scatter, inverse) / (n_features * weight_sums)
-        if not (volumes > 0).all():
+        if progress.has_ended(volumes):
             break
-        level = weight_sums @ np.log(volumes) / weight_sums.sum()
-        if lowest - level < TOLERANCE:
-            break
-        lowest = level
         common = _normalised(np.tensordot(1 / volumes, scatter, axes=1))
     return volumes[:, np.newaxis, np.newaxis] * common
 
@@ -143,15 +160,11 @@ def volumes_and_shape(spread: Array, weight_sums: Array, start: Array | None = N
     n_features = spread.shape[1]
     with np.errstate(divide="ignore", invalid="ignore"):
         shape = _of_product_one(spread.sum(axis=0) if start is None else start)
-        volumes, lowest = np.ones(len(spread)), np.inf
+        volumes, progress = np.ones(len(spread)), Progress(weight_sums)
         for _ in range(MAX_ITERATIONS):
             volumes = spread @ (1 / shape) / (n_features * weight_sums)
-            if not (volumes > 0).all():
+            if progress.has_ended(volumes):
                 break
-            level = weight_sums @ np.log(volumes) / weight_sums.sum()
-            if lowest - level < TOLERANCE:
-                break
-            lowest = level
             shape = _of_product_one((1 / volumes) @ spread)
     return volumes, shape
 
