@@ -40,9 +40,10 @@ TRIES_OF = {"small_em": 10, "hc": 1}
 # fewer than `sample_sizes.ROWS` for one: of 1,797 digits 15 fits ended as high in the median after one as after two.
 PAUSE, PAUSE_MOVES, PAUSE_ROWS = 0.1, 2, 1_000
 # To a fine tolerance more moves are tried, with more care (`moves.CAREFUL`); on samples that was no better. Of 13 seeds
-# rows of clothes (D=64, K=10) then ended 0.4 nats per row higher in the mean, 0.07 in the median, and none by 1.4 below
-# the median, as three had, in 0.9 times the time; diamonds 0.03 and 0.05 higher (ten seeds), 1,797 digits 0.01 (24).
-# Not with many components, of which a move touches few: patches with 100 ended as high in 1.3 times the time.
+# rows of clothes (D=64, K=10) then ended 0.4 nats per row higher in the mean, 0.07 in the median, and none by more than
+# 0.6 below the median, as three had by 1.3 to 1.7, in 0.9 times the time; diamonds 0.03 and 0.05 higher (ten seeds).
+# 1,797 digits ended 0.01 higher after four than after one (24 seeds). Not with many components, of which a move touches
+# few: patches with 100 ended 0.02 lower in 1.3 times the time.
 FINE_PAUSE_MOVES, FINE_PAUSE_COMPONENTS = 4, 32
 # A run on n rows stops when a step raises the likelihood by less than this part of what p parameters gain by chance,
 # p / 2n nats per row.

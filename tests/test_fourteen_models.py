@@ -8,7 +8,7 @@ from sklearn.datasets import load_iris
 
 from fastgmm import GaussianMixture, em
 from fastgmm.acceleration import Squarem
-from fastgmm.covariance import IllDefinedCovarianceError, get_model
+from fastgmm.covariance import IllDefinedCovarianceError, get_model, maximisation
 from fastgmm.covariance.maximisation import volumes_and_shape
 from fastgmm.covariance.orientation import planes
 from fastgmm.engine import MixtureParameters, accumulate, accumulate_resp, maximise
@@ -284,6 +284,18 @@ def test_where_a_step_starts_does_not_show_in_where_it_ends(name, seed):
         ends.append(model.maximise(kept, weight_sums, near))
     for end in ends[1:]:
         np.testing.assert_allclose(end, ends[0], rtol=0, atol=2e-11 * np.abs(ends[0]).max())
+
+
+def test_a_step_that_rounding_keeps_moving_ends(monkeypatch):
+    """Condition numbers of 1e13: the volumes never stand still."""
+    roots = np.random.default_rng(1).normal(size=(4, 6, 6)) * np.geomspace(1, 10**-6.5, 6)
+    scatter, weight_sums, calls = 20 * roots @ roots.swapaxes(1, 2), np.array([10.0, 20, 30, 40]), []
+    ended = maximisation.Progress.has_ended
+    monkeypatch.setattr(
+        maximisation.Progress, "has_ended", lambda self, volumes: calls.append(0) or ended(self, volumes)
+    )
+    assert np.isfinite(get_model("VEE").maximise(scatter, weight_sums, None)).all()
+    assert len(calls) < maximisation.MAX_ITERATIONS / 2
 
 
 def test_volumes_and_shape_scale_a_matrix_to_sums():

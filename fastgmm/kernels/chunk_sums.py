@@ -1,8 +1,8 @@
 """The sum over chunks of what each has summed, in the chunks' order whatever the number of threads.
 
-With 16 full covariances of 64 features a chunk's sums are half a megabyte. Added up by NumPy, on one thread, those of
-97 chunks took as long as a seventh of the pass on sixteen. What is summed is cut by entries: a chunk of this kernel's
-own is as many of them as stay in L1 while everything else streams by. Flops: chunks x entries.
+With 16 full covariances of 64 features a chunk's sums are half a megabyte. Those of 32 chunks NumPy adds up in 0.49 ms,
+this on two threads in 0.26; of 96 chunks in 2.4 and 1.6. What is summed is cut by entries: a chunk of this
+kernel's own is as many of them as stay in L1 while everything else streams by. Flops: chunks x entries.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from .runtime import WORTH_THREADS, Kernel
+from .tiles import add_to, copy_to
 
 ENTRIES = 2048
 # Multiply-adds that adding a number which comes from memory counts as.
@@ -19,12 +20,11 @@ COST = 8
 def add_chunk(c, memory, partial, entries_a_chunk, total_out):
     """``total_out[i] = sum_p partial[p, i]`` for the entries i of chunk c."""
     first = c * entries_a_chunk
-    stop = min(first + entries_a_chunk, total_out.shape[0])
-    for i in range(first, stop):
-        total_out[i] = partial[0, i]
+    n = min(entries_a_chunk, total_out.shape[0] - first)
+    total = total_out[first:]
+    copy_to(partial[0, first:], n, total)
     for p in range(1, partial.shape[0]):
-        for i in range(first, stop):
-            total_out[i] += partial[p, i]
+        add_to(partial[p, first:], n, total)
 
 
 add_chunks = Kernel(add_chunk)

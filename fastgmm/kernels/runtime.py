@@ -123,7 +123,7 @@ def run_chunks(entry, n_chunks, memory, words, address, taken):
     """Every thread runs the chunks of its own block, and then those that others have not got to.
 
     With blocks alone, whoever is slowest is waited for: on 16 shared cores 16 threads were 7.5 times as fast as one (2:
-    1.81), this way, with even numbers of chunks and sums that all add up, 11.6 times (1.97).
+    1.81); this way, with even numbers of chunks and sums that all add up, on another such machine 11.6 times (1.97).
     """
     n_blocks = memory.shape[0]
     for block in prange(n_blocks):
