@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import statistics
 import sys
 import time
@@ -58,7 +59,7 @@ class Account:
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
         """Keeps account of the fit in the block."""
-        make, sweep = fastgmm.schedule.initial_parameters, fastgmm.em.sweep
+        make, sweep, birth = fastgmm.schedule.initial_parameters, fastgmm.em.sweep, fastgmm.schedule.birth
 
         def timed(*arguments, **options):
             begun = time.perf_counter()
@@ -66,14 +67,17 @@ class Account:
             self.starts += time.perf_counter() - begun
             return result
 
-        def counted(source, *arguments):
+        def counted(function, source, *arguments):
             self.read += len(source.X)
             if len(source.X) == self.n_rows and not self.before:
                 self.before = time.perf_counter() - self.began
-            return sweep(source, *arguments)
+            return function(source, *arguments)
 
-        starts = mock.patch.object(fastgmm.schedule, "initial_parameters", timed)
-        with starts, mock.patch.object(fastgmm.em, "sweep", counted):
+        with (
+            mock.patch.object(fastgmm.schedule, "initial_parameters", timed),
+            mock.patch.object(fastgmm.em, "sweep", functools.partial(counted, sweep)),
+            mock.patch.object(fastgmm.schedule, "birth", functools.partial(counted, birth)),
+        ):
             self.began = time.perf_counter()
             yield
 

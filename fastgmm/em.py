@@ -150,6 +150,7 @@ def run(
     max_iter: int,
     reg_covar: float,
     lower_bound: float = -math.inf,
+    statistics: SufficientStatistics | None = None,
     limit_tol: float = math.inf,
     accelerator: Accelerator | None = None,
     update: Update | None = None,
@@ -175,6 +176,8 @@ def run(
         Added to every variance in the M-step.
     lower_bound : float
         The mean log-likelihood of the start, if it is known from an earlier run.
+    statistics : SufficientStatistics, optional
+        Of all rows under the start, if they are known: its pass has been made.
     limit_tol : float
         In nats per row: so near, by `remaining_rise`, the limit must be as well.
     accelerator : Accelerator, optional
@@ -199,10 +202,11 @@ def run(
     at = resumed or State(
         EMResult(parameters, rounding=rounding, start_bound=lower_bound), parameters, accelerator=accelerator
     )
-    result, statistics = at.result, source.known
+    result, known, ready = at.result, source.known, statistics
     try:
         while result.n_iter < max_iter and not result.converged:
-            statistics = sweep(source, at.point, statistics)
+            statistics = sweep(source, at.point, known) if ready is None else ready
+            known, ready = statistics, None
             updated, bound = update(statistics, at.point, result.lower_bound if at.proposed else None)
             if at.accelerator is not None and at.proposed:
                 at.accelerator.judge(updated is not None)

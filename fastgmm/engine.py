@@ -61,6 +61,8 @@ def accumulate(
     *,
     known: SufficientStatistics | None = None,
     n_jobs: int | None = None,
+    log_prob_norm: NDArray | None = None,
+    resp: NDArray | None = None,
 ) -> SufficientStatistics:
     """E-step: one pass over rows, giving their sufficient statistics and log-likelihood.
 
@@ -74,6 +76,8 @@ def accumulate(
         Statistics of the same rows from an earlier pass. The tied layout takes over from them what never changes.
     n_jobs : int, optional
         Threads; None is Numba's own setting.
+    log_prob_norm, resp : (n,) and (n, K) of X's dtype, optional
+        Receive each row's log-density in nats, and its responsibilities times its weight.
 
     Returns
     -------
@@ -84,14 +88,15 @@ def accumulate(
     layout = parameters.model.layout
     if layout != "tied" or known is None or known.layout != "tied":
         known = None
-    elif not _has_common_reference(known, X.dtype):  # this fit has found the short way lossy before
-        return _accumulate_tied_precisely(parameters, X, sample_weight, n_jobs)
+    asked: dict[str, Any] = {"sample_weight": sample_weight, "log_prob_norm": log_prob_norm, "resp_out": resp}
+    if known is not None and not _has_common_reference(known, X.dtype):  # this fit has found the short way lossy before
+        return _accumulate_tied_precisely(parameters, X, asked, n_jobs)
     operands = parameters.operands(X.dtype, None if known is None else known.reference[0])
     with thread_limit(n_jobs):
-        sums = kernels.accumulate(layout, X, operands, sample_weight=sample_weight, with_scatter=known is None)
+        sums = kernels.accumulate(layout, X, operands, with_scatter=known is None, **asked)
     statistics = _statistics(layout, operands, sums, sample_weight, len(X), known)
     if layout == "tied" and _is_lossy(statistics, parameters, X.dtype):
-        return _accumulate_tied_precisely(parameters, X, sample_weight, n_jobs)
+        return _accumulate_tied_precisely(parameters, X, asked, n_jobs)
     return statistics
 
 
@@ -332,7 +337,7 @@ def _is_lossy(statistics: SufficientStatistics, parameters: MixtureParameters, d
 
 
 def _accumulate_tied_precisely(
-    parameters: MixtureParameters, X: NDArray, sample_weight: ArrayLike | None, n_jobs: int | None
+    parameters: MixtureParameters, X: NDArray, asked: dict[str, Any], n_jobs: int | None
 ) -> SufficientStatistics:
     """Statistics of the tied layout with every component's scatter about its own mean, by way of the full layout.
 
@@ -342,8 +347,8 @@ def _accumulate_tied_precisely(
     means = np.ascontiguousarray(parameters.means - origin.astype(np.float64), dtype=X.dtype)
     operands = kernels.Operands(origin, means, np.tile(factor, (len(means), 1, 1)), log_coef)
     with thread_limit(n_jobs):
-        sums = kernels.accumulate("full", X, operands, sample_weight=sample_weight)
-    return _pooled(_statistics("full", operands, sums, sample_weight, len(X)))
+        sums = kernels.accumulate("full", X, operands, **asked)
+    return _pooled(_statistics("full", operands, sums, asked["sample_weight"], len(X)))
 
 
 def _pooled(statistics: SufficientStatistics) -> SufficientStatistics:

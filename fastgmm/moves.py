@@ -1,4 +1,4 @@
-"""Moves that EM cannot make: a component born where rows fit worst, two merged while a third is split.
+"""Moves that EM cannot make: two components merged while a third is split.
 
 A move keeps the number of components, and is kept only if the likelihood of all rows rises. `one_more` does not: it
 makes a start of a fit with one component less.
@@ -7,7 +7,6 @@ makes a start of a fit with one component less.
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -18,18 +17,13 @@ from numpy.typing import NDArray
 from . import em
 from .covariance import IllDefinedCovarianceError
 from .em import EMResult
-from .engine import accumulate_resp, predict_proba, score_samples, serial_matmul
-from .kmeans import Clusters, quick_start
+from .engine import accumulate, accumulate_resp, serial_matmul
 from .parameters import MixtureParameters
 from .random_stream import Stream, at_most
 from .rules import Watcher
-from .sources import ArraySource, Source, Weights
+from .sources import ArraySource, Source
 
 Array = NDArray[np.float64]
-# Rows fit much worse than a sample if their log-likelihood is by so many nats below that of its third worst row (two
-# may be of the component that is missing). Of n rows like the sample's m, with tails like a Gaussian's, these are
-# 3 n / m exp(-5); a component is born of `MANY` n / m, and of `LEAST`.
-WORSE, RANK, MANY, LEAST = 5.0, 3, 0.1, 10
 # A component looks like a Gaussian if its third and fourth moments are within so many of their standard errors.
 ERRORS = 4.0
 # What a Gaussian cut in two at its mean is: how far the halves' means are from it, in standard deviations.
@@ -59,43 +53,6 @@ THOROUGH = Effort(2, 2, 30, 5_000, 5, gives_up=False)
 QUICK = Effort(1, 2, 3, 2_000, 1, gives_up=True)
 # On the way to a far end. Three steps do not show which move is best, nor do as many rows as parameters.
 CAREFUL = Effort(1, 2, 10, 2_000, 2, gives_up=True)
-
-
-def birth(source: Source, some: ArraySource, parameters: MixtureParameters) -> MixtureParameters | None:
-    """Parameters with a component where rows fit much worse than the sample that the parameters were fitted to.
-
-    A component of few rows may be missing from a sample. If enough rows fit so badly (see `WORSE`), the largest of
-    three clusters of them becomes a component, and the two that lose least by it become one (Fraley, Raftery & Wehrens,
-    2005, Journal of Computational and Graphical Statistics 14, add components at such rows).
-
-    Returns
-    -------
-    parameters : MixtureParameters or None
-        None if there are no such rows, or the likelihood of all rows would fall.
-    """
-    n_components, n_features = parameters.means.shape
-    if n_components < 2:
-        return None
-    lowest = np.sort(score_samples(parameters, some.X))[min(RANK, len(some.X)) - 1]
-    worst, likelihood = _rows_below(source, parameters, float(lowest) - WORSE)
-    if worst.n_samples < max(MANY * source.n_samples / some.n_samples, LEAST):
-        return None
-    weights = worst.sample_weight
-    clusters = Clusters(worst, worst.point_near().astype(worst.X.dtype), 3)
-    clusters.assign(quick_start(worst, 3, Stream(0)))
-    chosen = clusters.labels == clusters.weight_sums.argmax()
-    X, w = worst.X[chosen].astype(np.float64), np.ones(chosen.sum()) if weights is None else weights[chosen]
-    mean = w @ X / w.sum()
-    centred = X - mean
-    # Few or equal rows alone would make a component that is flat, and of any likelihood.
-    prior, count = n_features + 2.0, len(X)
-    within = np.tensordot(parameters.weights, _full(parameters)[2], axes=1)
-    covariance = (count * ((w[:, np.newaxis] * centred).T @ centred / w.sum()) + prior * within) / (count + prior)
-    try:
-        born = _put(parameters, *least_merge(parameters)[0], w.sum() / source.total_weight, mean, covariance)
-        return born if _rows_below(source, born, -np.inf)[1] > likelihood else None
-    except IllDefinedCovarianceError:
-        return None
 
 
 def improve(
@@ -201,7 +158,7 @@ def look_gaussian(parameters: MixtureParameters, source: ArraySource) -> bool:
 
     Then none of them is two clusters, and there is nothing to split. Standard errors are those of a Gaussian's moments.
     """
-    resp = predict_proba(parameters, source.X)
+    resp = _resp(parameters, ArraySource(source.X))  # their number counts, whatever their weights
     skewness, excess = _skewness_and_excess(resp, source, *_full(parameters)[1:])
     unit = ERRORS / np.sqrt(np.maximum(resp.sum(axis=0), 1.0))
     return bool((np.abs(skewness) <= np.sqrt(6) * unit).all() and (np.abs(excess) <= np.sqrt(24) * unit).all())
@@ -218,6 +175,18 @@ def split_and_merge(parameters: MixtureParameters, i: int, j: int, k: int) -> Mi
     weights[i], means[i], full[i] = (a[0] for a in merged)
     weights[j], means[j], full[j] = weights[k] / 2, means[k] + step, half
     weights[k], means[k], full[k] = weights[k] / 2, means[k] - step, half
+    return _rebuilt(parameters, weights, means, full)
+
+
+def merge_and_put(
+    parameters: MixtureParameters, i: int, j: int, weight: float, mean: Array, covariance: Array
+) -> MixtureParameters:
+    """Components i and j as one, and in place of j another one of some weight."""
+    weights, means, full = (a.copy() for a in _full(parameters))
+    merged = _merged(weights[[i]], means[[i]], full[[i]], weights[[j]], means[[j]], full[[j]])
+    weights[i], means[i], full[i] = (a[0] for a in merged)
+    weights *= 1 - weight
+    weights[j], means[j], full[j] = weight, mean, covariance
     return _rebuilt(parameters, weights, means, full)
 
 
@@ -294,8 +263,10 @@ def _some_of(source: Source, parameters: MixtureParameters, effort: Effort) -> A
 
 def _resp(parameters: MixtureParameters, source: ArraySource) -> Array:
     """Responsibilities times the rows' weights, (n, K)."""
-    resp = predict_proba(parameters, source.X).astype(np.float64)
-    return resp if source.sample_weight is None else resp * source.sample_weight[:, np.newaxis]
+    resp = np.empty((len(source.X), parameters.n_components), source.dtype)
+    # A pass of EM, not `predict_proba`: there is no other kernel to be compiled, or loaded, for a fit.
+    accumulate(parameters, source.X, source.sample_weight, resp=resp)
+    return resp.astype(np.float64)
 
 
 def _least_gaussian(resp: Array, source: ArraySource, weights: Array, means: Array, full: Array) -> NDArray[np.intp]:
@@ -331,45 +302,6 @@ def _halved(parameters: MixtureParameters, k: int, covariance: Array) -> Mixture
     means = np.vstack([means, means[k] + step])
     means[k] -= step
     return _rebuilt(parameters, np.append(weights, weights[k]), means, np.concatenate([full, half[np.newaxis]]))
-
-
-def _rows_below(source: Source, parameters: MixtureParameters, bound: float) -> tuple[ArraySource, float]:
-    """The rows with a log-likelihood below a bound, if not too many the first, and the sum of all rows', by weight."""
-    likelihood, n_found = 0.0, 0
-    rows, weights = [np.empty((0, source.n_features), source.dtype)], []
-    for X, sample_weight, total in source.each(functools.partial(_block_below, parameters, bound)):
-        likelihood += total
-        if n_found < source.most_resident:
-            n_found += len(X)
-            rows.append(X)
-            weights.append(sample_weight)
-    weighted = weights and weights[0] is not None
-    return ArraySource(np.concatenate(rows), np.concatenate(weights) if weighted else None), likelihood
-
-
-def _block_below(
-    parameters: MixtureParameters, bound: float, X: NDArray, sample_weight: Weights
-) -> tuple[NDArray, Weights, float]:
-    """The rows of a block with a log-likelihood below a bound, their weights, and the sum of all."""
-    log_prob = score_samples(parameters, X).astype(np.float64)
-    if sample_weight is None:
-        below = log_prob < bound
-        return X[below], None, float(log_prob.sum())
-    there = sample_weight > 0
-    below = there & (log_prob < bound)
-    return X[below], sample_weight[below], float(log_prob[there] @ sample_weight[there])
-
-
-def _put(
-    parameters: MixtureParameters, i: int, j: int, weight: float, mean: Array, covariance: Array
-) -> MixtureParameters:
-    """Components i and j as one, and in place of j another one of some weight."""
-    weights, means, full = (a.copy() for a in _full(parameters))
-    merged = _merged(weights[[i]], means[[i]], full[[i]], weights[[j]], means[[j]], full[[j]])
-    weights[i], means[i], full[i] = (a[0] for a in merged)
-    weights *= 1 - weight
-    weights[j], means[j], full[j] = weight, mean, covariance
-    return _rebuilt(parameters, weights, means, full)
 
 
 def _full(parameters: MixtureParameters) -> tuple[Array, Array, Array]:

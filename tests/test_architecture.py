@@ -35,11 +35,14 @@ ALLOWED = {
     "acceleration": {"covariance", "parameters"},
     "em": {"acceleration", "engine", "parameters", "sources", "statistics"},
     "rules": {"acceleration", "em", "parameters", "sources"},
-    "moves": {"covariance", "em", "engine", "kmeans", "parameters", "random_stream", "rules", "sources"},
+    "moves": {"covariance", "em", "engine", "parameters", "random_stream", "rules", "sources"},
+    "births": {
+        "covariance", "em", "engine", "kmeans", "moves", "parameters", "random_stream", "sources", "statistics",
+    },
     "sample_sizes": {"covariance", "sources"},
     "schedule": {
-        "covariance", "em", "initialization", "moves", "parameters", "random_stream", "rules", "sample_sizes",
-        "sources", "statistics",
+        "births", "covariance", "em", "initialization", "moves", "parameters", "random_stream", "rules",
+        "sample_sizes", "sources", "statistics",
     },
     "checkpoint": {"rules", "writing"},
     "validation": {"covariance", "sources"},

@@ -132,6 +132,52 @@ def test_on_iteration_is_told_of_every_iteration():
     np.testing.assert_allclose([change for _, change in seen[1:]], np.diff(result.lower_bounds))
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("n_features", [2, 9])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_a_pass_can_tell_what_it_made_of_each_row(covariance_type, n_features, weighted, dtype):
+    parameters = random_parameters(covariance_type, 5, n_features)
+    X = random_rows(parameters, 3000).astype(dtype)
+    if covariance_type != "tied":  # whose scatter would be infinite
+        X[7] = 1e200 if dtype is np.float64 else 1e30  # farther than squares reach
+    weights = 1e12 * np.random.default_rng(0).integers(0, 3, len(X)) if weighted else None
+    log_prob_norm, resp = np.empty(len(X), dtype), np.empty((len(X), 5), dtype)
+    statistics = accumulate(parameters, X, weights, log_prob_norm=log_prob_norm, resp=resp)
+    np.testing.assert_allclose(log_prob_norm, engine.score_samples(parameters, X), rtol=8 * np.finfo(dtype).eps)
+    expected = engine.predict_proba(parameters, X) * (1 if weights is None else weights[:, np.newaxis])
+    scale = 1 if weights is None else 2e12
+    np.testing.assert_allclose(resp, expected, rtol=0, atol=scale * 100 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(statistics.weight_sums, expected.sum(axis=0, dtype=np.float64), rtol=1e-4)
+    alone = accumulate(parameters, X, weights)
+    for name in ("weight_sums", "first_moments", "scatter"):
+        np.testing.assert_array_equal(getattr(statistics, name), getattr(alone, name))
+
+
+def test_a_pass_in_the_tied_layouts_long_way_can_tell_too():
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(size=(500, 2)), rng.normal(size=(500, 2)) + 1e5])
+    parameters = MixtureParameters.create([0.5, 0.5], [[0, 0], [1e5, 1e5]], np.eye(2), "tied")
+    log_prob_norm, resp = np.empty(len(X)), np.empty((len(X), 2))
+    statistics = accumulate(parameters, X, log_prob_norm=log_prob_norm, resp=resp)
+    assert not engine._has_common_reference(statistics, X.dtype)
+    np.testing.assert_allclose(log_prob_norm, engine.score_samples(parameters, X), rtol=1e-12)
+    np.testing.assert_allclose(resp, engine.predict_proba(parameters, X), atol=1e-14)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_a_first_pass_that_has_been_made_is_not_made_again(covariance_type, monkeypatch):
+    X, _ = blobs()
+    start = random_parameters(covariance_type, 3, 3)
+    passes, sweep = [], em.sweep
+    monkeypatch.setattr(em, "sweep", lambda *arguments: passes.append(0) or sweep(*arguments))
+    statistics = accumulate(start, X)
+    results = run(X, start, max_iter=4), run(X, start, max_iter=4, statistics=statistics)
+    assert len(passes) == 4 + 3
+    assert results[0].lower_bounds == results[1].lower_bounds
+    np.testing.assert_array_equal(results[0].parameters.means, results[1].parameters.means)
+
+
 def test_collapsed_components_are_found():
     good = random_parameters("full", 3, 2)
     assert em.flat_components(good, 1e-6).size == 0

@@ -1,13 +1,15 @@
 """Births, splits and merges: what EM cannot find again, and never a lower likelihood."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
-from fastgmm import GaussianMixture, em, moves
+from fastgmm import GaussianMixture, births, em, rows
+from fastgmm.births import birth
 from fastgmm.covariance import FOURTEEN
-from fastgmm.engine import MixtureParameters, score_samples
+from fastgmm.engine import MixtureParameters, accumulate, maximise, score_samples
 from fastgmm.moves import (
-    birth,
     improve,
     least_gaussian,
     least_merge,
@@ -166,9 +168,10 @@ def test_a_component_that_a_sample_has_not_seen_is_born(covariance_type):
     common = rng.normal(size=(5_000, 3))
     start = random_parameters(covariance_type, 3, 3)
     fitted = run(ArraySource(common), start).parameters
-    born = birth(ArraySource(X), ArraySource(common), fitted)
-    assert born is not None
+    born, statistics = birth(ArraySource(X), ArraySource(common), fitted)
+    assert born is not fitted
     assert score_samples(born, X).mean() > score_samples(fitted, X).mean()
+    assert statistics.mean_log_likelihood == pytest.approx(score_samples(born, X).mean())
     k = born.weights.argmin()
     assert 20 <= round(born.weights[k] * len(X)) <= 60  # the largest of three clusters of them
     assert np.abs(born.means[k] - 20).max() < 1
@@ -177,7 +180,9 @@ def test_a_component_that_a_sample_has_not_seen_is_born(covariance_type):
     )
     weights = np.ones(len(X))
     weights[-60:] = 0
-    assert birth(ArraySource(X, weights), ArraySource(common), fitted) is None  # these rows do not exist
+    here = birth(ArraySource(X, weights), ArraySource(common), fitted)
+    assert here.parameters is fitted  # these rows do not exist
+    assert here.statistics.total_weight == 100_000
 
 
 def test_nothing_is_born_of_rows_like_the_samples():
@@ -186,9 +191,45 @@ def test_nothing_is_born_of_rows_like_the_samples():
     for seed in range(3):
         some = sample(source, 5_000, Stream(seed))
         fitted = run(some, badly_started()).parameters
-        assert birth(source, some, fitted) is None
+        here = birth(source, some, fitted)
+        assert here.parameters is fitted
+        assert here.statistics.log_likelihood == accumulate(fitted, X).log_likelihood
     alone = random_parameters("full", 1, 2)
-    assert birth(source, some, alone) is None  # nothing to merge
+    assert birth(source, some, alone) == (alone, None)  # nothing to merge
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_pass_that_looks_for_bad_rows_is_a_pass_of_em(covariance_type, weighted, monkeypatch, tmp_path):
+    """Whatever it is made in: one block, slices of it, blocks that are read."""
+    rng = np.random.default_rng(0)
+    X = np.vstack([rng.normal(size=(20_000, 3)), rng.normal(size=(60, 3)) + 20.0, rng.normal(size=(3_000, 3))])
+    weights = rng.integers(0, 3, len(X)).astype(float) if weighted else None
+    fitted = random_parameters(covariance_type, 3, 3)
+    desired = accumulate(fitted, X, weights)
+    bound = np.quantile(score_samples(fitted, X), 0.02)
+    below = (score_samples(fitted, X) < bound) & (True if weights is None else weights > 0)
+
+    def swept(source, most=np.inf):
+        return source.reduce(partial(births._sweep_noting, fitted, bound, most_resident=most))
+
+    whole = swept(ArraySource(X, weights))
+    np.testing.assert_array_equal(whole.worst.X, X[below])
+    monkeypatch.setattr(births, "ROWS_A_SLICE", 4_096)
+    np.save(tmp_path / "x.npy", X)
+    blocks = rows(tmp_path / "x.npy", weight=weights, block_bytes=24 * 5_000)
+    for found in (whole, swept(ArraySource(X, weights)), swept(blocks)):
+        np.testing.assert_array_equal(found.worst.X, X[below])
+        assert (found.worst.sample_weight is None) == (weights is None)
+        if weighted:
+            np.testing.assert_array_equal(found.worst.sample_weight, weights[below])
+        assert found.statistics.log_likelihood == pytest.approx(desired.log_likelihood, rel=1e-12)
+        again, other = (maximise(statistics, covariance_type) for statistics in (found.statistics, desired))
+        np.testing.assert_allclose(again.means, other.means, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(again.covariances, other.covariances, rtol=1e-9, atol=1e-12)
+    few = swept(ArraySource(X, weights), most=10).worst.X
+    assert 10 <= len(few) < below.sum()
+    np.testing.assert_array_equal(few, X[below][: len(few)])
 
 
 def test_a_birth_that_lowers_the_likelihood_is_refused(monkeypatch):
@@ -196,9 +237,9 @@ def test_a_birth_that_lowers_the_likelihood_is_refused(monkeypatch):
     X = np.vstack([rng.normal(size=(50_000, 2)), rng.normal(size=(40, 2)) + 9])
     common = ArraySource(rng.normal(size=(4_000, 2)))
     fitted = run(common, random_parameters("full", 3, 2)).parameters
-    assert birth(ArraySource(X), common, fitted) is not None
-    monkeypatch.setattr(moves, "_put", lambda parameters, *_: random_parameters("full", 3, 2, spread=100.0))
-    assert birth(ArraySource(X), common, fitted) is None
+    assert birth(ArraySource(X), common, fitted).parameters is not fitted
+    monkeypatch.setattr(births, "merge_and_put", lambda parameters, *_: random_parameters("full", 3, 2, spread=100.0))
+    assert birth(ArraySource(X), common, fitted).parameters is fitted
 
 
 def test_a_rare_cluster_is_found_by_a_whole_fit():

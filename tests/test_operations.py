@@ -164,14 +164,12 @@ def test_responsibilities_against_their_naive_twins(n_components, dtype):
         operation, naive = responsibilities.operations()[name], getattr(responsibilities, name)
         results = []
         for call in (compiled(operation, naive), naive):
-            resp = log_prob.copy()
+            resp, norm, total = log_prob.copy(), np.zeros(width, dtype), np.ones(1)
             if name in ("normalise", "log_norm"):
-                norm = np.zeros(width, dtype)
                 call(resp, n, top, norm)
             else:
-                norm = np.ones(1)
-                call(resp, n, top, weights[is_weighted], int(is_weighted), norm)
-            results.append((resp, norm))
+                call(resp, n, top, weights[is_weighted], int(is_weighted), norm, total)
+            results.append((resp, np.concatenate([norm, total])))
         (resp, norm), (expected, expected_norm) = results
         np.testing.assert_allclose(norm, expected_norm, rtol=4 * np.finfo(dtype).eps, atol=TOLERANCE[dtype])
         np.testing.assert_allclose(resp[:, :n], expected[:, :n], rtol=100 * TOLERANCE[dtype], atol=1e-18)
@@ -187,7 +185,7 @@ def test_a_row_of_nan_has_no_responsibilities(payload, dtype):
         log_prob, top, weight = np.zeros((3, 64), dtype), np.zeros(64, dtype), np.ones(64, dtype)
         log_prob[:, 5], top[5] = nan, nan
         norm, total = np.zeros(64, dtype), np.zeros(1)
-        rest = (norm,) if name == "normalise" else (weight, 0, total)
+        rest = (norm,) if name == "normalise" else (weight, 0, norm, total)
         compiled(responsibilities.operations()[name], getattr(responsibilities, name))(log_prob, 64, top, *rest)
         np.testing.assert_array_equal(np.isnan(log_prob), np.broadcast_to(np.arange(64) == 5, (3, 64)))
         if name == "normalise":

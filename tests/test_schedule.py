@@ -136,7 +136,7 @@ def test_samples_grow_until_a_quarter_of_the_rows(monkeypatch):
     found = from_samples(ArraySource(X), starts, rules, 1, Stream(0), watcher)
     sizes = [int(note.split()[2]) for note in watcher.notes if note.startswith("Sample")]
     assert sizes == [512, 2048, 8192]
-    assert em.run(ArraySource(X), found, tol=1e-3, max_iter=10, reg_covar=1e-6).n_iter <= 3
+    assert em.run(ArraySource(X), found.parameters, tol=1e-3, max_iter=10, reg_covar=1e-6).n_iter <= 3
 
 
 def test_a_sample_that_leads_nowhere_is_not_gone_on_from(monkeypatch):

@@ -105,6 +105,8 @@ def accumulate(
     labels: np.ndarray | None = None,
     resp: np.ndarray | None = None,
     with_scatter: bool = True,
+    log_prob_norm: np.ndarray | None = None,
+    resp_out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """One pass over the rows: the sums that an M-step needs, and the log-likelihood.
 
@@ -122,6 +124,10 @@ def accumulate(
         Take these responsibilities and do no E-step.
     with_scatter : bool
         Tied layout only: without it `scatter` comes back empty (it is the same at every pass).
+    log_prob_norm : (N,) of X's dtype, optional
+        Receives ``log p(x_i)`` in nats, of an E-step.
+    resp_out : (N, K) of X's dtype, optional
+        Receives the responsibilities of an E-step, times the rows' weights.
 
     Returns
     -------
@@ -149,6 +155,8 @@ def accumulate(
     cut = tiling(n_samples, 4 + n_features + n_components + n_work, dtype, 8 * size, operations)
     weight_sums, first = np.zeros((cut.n_chunks, n_components)), np.zeros((cut.n_chunks, n_components, n_features))
     scatter, log_likelihood = np.zeros((cut.n_chunks, *scatter_shape)), np.zeros(cut.n_chunks)
+    n_lines = 0 if log_prob_norm is None and resp_out is None else 2 if resp_out is None else 2 + n_components
+    each_row = np.empty((n_lines, n_samples), dtype)
     passes.kernel("accumulate", layout, dtype, n_features)(
         cut.n_chunks,
         *rows,
@@ -163,9 +171,18 @@ def accumulate(
         first,
         scatter,
         log_likelihood,
+        each_row,
         scratch=cut.scratch,
         operations=operations,
     )
+    if log_prob_norm is not None:
+        with np.errstate(divide="ignore"):  # of a row of NaN there is nothing
+            np.add(each_row[0], np.log(each_row[1]), out=log_prob_norm)
+    if resp_out is not None:
+        shares = each_row[2:]
+        if passes.LAYOUTS[layout].wants_roots(passes.made_for(layout, n_features)):
+            shares *= shares
+        np.multiply(scale, shares.T, out=resp_out)
     total = sum_of_chunks(scatter)
     if layout != "diagonal":
         total = np.where(_lower(n_features), total, total.swapaxes(-1, -2))

@@ -69,13 +69,15 @@ def expect(n, means, factor, log_coef, flat, ahead, row_stride, x, log_prob, wor
 
 def accumulate_chunk(
     c, memory, flat, row_stride, column_stride, n_rows, rows_a_chunk, width, sample_weight, labels, resp, origin, means,
-    factor, log_coef, weight_sums_out, first_out, scatter_out, log_likelihood_out,
+    factor, log_coef, weight_sums_out, first_out, scatter_out, log_likelihood_out, rows_out,
 ):  # fmt: skip
     """Sufficient statistics of the rows of chunk c, into row c of the outputs. (A template.)
 
-    Responsibilities are those given by `labels` or `resp`, or, if both are empty, those of the E-step.
+    Responsibilities are those given by `labels` or `resp`, or, if both are empty, those of the E-step. Of this
+    `rows_out`, of nothing, two or 2 + K rows, receives each row's highest log-probability, the sum of all relative to
+    that, and what the M-step weighs it by for each component.
     """
-    weight, top, _, penalty, x, r, work = tile_arrays(memory, means.shape)
+    weight, top, total, penalty, x, r, work = tile_arrays(memory, means.shape)
     stop = min((c + 1) * rows_a_chunk, n_rows)
     for first in range(c * rows_a_chunk, stop, width):
         rows = min(width, stop - first)
@@ -93,11 +95,16 @@ def accumulate_chunk(
         else:
             ahead = (first + width) * row_stride if column_stride == 1 else 0  # C order, or nothing new
             lost = expect(n, means, factor, log_coef, flat, ahead, row_stride, x, r, work, top, penalty)
-            share_out(r, n, top, weight, sample_weight.shape[0], log_likelihood_out[c : c + 1])
+            share_out(r, n, top, weight, sample_weight.shape[0], total, log_likelihood_out[c : c + 1])
             if lost:
                 add_to(penalty, n, top)
                 reload_columns(flat, row_stride, column_stride, first, rows, penalty, origin, x)
             log_likelihood_out[c] += weighted_sum(top, weight, n)
+            if rows_out.shape[0] > 0:
+                copy_to(top, rows, rows_out[0, first:])
+                copy_to(total, rows, rows_out[1, first:])
+                for k in range(rows_out.shape[0] - 2):
+                    copy_to(r[k], rows, rows_out[2 + k, first:])
         add_moments(x, n, r, means, work, weight_sums_out[c], first_out[c], scatter_out[c])
 
 

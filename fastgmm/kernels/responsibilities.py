@@ -19,22 +19,23 @@ from .simd import MANY_REGISTERS, Emitter, Matrix, Vector
 VECTORS = 4 if MANY_REGISTERS else 2
 
 
-def share_out(log_prob, n, top, weight, weighted, log_total_out):
+def share_out(log_prob, n, top, weight, weighted, total_out, log_total_out):
     """Turn log-probabilities into responsibilities times the rows' weights, and add up log-densities.
 
-    ``log_prob[k, i] = weight[i] exp(log_prob[k, i]) / sum_j exp(log_prob[j, i])``; ``log_total_out[0] += sum_i
-    weight[i] log sum_k exp(log_prob[k, i] - top[i])``, the log-densities above ``top[i]``, the highest of a row. If
-    `weighted` is 0, all weights are 1 or 0.
+    ``log_prob[k, i] = weight[i] exp(log_prob[k, i]) / sum_j exp(log_prob[j, i])``; ``total_out[i] = sum_k
+    exp(log_prob[k, i] - top[i])``, with ``top[i]`` the highest of a row; ``log_total_out[0] += sum_i weight[i] log
+    total_out[i]``. If `weighted` is 0, all weights are 1 or 0.
     """
     exponentials = np.exp(log_prob[:, :n] - top[:n])
     total = exponentials.sum(axis=0)
+    total_out[:n] = total
     log_prob[:, :n] = exponentials / total * weight[:n]
     log_total_out[0] += (weight[:n] * np.log(total))[weight[:n] > 0].sum()
 
 
-def share_out_roots(log_prob, n, top, weight, weighted, log_total_out):
+def share_out_roots(log_prob, n, top, weight, weighted, total_out, log_total_out):
     """Do as `share_out`, but leave the square roots of weighted responsibilities."""
-    share_out(log_prob, n, top, weight, weighted, log_total_out)
+    share_out(log_prob, n, top, weight, weighted, total_out, log_total_out)
     log_prob[:, :n] = np.sqrt(log_prob[:, :n])
 
 
@@ -72,11 +73,14 @@ def scale_columns(e: Emitter, matrix: Matrix, columns: list, scales: list[Vector
 
 
 def emit_share_out(
-    e: Emitter, log_prob: Matrix, n, top: Matrix, weight: Matrix, weighted, log_total_out: Matrix, root=False
-):
+    e: Emitter, log_prob: Matrix, n, top: Matrix, weight: Matrix, weighted, total_out: Matrix, log_total_out: Matrix,
+    root=False,
+):  # fmt: skip
     zero, log_total = e.constant(0.0), e.variable()
     for columns in e.each_group(n, VECTORS):
         totals = exponentials(e, log_prob, columns, top, root=root)
+        for column, total in zip(columns, totals, strict=True):
+            total_out[column] = total
         weights = [weight[column] for column in columns]
         shares = [w / total for w, total in zip(weights, totals, strict=True)]
         for is_weighted in e.either(e.builder.icmp_signed("!=", weighted, e.index(0))):
