@@ -385,7 +385,7 @@ def warmup(*, n_jobs: int | None = None) -> list[str]:
     for dtype in (np.float64, np.float32):
         # A few rows run on one thread, many on several: those are two loops to compile.
         for n_samples in (128, 131_072):
-            for n_features in (*range(1, kernels.UNROLLED_FEATURES + 2),):
+            for n_features in (*range(1, kernels.UNROLLED_FEATURES + 2), kernels.SEARCHED_FEATURES):
                 for name in BASIC_TYPES if n_features in (2, kernels.UNROLLED_FEATURES + 1) else ("full",):
                     _run_every_pass(name, n_samples, n_features, dtype, n_jobs)
             _run_initialization(n_samples, dtype, n_jobs)

@@ -32,7 +32,7 @@ import numpy as np
 from fastgmm import GaussianMixture
 rng = np.random.default_rng(0)
 for dtype in (np.float32, np.float64):
-    for n_features in (1, 3, 7):
+    for n_features in (1, 3, 7, 21):
         X = rng.normal(size=(100_000, n_features)).astype(dtype)
         for rows in (X, X[:200]):
             for covariance_type in ("full", "tied", "diag", "spherical"):

@@ -15,7 +15,7 @@ One *pass* over the rows is all that EM costs. Its design, from the outside in:
 * Rows are shifted by an *origin* near the data when they are loaded, and the operands with them, so that float32 keeps
   its digits however far from zero the data lie (`rows.shift_origin`).
 
-Beside these: `single_precision` for labels alone, `kmeans` and `random_resp` for initialisation, `cholesky` for the
+Beside these: `single_precision` and `partial_distance` for labels alone, `kmeans` and `random_resp` for initialisation, `cholesky` for the
 factors, `chunk_sums`, `transposition` of rows into tiles and back, `numerics` for exp and log, `simd` for register
 tiles, `runtime`, `entry`, `cache` and `threads` for everything about Numba. Nothing here knows anything of the rest of
 the package.
@@ -37,9 +37,11 @@ from .full import UNROLLED as UNROLLED_FEATURES
 from .random_resp import random_resp as _random_resp
 from .rows import read_only, rows_view, shift_origin, tiling, weights_view
 from .simd import VECTOR_BITS
+from .single_precision import SEARCHED_FEATURES
 from .threads import may_run_parallel_anywhere, resolve_n_jobs, serial_matmul, thread_limit
 
 __all__ = [
+    "SEARCHED_FEATURES",
     "UNROLLED_FEATURES",
     "VECTOR_BITS",
     "Operands",

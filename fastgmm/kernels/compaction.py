@@ -13,6 +13,7 @@ real rows (photographs, flights, diamonds; Fashion-MNIST a third), at 1e-18 a fi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from llvmlite import ir
@@ -58,16 +59,22 @@ def find_mattering(
     threshold = b.fmul(e.lane_maximum(highest.get()), _relative(e, root))
     floor = ir.Constant(e.scalar, FLOOR ** (0.5 if root else 1.0))
     limit = e.splat(b.select(b.fcmp_ordered("<", threshold, floor), floor, threshold))
+    return list_columns(e, n, memory, lambda i: limit < resp[k, i])
+
+
+def list_columns(e: Emitter, n, memory: ir.Value, wanted: Callable[[Number], ir.Value]) -> Mattering:
+    """The columns of a tile that are wanted; ``wanted(i)`` says it of each lane of a vector of them from i on."""
+    b = e.builder
     places, count = b.bitcast(memory, I32.as_pointer()), e.slot(0)
     kind = ir.VectorType(I32, e.width)
     lanes = ir.Constant(kind, list(range(e.width)))
     for i in e.each(0, n, e.width):
-        above = limit < resp[k, i]
+        these = wanted(i)
         # A store writes behind the last place, but not behind the row: so far there are no more than i.
         numbers = b.add(lanes, e.splat(b.trunc(e.index(i), I32)).value)
         target = b.bitcast(b.gep(places, [count.get()]), kind.as_pointer())
-        b.store(e.compress(numbers, above), target, align=4)
-        count.set(b.add(count.get(), e.count(above)))
+        b.store(e.compress(numbers, these), target, align=4)
+        count.set(b.add(count.get(), e.count(these)))
     return Mattering(count.get(), places)
 
 
@@ -95,14 +102,16 @@ def _relative(e: Emitter, root: bool) -> ir.Value:
     return ir.Constant(e.scalar, (1e-20 if e.scalar is DOUBLE else 1e-11) ** (0.5 if root else 1.0))
 
 
-def pack(e: Emitter, rows: Matrix, resp: Matrix, k, mattering: Mattering, packed: Matrix, resp_out: Matrix) -> Columns:
-    """Copy the rows that matter into columns, with responsibility 0 up to whole vectors: (T, D) to (D, T).
+def pack(
+    e: Emitter, rows: Matrix, resp: Matrix, k, mattering: Mattering, packed: Matrix, resp_out: Matrix, vectors=1
+) -> Columns:
+    """Copy the rows that matter into columns, with responsibility 0 up to whole `vectors`: (T, D) to (D, T).
 
     A square of rows and features at a time is transposed in registers: half a cycle a number. Numbers gathered one by
     one from columns took one and a half.
     """
     b, (count, places), n_features = e.builder, mattering, rows.shape[1]
-    flat, padded = Matrix(e, rows.pointer, [0]), e.round_down(e.add(count, e.width - 1), e.width)
+    flat, padded = Matrix(e, rows.pointer, [0]), e.round_down(e.add(count, vectors * e.width - 1), vectors * e.width)
     for j in e.each(count, padded):
         b.store(ir.Constant(I32, 0), b.gep(places, [e.index(j)]))
     for j in e.each(0, padded, e.width):

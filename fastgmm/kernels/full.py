@@ -24,7 +24,7 @@ import numpy as np
 from . import compaction
 from .distances import highest
 from .operation import tile_operation
-from .simd import MANY_REGISTERS, Emitter, Matrix, Vector
+from .simd import MANY_REGISTERS, Emitter, Matrix, Number, Variable, Vector
 from .transposition import Ahead, write_rows
 
 BLOCKS = (4, 2, 1)
@@ -74,27 +74,12 @@ def emit_log_prob_tile(
                 m = means.splat(k, d)
                 return [x[d, e.add(i, column)] - m for column in columns]
 
+            def ask(d, i=i, k=k) -> None:
+                following.prefetch(i, k, 1, d, group, rows_each=group)
+
             if n_features:  # they stay in registers
                 centred = functools.cache(centred)
-            for j, size in e.blocks(0, D, BLOCKS):
-                for s in range(size):  # not between the loads below, which LLVM then hoists, and spills
-                    following.prefetch(i, k, 1, e.add(j, s), group, rows_each=group)
-                y = [[e.variable() for _ in columns] for _ in range(size)]
-                for d in e.each(0, j):
-                    c = centred(d)
-                    for a in range(size):
-                        L = factor.splat(k, e.add(j, a), d)
-                        for v in range(VECTORS):
-                            y[a][v].add_product(L, c[v])
-                for s in range(size):
-                    d = e.add(j, s)
-                    c = centred(d)
-                    for a in range(s, size):
-                        L = factor.splat(k, e.add(j, a), d)
-                        for v in range(VECTORS):
-                            y[a][v].add_product(L, c[v])
-                    for v in range(VECTORS):  # as soon as they are complete: registers are few
-                        q[v].add_product(y[s][v].get(), y[s][v].get())
+            add_whitened_squares(e, centred, factor, k, 0, D, q, ask)
             coefficient = log_coef.splat(k)
             for v, column in enumerate(columns):
                 place = e.add(i, column)
@@ -103,6 +88,36 @@ def emit_log_prob_tile(
                 top[v].set(highest(e, top[v].get(), value))
         for v, column in enumerate(columns):
             top_out[e.add(i, column)] = top[v].get()
+
+
+def add_whitened_squares(
+    e: Emitter, centred: Callable[[Number], list[Vector]], factor: Matrix, k, start: Number, stop: Number,
+    q: list[Variable], ask: Callable[[Number], None] | None = None,
+):  # fmt: skip
+    """Add the squares of the entries from start to stop of ``factor[k] (x - m)`` to a group of columns' sums.
+
+    ``centred(d)`` is feature d of the columns; `start` is a multiple of four; ``ask(d)`` is called for each entry.
+    """
+    for j, size in e.blocks(start, stop, BLOCKS):
+        if ask is not None:  # not between the loads below, which LLVM then hoists, and spills
+            for s in range(size):
+                ask(e.add(j, s))
+        y = [[e.variable() for _ in q] for _ in range(size)]
+        for d in e.each(0, j):
+            c = centred(d)
+            for a in range(size):
+                L = factor.splat(k, e.add(j, a), d)
+                for v in range(len(q)):
+                    y[a][v].add_product(L, c[v])
+        for s in range(size):
+            d = e.add(j, s)
+            c = centred(d)
+            for a in range(s, size):
+                L = factor.splat(k, e.add(j, a), d)
+                for v in range(len(q)):
+                    y[a][v].add_product(L, c[v])
+            for v in range(len(q)):  # as soon as they are complete: registers are few
+                q[v].add_product(y[s][v].get(), y[s][v].get())
 
 
 def add_moments(x, n, resp, means, work, weight_sums_out, first_out, scatter_out):

@@ -21,8 +21,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from . import passes, runtime
+from . import partial_distance, passes, runtime
 from .operation import tile_operation
+from .partial_distance import emit_highest_log_prob_tile
 from .rows import RowsView, tiling
 from .runtime import Kernel, bind, carve, exact_leaf, reducing_leaf
 from .simd import MANY_REGISTERS, Emitter, Matrix
@@ -35,6 +36,10 @@ RANGE, MOST = 1e30, 1e15
 # Twice a number up to `RANGE` times half of float32's smallest, 2^-149.
 UNDERFLOW = 2e-15
 VECTORS = 4 if MANY_REGISTERS else 2
+# Features from which on, and components, the nearest component is looked for by half of the features first.
+SEARCHED_FEATURES, SEARCHED_COMPONENTS = 20, 6
+# If that did not pay in a tile it is not tried again for so many.
+TILES = 15
 # Multiply-adds a row from which on it pays. 1.4 to 2.2 times as fast with 5,000 to 100,000 of them, 0.85 with 600 (6
 # features, 8 components) and 1,500 (10, 10).
 WORTH = 2_000
@@ -203,6 +208,33 @@ def label_listed(
         labels_out[start + numbers[i]] = best
 
 
+def every_component(
+    x, n, means, factor, log_coef, work, flat, ahead, row_stride, top_out, log_prob_out, state
+):  # fmt: skip
+    """Log-probabilities of a tile. (A template.)"""
+    log_prob_tile(x, n, means, factor, log_coef, work, flat, ahead, row_stride, top_out, log_prob_out)
+
+
+def nearest_components(
+    x, n, means, factor, log_coef, work, flat, ahead, row_stride, top_out, log_prob_out, state
+):  # fmt: skip
+    """Those that may be the highest; all in the tiles behind one in which half of them might have been. (A template.)
+
+    ``state`` has that one's count, and how many tiles there are still to come.
+    """
+    if state[1] > 0:
+        log_prob_tile(x, n, means, factor, log_coef, work, flat, ahead, row_stride, top_out, log_prob_out)
+        state[1] -= 1
+    else:
+        emit_highest_log_prob_tile(
+            x, n, means, factor, log_coef, work, flat, ahead, row_stride, top_out, log_prob_out, state
+        )
+        state[1] = TILES if 2 * state[0] > n * means.shape[0] else 0
+
+
+tile_of = every_component
+
+
 def label_chunk(
     c, memory, flat, row_stride, column_stride, n_rows, rows_a_chunk, width, n_work, ordinary, origin, means, factor,
     log_coef, means_single, factor_single, log_coef_single, nothing, labels_out,
@@ -218,7 +250,7 @@ def label_chunk(
     r, work = rest[:n_components], rest[n_components:]
     start, stop, count = c * rows_a_chunk, min((c + 1) * rows_a_chunk, n_rows), 0
     slope, shift = np.empty(n_components, np.float32), np.empty(n_components, np.float32)
-    reach = np.empty((1, n_features))
+    reach, state = np.empty((1, n_features)), np.zeros(2, np.int64)
     for first in range(start, stop, width):
         rows = min(width, stop - first)
         n = whole_vectors(rows)
@@ -227,8 +259,8 @@ def label_chunk(
         emit_reach_of_tile(x, n, reach)
         if bound_errors(ordinary, reach[0], means, factor, log_coef, slope, shift):
             ahead = (first + width) * row_stride if column_stride == 1 else 0
-            log_prob_tile(
-                x_single, n, means_single, factor_single, log_coef_single, work, flat, ahead, row_stride, top, r
+            tile_of(
+                x_single, n, means_single, factor_single, log_coef_single, work, flat, ahead, row_stride, top, r, state
             )
             emit_choose_tile(r, n, slope, shift, label, certain)
         else:
@@ -258,6 +290,9 @@ def label(layout: str, rows: RowsView, n_samples: int, operands: tuple, labels_o
     """
     n_components, n_features = operands[1].shape
     n_work = passes.LAYOUTS[layout].work_rows(n_components, n_features)
+    in_parts = layout == "full" and n_features >= SEARCHED_FEATURES and n_components >= SEARCHED_COMPONENTS
+    if in_parts:
+        n_work = partial_distance.work_rows(n_features)
     # A row of width + 16 numbers in float32 is at most 5/9 of one of width + 8 in float64. In double precision, where
     # little is done, a tile may leave L2.
     in_single = 1 + n_features + -(-5 * (3 + n_features + n_components + n_work) // 9)
@@ -265,7 +300,7 @@ def label(layout: str, rows: RowsView, n_samples: int, operands: tuple, labels_o
     cut = tiling(n_samples, in_single, rows.flat.dtype, operations=operations)
     with np.errstate(over="ignore"):  # then there is no bound
         single = [operand.astype(np.float32) for operand in operands[1:]]
-    _kernel(layout, passes.made_for(layout, n_features))(
+    _kernel(layout, passes.made_for(layout, n_features), in_parts)(
         cut.n_chunks,
         *rows,
         n_samples,
@@ -283,12 +318,14 @@ def label(layout: str, rows: RowsView, n_samples: int, operands: tuple, labels_o
 
 
 @functools.cache
-def _kernel(layout: str, n_features: int) -> Kernel:
+def _kernel(layout: str, n_features: int, in_parts: bool) -> Kernel:
     shared = passes.bound_leaves(layout, n_features)
     name = f"{layout}{n_features or ''}"
+    tile = nearest_components if in_parts else every_component
+    tile_of = exact_leaf(bind(tile, f"{tile.__name__}_{name}", log_prob_tile=shared["log_prob_tile"]))
     errors = exact_leaf(bind(bound_errors, f"bound_errors_{layout}", sum_of=SUMS[layout]))
     listed = exact_leaf(bind(label_listed, f"label_listed_{name}", expect=shared["expect"]))
     names: dict[str, Callable | object] = {
-        "log_prob_tile": shared["log_prob_tile"], "bound_errors": errors, "label_listed": listed,
+        "tile_of": tile_of, "bound_errors": errors, "label_listed": listed,
     }  # fmt: skip
-    return Kernel(bind(label_chunk, f"labels_{name}", **names))
+    return Kernel(bind(label_chunk, f"labels_{name}{'_in_parts' if in_parts else ''}", **names))

@@ -1,0 +1,103 @@
+"""Log-probabilities of the components that may be the nearest: all that may be, and those right."""
+
+import numpy as np
+import pytest
+from test_operations import compiled
+
+from fastgmm import engine, kernels
+from fastgmm.engine import MixtureParameters
+from fastgmm.kernels import full, partial_distance, single_precision
+from helpers import DTYPES, JIT, TOLERANCE, random_parameters, random_rows
+
+pytestmark = pytest.mark.skipif(not JIT, reason="emitted code")
+N, WIDTH = 192, 208
+
+
+def both(dtype, n_components, n_features, spread, *, sort=False, change=lambda *_: None):
+    """What the operation and its twin make of the same tile, and all log-probabilities."""
+    rng = np.random.default_rng(n_features)
+    means = spread * rng.normal(size=(n_components, n_features)) + 0.5
+    labels = rng.integers(0, n_components, WIDTH)
+    x = means[np.sort(labels) if sort else labels] + rng.normal(size=(WIDTH, n_features))
+    x = np.ascontiguousarray(x.T, dtype)
+    factor = np.tril(rng.normal(size=(n_components, n_features, n_features)) / n_features + np.eye(n_features))
+    means, factor = means.astype(dtype), factor.astype(dtype)
+    log_coef = rng.normal(size=n_components).astype(dtype)
+    change(x, log_coef)
+    results = []
+    for call in (
+        compiled(partial_distance.emit_highest_log_prob_tile, partial_distance.highest_log_prob_tile),
+        partial_distance.highest_log_prob_tile,
+    ):
+        work = np.full((partial_distance.work_rows(n_features), WIDTH), np.nan, dtype)
+        top, log_prob = np.zeros(WIDTH, dtype), np.zeros((n_components, WIDTH), dtype)
+        count = np.zeros(2, np.int64)
+        call(x, N, means, factor, log_coef, work, x.reshape(-1), 0, n_features, top, log_prob, count)
+        np.testing.assert_array_equal(log_prob[:, N:], 0)
+        results.append((top, log_prob, count[0]))
+    top, log_prob = np.zeros(WIDTH, dtype), np.zeros((n_components, WIDTH), dtype)
+    full.log_prob_tile(x, N, means, factor, log_coef, None, None, 0, n_features, top, log_prob)
+    return *results, (top[:N], log_prob[:, :N])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sort", [False, True])
+@pytest.mark.parametrize("spread", [0.0, 0.3, 1.0, 4.0])
+def test_components_that_may_be_the_nearest(spread, sort, dtype):
+    """Whether nearly all are followed, few are, or whole tiles are one component's."""
+    for n_components, n_features in ((1, 9), (2, 20), (3, 5), (6, 8), (9, 13), (7, 22), (5, 33)):
+        (top, log_prob, count), expected, (highest, whole) = both(dtype, n_components, n_features, spread, sort=sort)
+        log_prob, scale = log_prob[:, :N], TOLERANCE[dtype] * (1 + np.abs(whole).max())
+        right = np.abs(log_prob - whole) <= scale
+        np.testing.assert_allclose(top[:N], highest, rtol=0, atol=scale)
+        np.testing.assert_allclose(log_prob.max(axis=0), highest, rtol=0, atol=scale)
+        assert (right | (log_prob < highest + scale)).all()
+        assert (log_prob >= whole - scale).all()
+        # The twin follows those that the nearest by half of the features leaves, the other those that the nearest so
+        # far does: no more, and beside rounding no others.
+        theirs = np.abs(expected[1][:, :N] - whole) <= scale
+        assert (theirs | ~right | (log_prob >= highest - scale)).all()
+        assert right.sum() >= count >= N
+        assert count <= expected[2] + 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_and_components_that_are_none(dtype):
+    def change(x, log_coef):
+        log_coef[1] = -np.inf
+        x[3, 7] = np.nan
+
+    (_, log_prob, _), _, (highest, whole) = both(dtype, 6, 21, 1.0, change=change)
+    assert (log_prob[1, :7] == -np.inf).all()
+    assert np.isnan(log_prob[:, 7]).any()
+    ordinary = np.arange(N) != 7
+    scale = TOLERANCE[dtype] * np.abs(whole[0, ordinary]).max()
+    np.testing.assert_allclose(log_prob[:, :N].max(axis=0)[ordinary], highest[ordinary], rtol=0, atol=scale)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("n_features", [20, 27, 40])
+def test_labels(n_features, spread, monkeypatch):
+    """Those of double precision; also where most tiles are not searched."""
+    monkeypatch.setattr(single_precision, "pays", lambda *_: True)
+    used, bound = [], single_precision._kernel
+    monkeypatch.setattr(single_precision, "_kernel", lambda *key: used.append(key[2]) or bound(*key))
+    parameters = random_parameters("full", 9, n_features, spread=spread)
+    for n_rows in (1, 700, 20_000):
+        X = random_rows(parameters, n_rows)
+        labels, norm = np.empty(n_rows, np.int64), np.empty(n_rows)
+        kernels.score("full", X, parameters.operands(X.dtype), labels=labels, log_prob_norm=norm)
+        for rows in (X, np.asfortranarray(X)):
+            np.testing.assert_array_equal(engine.predict(parameters, rows), labels)
+    assert used
+    assert all(used)
+
+
+def test_ties_go_to_the_first():
+    means = np.zeros((7, 24))
+    means[:, -1] = [0, 3, 0, 3, 0, 3, 0]  # in the second half, where all are as near by the first
+    parameters = MixtureParameters.create(np.full(7, 1 / 7), means, np.tile(np.eye(24), (7, 1, 1)), "full")
+    X = np.random.default_rng(0).normal(size=(30_000, 24)) + means[np.arange(30_000) % 7]
+    labels = engine.predict(parameters, X)
+    assert set(labels) == {0, 1}
+    np.testing.assert_array_equal(labels == 1, X[:, -1] > 1.5)
