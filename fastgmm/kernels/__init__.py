@@ -15,10 +15,10 @@ One *pass* over the rows is all that EM costs. Its design, from the outside in:
 * Rows are shifted by an *origin* near the data when they are loaded, and the operands with them, so that float32 keeps
   its digits however far from zero the data lie (`rows.shift_origin`).
 
-Beside these: `single_precision` and `partial_distance` for labels alone, `kmeans` and `random_resp` for initialisation, `cholesky` for the
-factors, `chunk_sums`, `transposition` of rows into tiles and back, `numerics` for exp and log, `simd` for register
-tiles, `runtime`, `entry`, `cache` and `threads` for everything about Numba. Nothing here knows anything of the rest of
-the package.
+Beside these: `single_precision` and `partial_distance` for labels alone, `kmeans` and `random_resp` for
+initialisation, `cholesky` for the factors, `chunk_sums`, `transposition` of rows into tiles and back, `numerics` for
+exp and log, `simd` for register tiles, `runtime`, `entry`, `cache` and `threads` for everything about Numba. Nothing
+here knows anything of the rest of the package.
 """
 
 from __future__ import annotations
