@@ -61,6 +61,16 @@ def make_start(X: np.ndarray, n_components: int, covariance_type: str) -> dict[s
     }
 
 
+def settled_start(X: np.ndarray, n_components: int, covariance_type: str, start: dict, n_iter: int) -> dict:
+    """Where so many iterations lead to from a start, as a start."""
+    fitted = fit_quietly(make_estimator("fastgmm", n_components, covariance_type, start, n_iter), X)
+    return {
+        "weights_init": fitted.weights_,
+        "means_init": fitted.means_,
+        "precisions_init": fitted.precisions_,
+    }
+
+
 def make_estimator(library: str, n_components: int, covariance_type: str, start: dict, n_iter: int, **options):
     """An estimator that runs exactly so many iterations of plain EM from the start."""
     if library == "fastgmm":

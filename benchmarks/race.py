@@ -4,6 +4,7 @@ Equal rows, equal start, equal number of iterations, all in turn in one process;
 more of them take longer than one, so that neither validation nor a last E-step counts. Medians.
 
     python benchmarks/race.py              the README's table, about ten minutes
+    python benchmarks/race.py settled      the same from where EM has come to in twenty iterations
     python benchmarks/race.py full diag    every shape of these families (also: tied, spherical)
     python benchmarks/race.py predict kmeans small
     python benchmarks/race.py threads      how many times as fast on more threads, up to all cores
@@ -26,7 +27,16 @@ import numpy as np
 import sklearn.cluster
 
 from benchmarks import peers
-from benchmarks.common import compare, family, fit_quietly, make_estimator, make_rows, make_start, seconds
+from benchmarks.common import (
+    compare,
+    family,
+    fit_quietly,
+    make_estimator,
+    make_rows,
+    make_start,
+    seconds,
+    settled_start,
+)
 from fastgmm.environment import describe_environment
 from fastgmm.kmeans import kmeans_plusplus, lloyd
 from fastgmm.random_stream import Stream
@@ -65,10 +75,14 @@ def iteration_seconds(runs: dict[str, peers.Run], rounds: int) -> dict[str, floa
     return {name: (times[name, n] - times[name, 1]) / n for name, n in n_more.items()}
 
 
-def race(covariance_type: str, n_samples: int, n_features: int, n_components: int, rounds: int) -> dict[str, float]:
-    """One line of the table."""
+def race(
+    covariance_type: str, n_samples: int, n_features: int, n_components: int, rounds: int, before: int = 0
+) -> dict[str, float]:
+    """One line of the table; everybody starts from where some iterations before have led to."""
     X = make_rows(n_samples, n_features, n_components)
     start = make_start(X, n_components, covariance_type)
+    if before:
+        start = settled_start(X, n_components, covariance_type, start, before)
     problem = n_components, covariance_type, start
     runs = {
         "fastgmm": peers.fastgmm(X, *problem),
@@ -124,9 +138,10 @@ def print_table(columns: tuple[str, ...], rows: Iterable[dict], summarise: tuple
             print(f"* {column}: geometric mean {digits(mean)}, lowest {digits(worst[column])} ({where})")
 
 
-def print_fits(shapes: list[tuple[str, int, int, int]], rounds: int) -> None:
+def print_fits(shapes: list[tuple[str, int, int, int]], rounds: int, before: int = 0) -> None:
     rows = (
-        {"type": shape[0], "rows": shape[1], "D": shape[2], "K": shape[3], **race(*shape, rounds)} for shape in shapes
+        {"type": shape[0], "rows": shape[1], "D": shape[2], "K": shape[3], **race(*shape, rounds, before)}
+        for shape in shapes
     )
     print_table(COLUMNS, rows, COLUMNS[6:])
 
@@ -247,6 +262,7 @@ def main() -> None:
     """Print the tables that are asked for."""
     tables: dict[str, Callable[[int], None]] = {
         "readme": lambda rounds: print_fits(README_SHAPES, rounds),
+        "settled": lambda rounds: print_fits(README_SHAPES, rounds, before=20),
         "threads": print_threads,
         "predict": print_predictions,
         "kmeans": print_kmeans,

@@ -18,11 +18,13 @@ from typing import NamedTuple
 
 from llvmlite import ir
 
-from .simd import COLUMN_MULTIPLE, DOUBLE, I32, I64, Emitter, Matrix, Number
+from .simd import COLUMN_MULTIPLE, DOUBLE, I32, I64, MANY_REGISTERS, Emitter, Matrix, Number, Vector
 from .transposition import features_of
 
 # Less than this matters to no component: one to which all rows together give less than 1e-12 of themselves is empty.
 FLOOR = 1e-30
+# Vectors of columns at a time.
+VECTORS = 4 if MANY_REGISTERS else 2
 # Columns that are looked at to see whether many rows matter; a tile has no fewer.
 SAMPLE = COLUMN_MULTIPLE
 
@@ -42,28 +44,38 @@ class Mattering(NamedTuple):
     places: ir.Value
 
 
-def find_mattering(
-    e: Emitter, n, resp: Matrix, k, weight_sums_out: Matrix, memory: ir.Value, *, root: bool
-) -> Mattering:
-    """Add the weight sum of component k, and find the columns that matter for its moments.
+def add_weight_sum(e: Emitter, n, resp: Matrix, k, weight_sums_out: Matrix, *, root: bool) -> Vector:
+    """Add the weight sum of component k; returns above what a responsibility matters for its moments.
 
-    With `root`, the responsibilities are square roots. ``memory`` is a row of scratch, for the places.
+    With `root`, the responsibilities are square roots. Sums and maxima wait for each other: several at a time.
     """
     b = e.builder
-    total, highest = e.variable(), e.variable()
-    for i in e.each(0, n, e.width):
-        r = resp[k, i]
-        highest.set(e.choose(highest.get() < r, r, highest.get()))
-        total.add_product(r, r) if root else total.add(r)
-    e.add_lane_sums([([total], weight_sums_out, (k,))])
-    threshold = b.fmul(e.lane_maximum(highest.get()), _relative(e, root))
+    totals, highest = ([e.variable() for _ in range(VECTORS)] for _ in range(2))
+    for places in e.each_group(n, VECTORS):
+        for v, place in enumerate(places):
+            r = resp[k, place]
+            highest[v].set(e.choose(highest[v].get() < r, r, highest[v].get()))
+            totals[v].add_product(r, r) if root else totals[v].add(r)
+    for v in range(1, VECTORS):
+        r = highest[v].get()
+        highest[0].set(e.choose(highest[0].get() < r, r, highest[0].get()))
+        totals[0].add(totals[v].get())
+    e.add_lane_sums([([totals[0]], weight_sums_out, (k,))])
+    threshold = b.fmul(e.lane_maximum(highest[0].get()), _relative(e, root))
     floor = ir.Constant(e.scalar, FLOOR ** (0.5 if root else 1.0))
-    limit = e.splat(b.select(b.fcmp_ordered("<", threshold, floor), floor, threshold))
+    return e.splat(b.select(b.fcmp_ordered("<", threshold, floor), floor, threshold))
+
+
+def list_mattering(e: Emitter, n, resp: Matrix, k, limit: Vector, memory: ir.Value) -> Mattering:
+    """The columns whose responsibilities of component k are above a limit; ``memory`` is a row of scratch."""
     return list_columns(e, n, memory, lambda i: limit < resp[k, i])
 
 
 def list_columns(e: Emitter, n, memory: ir.Value, wanted: Callable[[Number], ir.Value]) -> Mattering:
-    """The columns of a tile that are wanted; ``wanted(i)`` says it of each lane of a vector of them from i on."""
+    """The columns of a tile that are wanted; ``wanted(i)`` says it of each lane of a vector of them from i on.
+
+    ``memory`` is a row of scratch, for their numbers.
+    """
     b = e.builder
     places, count = b.bitcast(memory, I32.as_pointer()), e.slot(0)
     kind = ir.VectorType(I32, e.width)

@@ -120,7 +120,8 @@ def add_mattering(
     rows, memory = work.reshaped(n, n_features), work.pointer_to(n_features, 0)
     write_rows(e, x, n, rows)
     for k in e.each(0, n_components):
-        mattering = compaction.find_mattering(e, n, resp, k, weight_sums_out, memory, root=False)
+        limit = compaction.add_weight_sum(e, n, resp, k, weight_sums_out, root=False)
+        mattering = compaction.list_mattering(e, n, resp, k, limit, memory)
         for is_few in e.either(compaction.few_matter(e, mattering.count, n, n_features, ROW * e.width)):
             if is_few:
                 add_rows(e, rows, mattering, resp, k, means, first_out, scatter_out)

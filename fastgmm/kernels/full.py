@@ -164,7 +164,7 @@ def add_few_features(e: Emitter, x, n, resp, means, weight_sums_out, first_out, 
 
 def add_many_features(e: Emitter, x, n, root, means, work, weight_sums_out, first_out, scatter_out):
     """One component after the other in blocks, over the rows that matter if these are few."""
-    b, (n_components, D) = e.builder, means.shape
+    n_components, D = means.shape
     rows = Matrix(e, work.pointer_to(e.add(D, 2), 0), [n, D])
     memory, packed_root = work.pointer_to(D, 0), Matrix(e, work.pointer_to(e.add(D, 1), 0), [n])
     sample, packing = e.multiply(n_components, compaction.SAMPLE), int(PACKING * e.width)
@@ -172,14 +172,16 @@ def add_many_features(e: Emitter, x, n, root, means, work, weight_sums_out, firs
     for _ in e.when(sparse):
         write_rows(e, x, n, rows)
     for k in e.each(0, n_components):
-        mattering = compaction.find_mattering(e, n, root, k, weight_sums_out, memory, root=True)
+        limit = compaction.add_weight_sum(e, n, root, k, weight_sums_out, root=True)
         features, roots, count = e.slot(x.pointer), e.slot(root.pointer_to(k, 0)), e.slot(n)
-        for _ in e.when(b.and_(sparse, compaction.few_matter(e, mattering.count, n, D, packing))):
-            # The place of their centred copy.
-            packed = compaction.pack(e, rows, root, k, mattering, Matrix(e, work.pointer, x.shape), packed_root)
-            features.set(packed.x.pointer)
-            roots.set(packed.resp.pointer)
-            count.set(packed.n)
+        for _ in e.when(sparse):
+            mattering = compaction.list_mattering(e, n, root, k, limit, memory)
+            for _ in e.when(compaction.few_matter(e, mattering.count, n, D, packing)):
+                # The place of their centred copy.
+                packed = compaction.pack(e, rows, root, k, mattering, Matrix(e, work.pointer, x.shape), packed_root)
+                features.set(packed.x.pointer)
+                roots.set(packed.resp.pointer)
+                count.set(packed.n)
         columns = compaction.Columns(Matrix(e, features.get(), x.shape), Matrix(e, roots.get(), [n]), count.get())
         for a, size in e.blocks(0, D, tuple(RECTANGLES)):
             add_triangle(e, columns, means, work, first_out, scatter_out, k, a, size)
