@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from . import em
 from .covariance import IllDefinedCovarianceError
-from .engine import accumulate
+from .engine import accumulate, is_lossy
 from .kmeans import Clusters, quick_start
 from .moves import least_merge, merge_and_put
 from .parameters import MixtureParameters
@@ -31,24 +32,32 @@ class Point(NamedTuple):
     statistics: SufficientStatistics | None
 
 
-class Swept(NamedTuple):
-    """What a pass leaves: statistics, and rows that fit badly, in parts, with their weights."""
+@dataclass(frozen=True)
+class Swept:
+    """What a pass leaves: statistics, and rows that fit badly with their weights, in parts; at most so many rows."""
 
     statistics: SufficientStatistics
     rows: tuple[NDArray, ...]
     weights: tuple[Weights, ...]
+    n_rows: int
     most: float
 
-    def __add__(self, other: Swept) -> Swept:  # type: ignore[override]
+    def __add__(self, other: Swept) -> Swept:
         """The sum; of the rows, once there are too many, the first."""
-        full = sum(map(len, self.rows)) >= self.most
-        rows, weights = ((), ()) if full else (other.rows, other.weights)
-        return Swept(self.statistics + other.statistics, self.rows + rows, self.weights + weights, self.most)
+        statistics = self.statistics + other.statistics
+        if self.n_rows and (self.n_rows >= self.most or not other.n_rows):
+            return replace(self, statistics=statistics)
+        if not self.n_rows:
+            return replace(other, statistics=statistics)
+        rows, weights = self.rows + other.rows, self.weights + other.weights
+        return Swept(statistics, rows, weights, self.n_rows + other.n_rows, self.most)
 
     @property
     def worst(self) -> ArraySource:
-        weights = [w for w in self.weights if w is not None]
-        return ArraySource(np.concatenate(self.rows), np.concatenate(weights) if weights else None)
+        """The rows, by their contents: in the same order wherever they have come from."""
+        X, weights = np.concatenate(self.rows), [w for w in self.weights if w is not None]
+        order = np.lexsort(X.T)
+        return ArraySource(X[order], np.concatenate(weights)[order] if weights else None)
 
 
 def birth(source: Source, some: ArraySource, parameters: MixtureParameters) -> Point:
@@ -72,7 +81,9 @@ def birth(source: Source, some: ArraySource, parameters: MixtureParameters) -> P
     swept = source.reduce(
         functools.partial(_sweep_noting, parameters, float(lowest) - WORSE, most_resident=source.most_resident)
     )
-    here, worst = Point(parameters, swept.statistics), swept.worst
+    # Of tied components far apart parts may have taken the short way that all of the rows would not.
+    known = parameters.model.layout != "tied" or not is_lossy(swept.statistics, parameters, source.dtype)
+    here, worst = Point(parameters, swept.statistics if known else None), swept.worst
     if worst.n_samples < max(MANY * source.n_samples / some.n_samples, LEAST):
         return here
     weights = worst.sample_weight
@@ -104,7 +115,8 @@ def _sweep_noting(
         log_prob = np.empty(len(rows), rows.dtype)
         statistics = accumulate(parameters, rows, weights, log_prob_norm=log_prob)
         below = log_prob < bound if weights is None else (weights > 0) & (log_prob < bound)
-        return Swept(statistics, (rows[below],), (None if weights is None else weights[below],), most_resident)
+        worst, theirs = rows[below], None if weights is None else weights[below]
+        return Swept(statistics, (worst,), (theirs,), len(worst), most_resident)
 
     # In slices, so that of all rows at once no number each is kept.
     source = ArraySource(X, sample_weight)

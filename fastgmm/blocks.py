@@ -190,6 +190,7 @@ class BlockSource:
         return total
 
     def each(self, function: BlockFunction) -> Iterator[Any]:
+        """A function of each block, in the order of the rows."""
         yield from self._results(function, *share_threads(resolve_n_jobs(None)))
 
     def draw(self, *shares: NDArray[np.float64]) -> list[ArraySource]:

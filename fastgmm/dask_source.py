@@ -7,7 +7,7 @@ import itertools
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -182,12 +182,6 @@ class DaskSource:
         self._found, self._asked = dict(found), time.monotonic()
         return self._found
 
-    def each(self, function: BlockFunction) -> Iterator[Any]:
-        sent = self._sent(function)
-        results = [self.client.submit(of_block, sent, block, pure=False) for block in self.futures]
-        while results:
-            yield results.pop(0).result()
-
     def draw(self, *shares: NDArray[np.float64]) -> list[ArraySource]:
         """Rows at increasing shares of the total weight: each block's on its worker, together here."""
         amounts = [s.total_weight if self.weighted else s.n_samples for s in self.summaries]
@@ -273,12 +267,6 @@ def sum_over(packed: bytes, blocks: list[Block], given: list[NDArray] | None) ->
     function = cloudpickle.loads(packed)
     beside = [()] * len(blocks) if given is None else [(values,) for values in given]
     return added(*(function(*block, *values) for block, values in zip(blocks, beside, strict=True)))
-
-
-@on_all_threads
-def of_block(packed: bytes, block: Block) -> Any:
-    """A function of a block."""
-    return cloudpickle.loads(packed)(*block)
 
 
 def added(first: Any, *others: Any) -> Any:

@@ -174,6 +174,7 @@ class FittedMixture(DensityMixin, BaseEstimator):
         with thread_limit(self.n_jobs):  # a source shares these threads among its blocks
             if isinstance(source, ArraySource) and path is None:
                 return function(parameters, source.X)
+            assert isinstance(source, (ArraySource, BlockSource)), "what is on a cluster has results there"
             results = source.each(lambda X, _: function(parameters, X.astype(dtype, copy=False)))
             if path is None:
                 return np.concatenate(list(results))

@@ -68,9 +68,6 @@ class Source(Protocol):
     def reduce_with(self, given: Any, function: Callable[[NDArray, Weights, NDArray], Any]) -> Any:
         """The sum of a function of the blocks and of what is given for their rows: an array with a line for each."""
 
-    def each(self, function: BlockFunction) -> Iterator[Any]:
-        """A function of each block, in the order of the rows."""
-
     def draw(self, *shares: NDArray[np.float64]) -> list[ArraySource]:
         """Rows at increasing shares of the total weight, in [0, 1), in memory and without weights."""
 
@@ -140,6 +137,7 @@ class ArraySource:
         return function(self.X, self.sample_weight, given)
 
     def each(self, function: BlockFunction) -> Iterator[Any]:
+        """A function of some slices, in the order of the rows."""
         for rows in self.slices(ROWS_A_SLICE):
             yield function(*self.part(rows))
 

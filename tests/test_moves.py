@@ -210,26 +210,52 @@ def test_the_pass_that_looks_for_bad_rows_is_a_pass_of_em(covariance_type, weigh
     bound = np.quantile(score_samples(fitted, X), 0.02)
     below = (score_samples(fitted, X) < bound) & (True if weights is None else weights > 0)
 
+    def by_contents(rows):
+        return rows[np.lexsort(rows.T)]
+
     def swept(source, most=np.inf):
         return source.reduce(partial(births._sweep_noting, fitted, bound, most_resident=most))
 
     whole = swept(ArraySource(X, weights))
-    np.testing.assert_array_equal(whole.worst.X, X[below])
+    np.testing.assert_array_equal(whole.worst.X, by_contents(X[below]))
     monkeypatch.setattr(births, "ROWS_A_SLICE", 4_096)
     np.save(tmp_path / "x.npy", X)
     blocks = rows(tmp_path / "x.npy", weight=weights, block_bytes=24 * 5_000)
     for found in (whole, swept(ArraySource(X, weights)), swept(blocks)):
-        np.testing.assert_array_equal(found.worst.X, X[below])
+        np.testing.assert_array_equal(found.worst.X, by_contents(X[below]))
         assert (found.worst.sample_weight is None) == (weights is None)
         if weighted:
-            np.testing.assert_array_equal(found.worst.sample_weight, weights[below])
+            np.testing.assert_array_equal(found.worst.sample_weight, weights[below][np.lexsort(X[below].T)])
         assert found.statistics.log_likelihood == pytest.approx(desired.log_likelihood, rel=1e-12)
         again, other = (maximise(statistics, covariance_type) for statistics in (found.statistics, desired))
         np.testing.assert_allclose(again.means, other.means, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(again.covariances, other.covariances, rtol=1e-9, atol=1e-12)
     few = swept(ArraySource(X, weights), most=10).worst.X
     assert 10 <= len(few) < below.sum()
-    np.testing.assert_array_equal(few, X[below][: len(few)])
+    np.testing.assert_array_equal(few, by_contents(X[below][: len(few)]))
+
+
+def test_rows_that_fit_badly_are_the_same_in_whatever_order_parts_come():
+    rng = np.random.default_rng(0)
+    parameters, X = random_parameters("diag", 2, 3), rng.normal(size=(3_000, 3))
+    weights = rng.integers(0, 3, len(X)).astype(float)
+    bound = np.quantile(score_samples(parameters, X), 0.1)
+    parts = [
+        births._sweep_noting(parameters, bound, X[start : start + 500], weights[start : start + 500], most_resident=1e9)
+        for start in range(0, 3_000, 500)
+    ]
+    one, other = sum(parts[1:], start=parts[0]).worst, sum(parts[-2::-1], start=parts[-1]).worst
+    np.testing.assert_array_equal(one.X, other.X)
+    np.testing.assert_array_equal(one.sample_weight, other.sample_weight)
+
+
+def test_a_first_pass_keeps_the_digits_of_tied_components_far_apart():
+    """Rows in order: those of the first slice alone would take the short way, about a point far from the others."""
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(size=(300_000, 2)), rng.normal(size=(300_000, 2)) + 1e8])
+    model = GaussianMixture(2, covariance_type="tied", random_state=0).fit(X)
+    np.testing.assert_allclose(model.lower_bounds_, model.lower_bound_, atol=0.1)
+    np.testing.assert_allclose(model.covariances_, np.eye(2), atol=0.02)
 
 
 def test_a_birth_that_lowers_the_likelihood_is_refused(monkeypatch):

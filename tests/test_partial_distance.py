@@ -62,14 +62,15 @@ def test_components_that_may_be_the_nearest(spread, sort, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_rows_and_components_that_are_none(dtype):
+@pytest.mark.parametrize("feature", [3, 20])
+def test_rows_and_components_that_are_none(feature, dtype):
     def change(x, log_coef):
         log_coef[1] = -np.inf
-        x[3, 7] = np.nan
+        x[feature, 7] = np.nan
 
     (_, log_prob, _), _, (highest, whole) = both(dtype, 6, 21, 1.0, change=change)
     assert (log_prob[1, :7] == -np.inf).all()
-    assert np.isnan(log_prob[:, 7]).any()
+    assert np.isnan(log_prob[:, 7]).all()
     ordinary = np.arange(N) != 7
     scale = TOLERANCE[dtype] * np.abs(whole[0, ordinary]).max()
     np.testing.assert_allclose(log_prob[:, :N].max(axis=0)[ordinary], highest[ordinary], rtol=0, atol=scale)
@@ -91,6 +92,17 @@ def test_labels(n_features, spread, monkeypatch):
             np.testing.assert_array_equal(engine.predict(parameters, rows), labels)
     assert used
     assert all(used)
+
+
+@pytest.mark.parametrize("feature", [3, 13, 23])
+def test_a_row_of_nan_has_the_label_0(feature):
+    """Wherever the NaN is: its row's bounds are finite up to there."""
+    parameters = random_parameters("full", 8, 24)
+    X = random_rows(parameters, 30_000)
+    expected = engine.predict(parameters, X)
+    X[::7, feature] = np.nan
+    expected[::7] = 0
+    np.testing.assert_array_equal(engine.predict(parameters, X), expected)
 
 
 def test_ties_go_to_the_first():

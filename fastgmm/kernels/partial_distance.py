@@ -58,7 +58,7 @@ def highest_log_prob_tile(
         partial[k] = log_coef[k] - 0.5 * (y[:half] * y[:half]).sum(axis=0)
         whole[k] = partial[k] - 0.5 * (y[half:] * y[half:]).sum(axis=0)
     nearest, columns = partial.argmax(axis=0), np.arange(n)
-    followed = partial >= whole[nearest, columns]
+    followed = ~(partial < whole[nearest, columns])
     followed[nearest, columns] = True
     log_prob_out[:, :n] = np.where(followed, whole, partial)
     top_out[:n], count_out[0] = log_prob_out[:, :n].max(axis=0), followed.sum()
@@ -90,7 +90,8 @@ class Search(NamedTuple):
         """In which lanes from i on component k is to be followed, the first time or the second."""
         b, number = self.e.builder, self.e.splat(self.e.number(k))
         own = self.nearest[i] == number
-        near = b.fcmp_ordered("<=", self.top[i].value, self.log_prob[k, i].value)
+        # Nobody is left out beside NaN: then all are NaN, and there is no label.
+        near = b.fcmp_unordered("<=", self.top[i].value, self.log_prob[k, i].value)
         return b.select(first, own, b.and_(b.not_(own), near))
 
     def begin(self, log_coef: Matrix, following: Ahead) -> None:
