@@ -122,20 +122,22 @@ def test_the_bound_holds_and_is_not_idle(layout, scale):
     naive = passes.LAYOUTS[layout].log_prob_tile
     naive(x, 512, *operands[1:], None, None, 0, 0, np.empty(512), log_prob)
     naive(x.astype(np.float32), 512, *single, None, None, 0, 0, np.empty(512, np.float32), log_prob_single)
-    slope, shift = np.empty(5, np.float32), np.empty(5, np.float32)
+    slope, shift = np.empty(6, np.float32), np.empty(6, np.float32)
     python = bound_errors_in_python(layout)
     assert python(1, np.abs(x).max(axis=1), operands.means, operands.factor, operands.log_coef, slope, shift)
-    bound = shift[:, np.newaxis] - slope[:, np.newaxis] * log_prob_single
+    bound = shift[:5, np.newaxis] - slope[:5, np.newaxis] * log_prob_single
+    bound_of_any = shift[5] - slope[5] * log_prob_single
     error = np.abs(log_prob_single - log_prob)
     assert (error <= bound).all()
+    assert (bound <= (1 + 1e-6) * bound_of_any).all()
     if scale == 1:
-        assert (bound < 1e-3 * np.abs(log_prob) + 0.1).all()
+        assert (bound_of_any < 1e-3 * np.abs(log_prob) + 0.1).all()
         assert error.max() > 1e-3 * bound.max()
 
 
 def test_numbers_too_large_for_single_precision_have_no_bound():
     python = bound_errors_in_python("diagonal")
-    out = np.empty(1, np.float32), np.empty(1, np.float32)
+    out = np.empty(2, np.float32), np.empty(2, np.float32)
     operands = np.zeros((1, 2)), np.ones((1, 1, 2)), np.zeros(1)
     assert python(1, np.array([1.0, 1e6]), *operands, *out)
     assert not python(0, np.array([1.0, 1e6]), *operands, *out)
@@ -143,23 +145,41 @@ def test_numbers_too_large_for_single_precision_have_no_bound():
         assert not python(1, np.array([1.0, reach]), *operands, *out)
 
 
-def test_the_operation_is_its_naive_twin():
+def test_the_operations_are_their_naive_twins():
     import numba
 
     rng = np.random.default_rng(0)
     log_prob = rng.normal(size=(7, 256)).astype(np.float32)
     log_prob[3, :100] = log_prob[5, :100]
     log_prob[2] = -np.inf
-    slope, shift = (rng.uniform(0, 0.05, 7).astype(np.float32) for _ in range(2))
+    slope, shift = (rng.uniform(0, 0.05, 8).astype(np.float32) for _ in range(2))
     slope[2] = shift[2] = 0
-    choose = single_precision.emit_choose_tile
-    compiled = numba.njit(lambda *arguments: choose(*arguments))
-    results = [np.empty((2, 256), np.float32) for _ in range(2)]
-    with np.errstate(invalid="ignore"):
-        single_precision.choose_tile(log_prob, 256, slope, shift, *results[0])
-    compiled(log_prob, 256, slope, shift, results[1][0], results[1][1])
-    np.testing.assert_array_equal(results[1], results[0])
-    assert 0 < results[0][1].sum() < 256
+    slope[-1], shift[-1] = slope[:-1].max(), shift[:-1].max() + 0.1
+    results = [np.empty((5, 256), np.float32) for _ in range(2)]
+    choose, choose_by_one = single_precision.emit_choose_tile, single_precision.emit_choose_tile_by_one_bound
+    calls = numba.njit(lambda *arguments: choose(*arguments)), numba.njit(lambda *arguments: choose_by_one(*arguments))
+    naive = single_precision.choose_tile, single_precision.choose_tile_by_one_bound
+    for (each, one), (labels, certain, same_labels, surely, doubtful) in zip((naive, calls), results, strict=True):
+        with np.errstate(invalid="ignore"):
+            each(log_prob, 256, slope, shift, labels, certain)
+            one(log_prob, 256, slope, shift, same_labels, surely, doubtful)
+    for a, b in zip(results[0][:4], results[1][:4], strict=True):
+        np.testing.assert_array_equal(a, b)
+    labels, certain, same_labels, surely, doubtful = results[1]
+    np.testing.assert_array_equal(labels, same_labels)
+    assert 0 < surely.sum() < certain.sum() < 256
+    assert (surely <= certain).all()
+    assert doubtful[0] == results[0][4, 0] == 256 - surely.sum()
+
+
+def test_a_bound_that_tells_nothing_for_one_component_is_not_that_of_the_others():
+    """One is so narrow that its bound is beyond all gaps."""
+    rng = np.random.default_rng(0)
+    means, covariances = 10 * rng.normal(size=(9, 12)), np.ones((9, 12))
+    means[4], covariances[4] = 1e3, 1e-12
+    parameters = MixtureParameters.create(np.full(9, 1 / 9), means, covariances, "diag")
+    X = means[rng.integers(0, 9, 20_000)] + rng.normal(size=(20_000, 12))
+    np.testing.assert_array_equal(engine.predict(parameters, X), in_double(parameters, X))
 
 
 def test_the_reach_of_a_tile_is_that_of_its_naive_twin():

@@ -267,7 +267,8 @@ def factor_covariances(covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     operations = covariances.size * covariances.shape[-1] / 3
     matrices_a_chunk = 1 if operations > runtime.WORTH_THREADS else max(1, len(covariances))
     n_chunks = -(-len(covariances) // matrices_a_chunk)
-    cholesky.factor_covariances(n_chunks, matrices_a_chunk, covariances, factor, well_defined, operations=operations)
+    options = {"scratch": runtime.Scratch(*covariances.shape[1:]), "operations": operations}
+    cholesky.factor_covariances(n_chunks, matrices_a_chunk, covariances, factor, well_defined, **options)
     return factor, well_defined
 
 

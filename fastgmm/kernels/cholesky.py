@@ -57,11 +57,11 @@ def invert_lower(lower, inverse_out):
 
 def factor_chunk(c, memory, matrices_a_chunk, covariances, factor_out, well_defined_out):
     """``factor_out[k] = cholesky(covariances[k])^-1`` and whether there is one, for the matrices of chunk c."""
-    lower = np.zeros(covariances.shape[1:])
+    # Scratch of D rows, of which the lower triangle is used: an array of its own takes Numba 0.3 seconds to compile.
     for k in range(c * matrices_a_chunk, min((c + 1) * matrices_a_chunk, len(covariances))):
-        well_defined_out[k] = cholesky(covariances[k], lower)
+        well_defined_out[k] = cholesky(covariances[k], memory)
         if well_defined_out[k]:
-            invert_lower(lower, factor_out[k])
+            invert_lower(memory, factor_out[k])
 
 
 factor_covariances = Kernel(factor_chunk)

@@ -36,6 +36,8 @@ RANGE, MOST = 1e30, 1e15
 # Twice a number up to `RANGE` times half of float32's smallest, 2^-149.
 UNDERFLOW = 2e-15
 VECTORS = 4 if MANY_REGISTERS else 2
+# If one in so many rows is not certain by one bound for all components, each component's own is looked at.
+DOUBTFUL = 16
 # Features from which on, and components, the nearest component is looked for by half of the features first.
 SEARCHED_FEATURES, SEARCHED_COMPONENTS = 20, 6
 # If that did not pay in a tile it is not tried again for so many.
@@ -84,12 +86,15 @@ def bound_errors(ordinary, reach, means, factor, log_coef, slope_out, shift_out)
     """Bound the errors of a tile's log-probabilities in float32; whether there is any bound. (A template.)
 
     `ordinary` says whether means and factors are within `RANGE`.
-    A log-probability p of component k is off by at most ``shift[k] - slope[k] p``.
+    A log-probability p of component k is off by at most ``shift[k] - slope[k] p``, and by the last two numbers, of
+    which there is one more than components, that of any.
     """
     n_components, n_features = means.shape
+    widest, highest, magnitude = 0.0, -np.inf, 0.0
     if not (ordinary > 0 and in_range(reach)):
         return False
     t, unit = np.sqrt(n_features / 2), ROUNDING * (1 + (n_features + 4) * ROUNDING)
+    slope_out[n_components] = shift_out[n_components] = 0
     for k in range(n_components):
         squares = 0.0
         for j in range(n_features):
@@ -107,6 +112,12 @@ def bound_errors(ordinary, reach, means, factor, log_coef, slope_out, shift_out)
                 return False
             slope_out[k] = (1 + 1e-6) * slope
             shift_out[k] = (1 + 1e-6) * offset + slope_out[k] * log_coef[k] + 2 * ROUNDING * abs(log_coef[k])
+            # c - p is no less than 0, so that of any component is at most ``offset + slope (highest c - p)``.
+            slope_out[n_components] = max(slope_out[n_components], slope_out[k])
+            widest, highest = max(widest, offset), max(highest, log_coef[k])
+            magnitude = max(magnitude, abs(log_coef[k]))
+    if highest > -np.inf:
+        shift_out[n_components] = (1 + 1e-6) * widest + slope_out[n_components] * highest + 2 * ROUNDING * magnitude
     return True
 
 
@@ -115,7 +126,8 @@ def choose_tile(log_prob, n, slope, shift, label_out, certain_out):
 
     The numbers are floating-point ones. A log-probability p is off by at most ``shift[k] - slope[k] p``.
     """
-    error = shift[:, np.newaxis] - slope[:, np.newaxis] * log_prob[:, :n]
+    shift, slope = (bound[: len(log_prob), np.newaxis] for bound in (shift, slope))
+    error = shift - slope * log_prob[:, :n]
     error[np.isneginf(log_prob[:, :n])] = 0
     best, columns = log_prob[:, :n].argmax(axis=0), np.arange(n)
     label_out[:n] = best
@@ -149,6 +161,49 @@ def emit_choose_tile(
         for v, place in enumerate(places):
             label_out[place] = label[v].get()
             certain_out[place] = e.choose(other[v].get() < low[v].get(), one, zero)
+
+
+def choose_tile_by_one_bound(log_prob, n, slope, shift, label_out, certain_out, count_out):
+    """Do as `choose_tile`, with the bound for any component; ``count_out[0]`` says how many are not certain.
+
+    By that what is highest but for the best is as high as any but the best can be: half of the operations. Labels of 16
+    features and 64 diagonal components came 1.06 times as fast.
+    """
+    best, columns = log_prob[:, :n].argmax(axis=0), np.arange(n)
+    label_out[:n] = best
+    high, low = (log_prob[:, :n] * (1 - sign * slope[-1]) + sign * shift[-1] for sign in (1, -1))
+    low = low[best, columns]
+    high[best, columns] = -np.inf
+    certain_out[:n] = high.max(axis=0) < low
+    count_out[0] = n - certain_out[:n].sum()
+
+
+@tile_operation(choose_tile_by_one_bound)
+def emit_choose_tile_by_one_bound(
+    e: Emitter, log_prob: Matrix, n, slope: Matrix, shift: Matrix, label_out: Matrix, certain_out: Matrix,
+    count_out: Matrix,
+):  # fmt: skip
+    one, zero, doubtful = e.constant(1.0), e.constant(0.0), e.variable()
+    last = e.add(slope.shape[0], -1)
+    a, b = slope.splat(last), shift.splat(last)
+    for places in e.each_group(n, VECTORS):
+        best, second = ([e.variable(-np.inf) for _ in places] for _ in range(2))
+        label = [e.variable() for _ in places]
+        for k in e.each(0, log_prob.shape[0]):
+            number = e.splat(e.number(k))
+            for v, place in enumerate(places):
+                value = log_prob[k, place]
+                better = best[v].get() < value
+                lower = e.choose(better, best[v].get(), value)
+                second[v].set(e.choose(second[v].get() < lower, lower, second[v].get()))
+                label[v].set(e.choose(better, number, label[v].get()))
+                best[v].set(e.choose(better, value, best[v].get()))
+        for v, place in enumerate(places):
+            high, low = e.fma(second[v].get(), one - a, b), e.fma(best[v].get(), one + a, zero - b)
+            certain = e.choose(high < low, one, zero)
+            label_out[place], certain_out[place] = label[v].get(), certain
+            doubtful.add(one - certain)
+    e.builder.store(e.lane_sum(doubtful.get()), count_out.pointer)
 
 
 @exact_leaf
@@ -249,7 +304,7 @@ def label_chunk(
     rest = single[3 + n_features :]
     r, work = rest[:n_components], rest[n_components:]
     start, stop, count = c * rows_a_chunk, min((c + 1) * rows_a_chunk, n_rows), 0
-    slope, shift = np.empty(n_components, np.float32), np.empty(n_components, np.float32)
+    slope, shift = np.empty(n_components + 1, np.float32), np.empty(n_components + 1, np.float32)
     reach, state = np.empty((1, n_features)), np.zeros(2, np.int64)
     for first in range(start, stop, width):
         rows = min(width, stop - first)
@@ -262,7 +317,9 @@ def label_chunk(
             tile_of(
                 x_single, n, means_single, factor_single, log_coef_single, work, flat, ahead, row_stride, top, r, state
             )
-            emit_choose_tile(r, n, slope, shift, label, certain)
+            emit_choose_tile_by_one_bound(r, n, slope, shift, label, certain, top)
+            if DOUBTFUL * top[0] > n:  # a row in double precision takes as long as some looked at again
+                emit_choose_tile(r, n, slope, shift, label, certain)
         else:
             for i in range(rows):
                 label[i] = certain[i] = 0
