@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from . import em
 from .covariance import IllDefinedCovarianceError
-from .engine import accumulate, is_lossy
+from .engine import accumulate
 from .kmeans import Clusters, quick_start
 from .moves import least_merge, merge_and_put
 from .parameters import MixtureParameters
@@ -81,9 +81,7 @@ def birth(source: Source, some: ArraySource, parameters: MixtureParameters) -> P
     swept = source.reduce(
         functools.partial(_sweep_noting, parameters, float(lowest) - WORSE, most_resident=source.most_resident)
     )
-    # Of tied components far apart parts may have taken the short way that all of the rows would not.
-    known = parameters.model.layout != "tied" or not is_lossy(swept.statistics, parameters, source.dtype)
-    here, worst = Point(parameters, swept.statistics if known else None), swept.worst
+    here, worst = Point(parameters, swept.statistics), swept.worst
     if worst.n_samples < max(MANY * source.n_samples / some.n_samples, LEAST):
         return here
     weights = worst.sample_weight

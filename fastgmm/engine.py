@@ -95,7 +95,7 @@ def accumulate(
     with thread_limit(n_jobs):
         sums = kernels.accumulate(layout, X, operands, with_scatter=known is None, **asked)
     statistics = _statistics(layout, operands, sums, sample_weight, len(X), known)
-    if layout == "tied" and is_lossy(statistics, parameters, X.dtype):
+    if layout == "tied" and _is_lossy(statistics, parameters, X.dtype):
         return _accumulate_tied_precisely(parameters, X, asked, n_jobs)
     return statistics
 
@@ -329,7 +329,7 @@ def _has_common_reference(statistics: SufficientStatistics, dtype: np.dtype) -> 
     return bool((statistics.reference == point).all() and (point.astype(dtype).astype(np.float64) == point).all())
 
 
-def is_lossy(statistics: SufficientStatistics, parameters: MixtureParameters, dtype: np.dtype) -> bool:
+def _is_lossy(statistics: SufficientStatistics, parameters: MixtureParameters, dtype: np.dtype) -> bool:
     """Whether tied components are so far apart that a difference from the total scatter keeps too few digits."""
     root = parameters.precisions_cholesky
     whitened = serial_matmul(serial_matmul(root.T, statistics.scatter), root)

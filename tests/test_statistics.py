@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 import reference
-from fastgmm.engine import SufficientStatistics, accumulate, accumulate_labels, accumulate_resp, maximise
+from fastgmm.engine import (
+    MixtureParameters,
+    SufficientStatistics,
+    accumulate,
+    accumulate_labels,
+    accumulate_resp,
+    maximise,
+)
 from helpers import COVARIANCE_TYPES, full_covariances, random_parameters, random_rows
 
 FIELDS = ("weight_sums", "first_moments", "scatter", "log_likelihood", "total_weight")
@@ -32,6 +39,18 @@ def test_statistics_of_blocks_add_in_any_order(problem):
     assert_same(c + (a + b), whole)
     assert_same(sum([b, c, a]), whole)
     assert whole.total_weight == 1000
+
+
+def test_tied_components_far_apart_keep_their_digits_in_any_order():
+    """One block has rows near the point that all are about, and alone takes the short way; the other takes the long."""
+    rng = np.random.default_rng(0)
+    near, far = rng.normal(size=(3_000, 2)), rng.normal(size=(3_000, 2)) + 1e8
+    parameters = MixtureParameters.create([0.5, 0.5], [[0.0, 0.0], [1e8, 1e8]], np.eye(2), "tied")
+    a, b = accumulate(parameters, near), accumulate(parameters, far)
+    whole = maximise(accumulate(parameters, np.concatenate([near, far])), "tied")
+    for statistics in (a + b, b + a, sum([a, b])):
+        np.testing.assert_allclose(maximise(statistics, "tied").covariances, whole.covariances, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(whole.covariances, np.eye(2), atol=0.1)
 
 
 def test_weights_are_repetitions(problem):
