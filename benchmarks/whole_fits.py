@@ -59,7 +59,7 @@ class Account:
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
         """Keeps account of the fit in the block."""
-        make, sweep, birth = fastgmm.schedule.initial_parameters, fastgmm.em.sweep, fastgmm.schedule.birth
+        make, sweep, search = fastgmm.schedule.initial_parameters, fastgmm.em.sweep, fastgmm.schedule.pass_with_outliers
 
         def timed(*arguments, **options):
             begun = time.perf_counter()
@@ -76,7 +76,7 @@ class Account:
         with (
             mock.patch.object(fastgmm.schedule, "initial_parameters", timed),
             mock.patch.object(fastgmm.em, "sweep", functools.partial(counted, sweep)),
-            mock.patch.object(fastgmm.schedule, "birth", functools.partial(counted, birth)),
+            mock.patch.object(fastgmm.schedule, "pass_with_outliers", functools.partial(counted, search)),
         ):
             self.began = time.perf_counter()
             yield

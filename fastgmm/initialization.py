@@ -18,6 +18,7 @@ from .agglomeration import Hierarchy
 from .covariance import CovarianceModel, get_model
 from .engine import accumulate_labels, accumulate_resp, estimate_covariances, estimate_weights_and_means
 from .kmeans import Clusters, few_rows, kmeans, kmeans_plusplus, lloyd, quick_start
+from .outliers import representative
 from .parameters import MixtureParameters
 from .random_stream import Stream, at_most, drawer
 from .sources import ArraySource, Source, Weights
@@ -103,7 +104,7 @@ def from_kmeans_plusplus(
     source: Source, n_components: int, stream: Stream, model: CovarianceModel, reg_covar: float, *, whiten: bool
 ) -> Start:
     """Start from rows drawn as k-means++ draws them."""
-    some = enough_rows(source, n_components, stream)
+    some = enough_rows(source, n_components, stream, model, reg_covar)
     if not whiten:
         return from_points(kmeans_plusplus(some, n_components, stream), source, model, reg_covar)
     seen = whitened(some)
@@ -150,7 +151,7 @@ def from_kmeans(
 
     `quick`: a few steps on few rows. `whiten`: distances are those of `whitened` rows, and clusters those of a sample.
     """
-    some = source.whole() if quick else enough_rows(source, n_components, stream)
+    some = source.whole() if quick else enough_rows(source, n_components, stream, model, reg_covar)
     seen = whitened(some) if whiten else some
     if quick:
         centres = quick_start(few_rows(seen, n_components, stream), n_components, stream, steps=QUICK_STEPS)
@@ -159,14 +160,14 @@ def from_kmeans(
         centres, labels = kmeans(seen, n_components, stream)
     if whiten:
         return from_labels(labels, _means_of(labels, some, n_components, model), some, model, reg_covar)
-    if some.n_samples == source.n_samples:
+    if some.n_samples == source.n_samples and not some.n_outliers:
         return from_labels(labels, centres, some, model, reg_covar)
     return _from_labelled(_about_nearest(centres, source, model), model, reg_covar)
 
 
 def hierarchy(source: Source, n_components: int, stream: Stream, reg_covar: float) -> Hierarchy:
     """Micro-clusters of k-means, of a sample if there are many rows, and how they join."""
-    some = enough_rows(source, n_components, stream)
+    some = enough_rows(source, n_components, stream, get_model("full"), reg_covar)
     n_micro = min(MICRO_CLUSTERS, MICRO_NUMBERS // source.n_features)
     n_micro = min(max(n_micro, MICRO_CLUSTERS_A_COMPONENT * n_components), len(some.X))
     centres, labels = lloyd(some, kmeans_plusplus(some, n_micro, stream), max_steps=MICRO_STEPS)
@@ -220,7 +221,8 @@ def whitened(source: ArraySource) -> ArraySource:
     if not there.any():
         return source
     root = vectors[:, there] / np.sqrt(values[there])
-    return ArraySource(np.ascontiguousarray(centred @ root, dtype=source.X.dtype), weights)
+    X = np.ascontiguousarray(centred @ root, dtype=source.X.dtype)
+    return ArraySource(X, weights, n_outliers=source.n_outliers)
 
 
 def nearest(source: ArraySource, centres: Array) -> NDArray[np.int32]:
@@ -230,13 +232,19 @@ def nearest(source: ArraySource, centres: Array) -> NDArray[np.int32]:
     return clusters.labels
 
 
-def enough_rows(source: Source, n_components: int, stream: Stream) -> ArraySource:
-    """The source, or if it has more than k-means needs, a sample, whose size depends on the components alone.
+def enough_rows(
+    source: Source, n_components: int, stream: Stream, model: CovarianceModel | None = None, reg_covar: float = 0.0
+) -> ArraySource:
+    """Return the source, or if it has more rows than k-means needs, a sample whose size depends on the components.
 
-    Rows of weight 0 are not there; otherwise rows are counted, not their weights, whose unit is anyone's.
+    Rows of weight 0 are left out; otherwise rows are counted, not their weights, whose unit is the caller's. With a
+    `model` the sample has all rows that are far from the others, and these have weights.
     """
     enough = max(ENOUGH, ENOUGH_A_COMPONENT * n_components)
-    return source.whole() if source.n_weighted <= enough else at_most(source, enough, stream)
+    if source.n_weighted <= enough:
+        return source.whole()
+    sample = at_most(source, enough, stream)
+    return sample if model is None else representative(source, sample, model, reg_covar)
 
 
 def nearest_rows(source: ArraySource, points: Array) -> NDArray[np.intp]:

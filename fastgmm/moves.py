@@ -24,8 +24,6 @@ from .rules import Watcher
 from .sources import ArraySource, Source
 
 Array = NDArray[np.float64]
-# A component looks like a Gaussian if its third and fourth moments are within so many of their standard errors.
-ERRORS = 4.0
 # What a Gaussian cut in two at its mean is: how far the halves' means are from it, in standard deviations.
 HALF = np.sqrt(2 / np.pi)
 
@@ -33,26 +31,22 @@ HALF = np.sqrt(2 / np.pi)
 class Effort(NamedTuple):
     """What moves may cost.
 
-    Merges and splits tried at a time, for so many EM steps, on so many rows (a parameter), and whether the first that
-    do not pay are the last.
+    Merges and splits tried at a time, for `steps` EM steps, on `rows` rows or `rows_per_parameter` for each parameter.
     """
 
     merges: int
     splits: int
     steps: int
     rows: int
-    rows_a_parameter: int
-    gives_up: bool
+    rows_per_parameter: int
 
 
 # Where EM is slow, ten steps are too few to see which move is best. With 30, half as many moves and half as many rows
 # n_moves=2 ended 0.08 nats per row higher on diamonds, by 0.005 to 0.015 on digits, clothes and diagonal patches, the
 # same on pixels and flights, 0.01 lower on patches, in 0.9 to 1.4 times the time (medians of six seeds).
-THOROUGH = Effort(2, 2, 30, 5_000, 5, gives_up=False)
-# On the way to an end. Of patches two merges or twice the rows a parameter were no better but slower.
-QUICK = Effort(1, 2, 3, 2_000, 1, gives_up=True)
-# On the way to a far end. Three steps do not show which move is best, nor do as many rows as parameters.
-CAREFUL = Effort(1, 2, 10, 2_000, 2, gives_up=True)
+THOROUGH = Effort(2, 2, 30, 5_000, 5)
+# Of a start with one component more, which is fitted anyway.
+QUICK = Effort(1, 2, 3, 2_000, 1)
 
 
 def improve(
@@ -61,9 +55,6 @@ def improve(
     run: Callable[..., EMResult],
     n_moves: int,
     watcher: Watcher,
-    *,
-    effort: Effort = THOROUGH,
-    samples: bool = False,
 ) -> EMResult:
     """Merge two components and split a third, so often, wherever EM then ends higher.
 
@@ -81,10 +72,6 @@ def improve(
     n_moves : int
         How often the likeliest moves that are left are tried.
     watcher : Watcher
-    effort : Effort
-        How hard to look.
-    samples : bool
-        Whether the rows are a sample, of which the watcher sees no passes.
 
     Returns
     -------
@@ -93,16 +80,14 @@ def improve(
     """
     if result.parameters.n_components < 3:
         return result
-    some, tried = _some_of(source, result.parameters, effort), 0
+    some, tried = _some_of(source, result.parameters, THOROUGH), 0
 
     def watch(trial: EMResult) -> bool:
-        return not samples and watcher.iteration(trial.following(result, least=result.lower_bound))
+        return watcher.iteration(trial.following(result, least=result.lower_bound))
 
     try:
         for move in range(1, n_moves + 1):
-            if tried and effort.gives_up:
-                break
-            moved = _best_move(some, result.parameters, run, effort, tried)
+            moved = _best_move(some, result.parameters, run, tried)
             if moved is None:
                 tried += 1
                 continue
@@ -153,17 +138,6 @@ def least_gaussian(parameters: MixtureParameters, source: ArraySource) -> NDArra
     return _least_gaussian(_resp(parameters, source), source, *_full(parameters))
 
 
-def look_gaussian(parameters: MixtureParameters, source: ArraySource) -> bool:
-    """Whether all components look like Gaussians along their longest axes, as far as so many rows can tell.
-
-    Then none of them is two clusters, and there is nothing to split. Standard errors are those of a Gaussian's moments.
-    """
-    resp = _resp(parameters, ArraySource(source.X))  # their number counts, whatever their weights
-    skewness, excess = _skewness_and_excess(resp, source, *_full(parameters)[1:])
-    unit = ERRORS / np.sqrt(np.maximum(resp.sum(axis=0), 1.0))
-    return bool((np.abs(skewness) <= np.sqrt(6) * unit).all() and (np.abs(excess) <= np.sqrt(24) * unit).all())
-
-
 def split_and_merge(parameters: MixtureParameters, i: int, j: int, k: int) -> MixtureParameters:
     """Components i and j as one, and k cut in two across its longest axis.
 
@@ -175,18 +149,6 @@ def split_and_merge(parameters: MixtureParameters, i: int, j: int, k: int) -> Mi
     weights[i], means[i], full[i] = (a[0] for a in merged)
     weights[j], means[j], full[j] = weights[k] / 2, means[k] + step, half
     weights[k], means[k], full[k] = weights[k] / 2, means[k] - step, half
-    return _rebuilt(parameters, weights, means, full)
-
-
-def merge_and_put(
-    parameters: MixtureParameters, i: int, j: int, weight: float, mean: Array, covariance: Array
-) -> MixtureParameters:
-    """Components i and j as one, and in place of j another one of some weight."""
-    weights, means, full = (a.copy() for a in _full(parameters))
-    merged = _merged(weights[[i]], means[[i]], full[[i]], weights[[j]], means[[j]], full[[j]])
-    weights[i], means[i], full[i] = (a[0] for a in merged)
-    weights *= 1 - weight
-    weights[j], means[j], full[j] = weight, mean, covariance
     return _rebuilt(parameters, weights, means, full)
 
 
@@ -222,16 +184,17 @@ def one_more(source: ArraySource, parameters: MixtureParameters, reg_covar: floa
 
 
 def _best_move(
-    some: ArraySource, parameters: MixtureParameters, run: Callable[..., EMResult], effort: Effort, tried: int
+    some: ArraySource, parameters: MixtureParameters, run: Callable[..., EMResult], tried: int
 ) -> MixtureParameters | None:
     """The move that is highest after a few steps on some rows, if it is higher than staying; after so many others."""
 
     def after_steps(point: MixtureParameters) -> EMResult:
-        return em.finished(_attempt(run, some, point, tol=0.0, max_iter=effort.steps))
+        return em.finished(_attempt(run, some, point, tol=0.0, max_iter=THOROUGH.steps))
 
     stay = best = after_steps(parameters)
-    first, n_moves = tried * effort.merges * effort.splits, effort.merges * effort.splits
-    for move in itertools.islice(_moves(parameters, some, effort), first, first + n_moves):
+    n_moves = THOROUGH.merges * THOROUGH.splits
+    first = tried * n_moves
+    for move in itertools.islice(_moves(parameters, some), first, first + n_moves):
         with contextlib.suppress(IllDefinedCovarianceError):
             best = max(best, after_steps(split_and_merge(parameters, *move)), key=lambda result: result.lower_bound)
     return None if best is stay else best.parameters
@@ -245,19 +208,19 @@ def _attempt(run: Callable[..., EMResult], source: Source, parameters: MixturePa
         return EMResult(parameters)
 
 
-def _moves(parameters: MixtureParameters, some: ArraySource, effort: Effort) -> Iterator[tuple[int, int, int]]:
+def _moves(parameters: MixtureParameters, some: ArraySource) -> Iterator[tuple[int, int, int]]:
     """Pairs to merge and components to split, the likeliest first, in groups of a few of each."""
     splits = [int(k) for k in least_gaussian(parameters, some)]
     pairs = least_merge(parameters)
-    for start in range(0, len(pairs), effort.merges):
-        for i, j in pairs[start : start + effort.merges]:
-            yield from itertools.islice(((i, j, k) for k in splits if k not in (i, j)), effort.splits)
+    for start in range(0, len(pairs), THOROUGH.merges):
+        for i, j in pairs[start : start + THOROUGH.merges]:
+            yield from itertools.islice(((i, j, k) for k in splits if k not in (i, j)), THOROUGH.splits)
 
 
 def _some_of(source: Source, parameters: MixtureParameters, effort: Effort) -> ArraySource:
     """The source, or a sample of as many rows as moves are tried on."""
     n_parameters = parameters.model.n_parameters(*parameters.means.shape)
-    n_rows = max(effort.rows, effort.rows_a_parameter * n_parameters)
+    n_rows = max(effort.rows, effort.rows_per_parameter * n_parameters)
     return at_most(source, n_rows, Stream(0))
 
 

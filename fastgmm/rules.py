@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from .acceleration import Accelerator, Squarem
 from .em import EMResult
 from .parameters import MixtureParameters
 from .sources import Source, count_rows
+from .statistics import SufficientStatistics
 
 
 class Acceleration(NamedTuple):
@@ -25,14 +27,9 @@ ACCELERATIONS = {"progressive": Acceleration(Squarem, True), "squarem": Accelera
 
 
 class Kept(NamedTuple):
-    """What a fit goes on from that has been killed: a run, and what came before it as part of the same fit.
-
-    `pausing` if it was the run until the pause, with another one to come.
-    """
+    """What a fit that has been killed continues from: the state of its run on all rows."""
 
     state: em.State
-    before: EMResult | None
-    pausing: bool = False
 
 
 class Checkpoint(Protocol):
@@ -79,10 +76,17 @@ class Rules:
     update: em.Update | None = None
     checkpoint: Checkpoint | None = None
 
-    def keep(self, before: EMResult | None = None, *, pausing: bool = False) -> Callable[[em.State], None] | None:
-        """What keeps the state of a run that goes on from another one, if it is to be kept."""
+    def keep(self) -> Callable[[em.State], None] | None:
+        """Return what keeps the state of a run, if it is to be kept."""
         checkpoint = self.checkpoint
-        return None if checkpoint is None else lambda state: checkpoint.save(Kept(state, before, pausing))
+        return None if checkpoint is None else lambda state: checkpoint.save(Kept(state))
+
+    def step(self, statistics: SufficientStatistics, point: MixtureParameters) -> tuple[MixtureParameters, float]:
+        """Return where an M-step leads from a point, given the statistics of rows under it, and the point's bound."""
+        update = self.update or functools.partial(em.maximum_likelihood, reg_covar=self.reg_covar)
+        parameters, bound = update(statistics, point, None)
+        assert parameters is not None  # without a bound to reach there always are some
+        return parameters, bound
 
     def run(self, source: Source, parameters: MixtureParameters, **options: Any) -> EMResult:
         """One run; `options` replace those of `em.run`."""

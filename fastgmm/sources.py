@@ -69,7 +69,7 @@ class Source(Protocol):
         """The sum of a function of the blocks and of what is given for their rows: an array with a line for each."""
 
     def draw(self, *shares: NDArray[np.float64]) -> list[ArraySource]:
-        """Rows at increasing shares of the total weight, in [0, 1), in memory and without weights."""
+        """Rows at increasing shares of the total weight, in [0, 1), in memory and each of weight 1."""
 
     def whole(self) -> ArraySource:
         """All rows in memory."""
@@ -94,11 +94,14 @@ class ArraySource:
         None is ones.
     known : SufficientStatistics or None
         Of an earlier pass over these rows, for what never changes.
+    n_outliers : int
+        The last rows, as many as this, are in every sample that is drawn; see `outliers`.
     """
 
     X: NDArray
     sample_weight: Weights = None
     known: Any = None
+    n_outliers: int = 0
     most_resident = float("inf")
 
     @property
@@ -142,14 +145,28 @@ class ArraySource:
             yield function(*self.part(rows))
 
     def draw(self, *shares: NDArray[np.float64]) -> list[ArraySource]:
+        n = len(self.X) - self.n_outliers
         if self.sample_weight is None:
-            rows = [np.minimum((share * len(self.X)).astype(np.intp), len(self.X) - 1) for share in shares]
+            rows = [np.minimum((share * n).astype(np.intp), n - 1) for share in shares]
         else:
-            cumulative = np.cumsum(self.sample_weight)
-            last = np.flatnonzero(self.sample_weight)[-1]
+            cumulative = np.cumsum(self.sample_weight[:n])
+            last = np.flatnonzero(self.sample_weight[:n])[-1]
             found = (np.searchsorted(cumulative, share * cumulative[-1], side="right") for share in shares)
             rows = [np.minimum(these, last) for these in found]
-        return [ArraySource(np.ascontiguousarray(self.X[these])) for these in rows]
+        return [self._sample(these) for these in rows]
+
+    def _sample(self, rows: NDArray[np.intp]) -> ArraySource:
+        """Some rows, each of weight 1, and the outliers, whose weights are relative to those."""
+        n = len(self.X) - self.n_outliers
+        if not self.n_outliers:
+            return ArraySource(np.ascontiguousarray(self.X[rows]))
+        weights = np.ones(len(self.X)) if self.sample_weight is None else self.sample_weight
+        outliers = weights[n:] * (len(rows) / weights[:n].sum())
+        return ArraySource(
+            np.concatenate([self.X[rows], self.X[n:]]),
+            np.concatenate([np.ones(len(rows)), outliers]),
+            n_outliers=self.n_outliers,
+        )
 
     def whole(self) -> ArraySource:
         return self

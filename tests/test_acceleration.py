@@ -98,7 +98,7 @@ def test_variances_near_reg_covar_cost_no_more_passes_than_plain_em(covariance_t
         passes += plain.n_iter, fast.n_iter
         changes.append(fast.last_change)
     assert passes[1] < 0.6 * passes[0]
-    assert min(changes) < 0  # which alone would never have been convergence
+    assert min(changes) < 0
 
 
 class Proposer:

@@ -1,25 +1,14 @@
-"""Births, splits and merges: what EM cannot find again, and never a lower likelihood."""
-
-from functools import partial
+"""Splits and merges: what EM cannot find again, and never a lower likelihood."""
 
 import numpy as np
 import pytest
 
-from fastgmm import GaussianMixture, births, em, rows
-from fastgmm.births import birth
+from fastgmm import GaussianMixture, em
 from fastgmm.covariance import FOURTEEN
-from fastgmm.engine import MixtureParameters, accumulate, maximise, score_samples
-from fastgmm.moves import (
-    improve,
-    least_gaussian,
-    least_merge,
-    look_gaussian,
-    one_more,
-    split_and_merge,
-)
-from fastgmm.random_stream import Stream, sample
+from fastgmm.engine import MixtureParameters
+from fastgmm.moves import improve, least_gaussian, least_merge, one_more, split_and_merge
 from fastgmm.sources import ArraySource
-from helpers import COVARIANCE_TYPES, covariances_in_form, fit_quietly, full_covariances, random_parameters
+from helpers import COVARIANCE_TYPES, covariances_in_form, full_covariances, random_parameters
 
 
 def three_clusters(n_samples=3000, seed=0):
@@ -161,121 +150,6 @@ def test_a_split_and_a_merge_keep_mean_and_covariance_of_the_whole(covariance_ty
         np.testing.assert_allclose(after, before, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-def test_a_component_that_a_sample_has_not_seen_is_born(covariance_type):
-    rng = np.random.default_rng(0)
-    X = np.vstack([rng.normal(size=(100_000, 3)), rng.normal(size=(60, 3)) + 20.0])
-    common = rng.normal(size=(5_000, 3))
-    start = random_parameters(covariance_type, 3, 3)
-    fitted = run(ArraySource(common), start).parameters
-    born, statistics = birth(ArraySource(X), ArraySource(common), fitted)
-    assert born is not fitted
-    assert score_samples(born, X).mean() > score_samples(fitted, X).mean()
-    assert statistics.mean_log_likelihood == pytest.approx(score_samples(born, X).mean())
-    k = born.weights.argmin()
-    assert 20 <= round(born.weights[k] * len(X)) <= 60  # the largest of three clusters of them
-    assert np.abs(born.means[k] - 20).max() < 1
-    assert em.run(ArraySource(X), born, tol=1e-6, max_iter=100, reg_covar=1e-6).parameters.weights[k] == pytest.approx(
-        60 / len(X)
-    )
-    weights = np.ones(len(X))
-    weights[-60:] = 0
-    here = birth(ArraySource(X, weights), ArraySource(common), fitted)
-    assert here.parameters is fitted  # these rows do not exist
-    assert here.statistics.total_weight == 100_000
-
-
-def test_nothing_is_born_of_rows_like_the_samples():
-    X = three_clusters(60_000)
-    source = ArraySource(X)
-    for seed in range(3):
-        some = sample(source, 5_000, Stream(seed))
-        fitted = run(some, badly_started()).parameters
-        here = birth(source, some, fitted)
-        assert here.parameters is fitted
-        assert here.statistics.log_likelihood == accumulate(fitted, X).log_likelihood
-    alone = random_parameters("full", 1, 2)
-    assert birth(source, some, alone) == (alone, None)  # nothing to merge
-
-
-@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_the_pass_that_looks_for_bad_rows_is_a_pass_of_em(covariance_type, weighted, monkeypatch, tmp_path):
-    """Whatever it is made in: one block, slices of it, blocks that are read."""
-    rng = np.random.default_rng(0)
-    X = np.vstack([rng.normal(size=(20_000, 3)), rng.normal(size=(60, 3)) + 20.0, rng.normal(size=(3_000, 3))])
-    weights = rng.integers(0, 3, len(X)).astype(float) if weighted else None
-    fitted = random_parameters(covariance_type, 3, 3)
-    desired = accumulate(fitted, X, weights)
-    bound = np.quantile(score_samples(fitted, X), 0.02)
-    below = (score_samples(fitted, X) < bound) & (True if weights is None else weights > 0)
-
-    def by_contents(rows):
-        return rows[np.lexsort(rows.T)]
-
-    def swept(source, most=np.inf):
-        return source.reduce(partial(births._sweep_noting, fitted, bound, most_resident=most))
-
-    whole = swept(ArraySource(X, weights))
-    np.testing.assert_array_equal(whole.worst.X, by_contents(X[below]))
-    monkeypatch.setattr(births, "ROWS_A_SLICE", 4_096)
-    np.save(tmp_path / "x.npy", X)
-    blocks = rows(tmp_path / "x.npy", weight=weights, block_bytes=24 * 5_000)
-    for found in (whole, swept(ArraySource(X, weights)), swept(blocks)):
-        np.testing.assert_array_equal(found.worst.X, by_contents(X[below]))
-        assert (found.worst.sample_weight is None) == (weights is None)
-        if weighted:
-            np.testing.assert_array_equal(found.worst.sample_weight, weights[below][np.lexsort(X[below].T)])
-        assert found.statistics.log_likelihood == pytest.approx(desired.log_likelihood, rel=1e-12)
-        again, other = (maximise(statistics, covariance_type) for statistics in (found.statistics, desired))
-        np.testing.assert_allclose(again.means, other.means, rtol=1e-9, atol=1e-12)
-        np.testing.assert_allclose(again.covariances, other.covariances, rtol=1e-9, atol=1e-12)
-    few = swept(ArraySource(X, weights), most=10).worst.X
-    assert 10 <= len(few) < below.sum()
-    np.testing.assert_array_equal(few, by_contents(X[below][: len(few)]))
-
-
-def test_rows_that_fit_badly_are_the_same_in_whatever_order_parts_come():
-    rng = np.random.default_rng(0)
-    parameters, X = random_parameters("diag", 2, 3), rng.normal(size=(3_000, 3))
-    weights = rng.integers(0, 3, len(X)).astype(float)
-    bound = np.quantile(score_samples(parameters, X), 0.1)
-    parts = [
-        births._sweep_noting(parameters, bound, X[start : start + 500], weights[start : start + 500], most_resident=1e9)
-        for start in range(0, 3_000, 500)
-    ]
-    one, other = sum(parts[1:], start=parts[0]).worst, sum(parts[-2::-1], start=parts[-1]).worst
-    np.testing.assert_array_equal(one.X, other.X)
-    np.testing.assert_array_equal(one.sample_weight, other.sample_weight)
-
-
-def test_a_first_pass_keeps_the_digits_of_tied_components_far_apart():
-    """Rows in order: those of the first slice alone would take the short way, about a point far from the others."""
-    rng = np.random.default_rng(0)
-    X = np.concatenate([rng.normal(size=(300_000, 2)), rng.normal(size=(300_000, 2)) + 1e8])
-    model = GaussianMixture(2, covariance_type="tied", random_state=0).fit(X)
-    np.testing.assert_allclose(model.lower_bounds_, model.lower_bound_, atol=0.1)
-    np.testing.assert_allclose(model.covariances_, np.eye(2), atol=0.02)
-
-
-def test_a_birth_that_lowers_the_likelihood_is_refused(monkeypatch):
-    rng = np.random.default_rng(0)
-    X = np.vstack([rng.normal(size=(50_000, 2)), rng.normal(size=(40, 2)) + 9])
-    common = ArraySource(rng.normal(size=(4_000, 2)))
-    fitted = run(common, random_parameters("full", 3, 2)).parameters
-    assert birth(ArraySource(X), common, fitted).parameters is not fitted
-    monkeypatch.setattr(births, "merge_and_put", lambda parameters, *_: random_parameters("full", 3, 2, spread=100.0))
-    assert birth(ArraySource(X), common, fitted).parameters is fitted
-
-
-def test_a_rare_cluster_is_found_by_a_whole_fit():
-    rng = np.random.default_rng(1)
-    X = np.vstack([rng.normal(size=(400_000, 2)), rng.normal(size=(400_000, 2)) + 5, rng.normal(size=(40, 2)) - 30])
-    for seed in range(3):
-        model = GaussianMixture(3, random_state=seed).fit(X)
-        assert model.weights_.min() == pytest.approx(40 / len(X), rel=0.1)
-
-
 @pytest.mark.parametrize("covariance_type", FOURTEEN)
 def test_one_component_more_is_put_where_one_has_two_clusters(covariance_type):
     """Also where the model sees a sphere, or rows along the axes."""
@@ -304,15 +178,3 @@ def test_there_is_no_component_more_where_each_would_collapse():
     X = np.repeat(np.eye(2), 20, axis=0)
     two = MixtureParameters.create([0.5, 0.5], np.eye(2), np.tile(np.eye(2) / 100, (2, 1, 1)))
     assert one_more(ArraySource(X), two, 0.0) is None
-
-
-def test_components_that_are_two_clusters_do_not_look_like_gaussians():
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(20_000, 2)) + 6 * rng.integers(0, 4, (20_000, 1))
-    source = ArraySource(X)
-    four, two = (fit_quietly(GaussianMixture(k, random_state=0), X)._parameters() for k in (4, 2))
-    assert look_gaussian(four, source)
-    assert not look_gaussian(two, source)
-    assert look_gaussian(two, ArraySource(X[:8]))  # no telling
-    weighted = ArraySource(X, np.full(len(X), 1e-3))  # the number of rows counts, whatever their weights
-    assert not look_gaussian(two, weighted)
