@@ -15,9 +15,14 @@ from .parameters import MixtureParameters
 from .sources import Source, count_rows
 from .statistics import SufficientStatistics
 
+# To a tolerance as fine as this, in nats per row, a move that costs little is tried where EM has ended: with 8 seeds
+# and 40 data sets and types fits to 1e-4 and 1e-6 ended 0.09 nats per row higher in the mean, and still took 1.2 and
+# 1.7 times fewer passes than plain EM (`benchmarks/against_plain.py tuning`).
+FINE = 1e-4
+
 
 class Acceleration(NamedTuple):
-    """How a fit is made to take fewer passes: steps, and whether samples come first."""
+    """How a fit is made to take fewer passes: steps, and whether samples come first and moves last."""
 
     accelerator: type[Squarem]
     progressive: bool
@@ -75,6 +80,11 @@ class Rules:
     n_moves: int = 0
     update: em.Update | None = None
     checkpoint: Checkpoint | None = None
+
+    @property
+    def tries_light_moves(self) -> bool:
+        """Whether moves that nobody has asked for are tried where EM has ended."""
+        return self.acceleration is not None and self.acceleration.progressive and 0 < self.tol <= FINE
 
     def keep(self) -> Callable[[em.State], None] | None:
         """Return what keeps the state of a run, if it is to be kept."""

@@ -21,7 +21,7 @@ from . import em, sample_sizes
 from .covariance import IllDefinedCovarianceError
 from .em import EMResult
 from .initialization import initial_parameters
-from .moves import improve
+from .moves import LIGHT, improve
 from .outliers import pass_with_outliers, with_outliers
 from .parameters import MixtureParameters
 from .random_stream import Stream, sample, shares
@@ -34,6 +34,8 @@ from .statistics import SufficientStatistics
 ROUNDS = (3, 4)
 # Starts that are tried on a sample, the one that plain EM has among them; of "small_em" also those of a start.
 TRIES, TRIES_OF = 4, {"small_em": 10, "hc": 1}
+# Of so many rows and more light moves are tried; with fewer a fit takes a millisecond or two.
+FINE_ROWS = 1_000
 # A run on n rows stops when a step raises the likelihood by less than this part of what p parameters gain by chance,
 # p / 2n nats per row.
 NOISE = 0.002
@@ -143,7 +145,7 @@ def fit(
             # A component may still collapse on all rows that did not on a sample.
             with contextlib.suppress(IllDefinedCovarianceError):
                 return _finish(source, found.parameters, rules, watcher, statistics=found.statistics)
-    return _finish(source, start, rules, watcher)
+    return _finish(source, start, rules, watcher, light_moves=not starts.given)
 
 
 def go_on(source: Source, parameters: MixtureParameters, rules: Rules, watcher: Watcher, bound: float) -> EMResult:
@@ -151,7 +153,7 @@ def go_on(source: Source, parameters: MixtureParameters, rules: Rules, watcher: 
     if rules.checkpoint is not None:
         rules.checkpoint.begin()
     watcher.start(0)
-    return _finish(source, parameters, rules, watcher, lower_bound=bound)
+    return _finish(source, parameters, rules, watcher, lower_bound=bound, light_moves=False)
 
 
 def resume(source: Source, kept: Kept, rules: Rules, watcher: Watcher) -> EMResult:
@@ -317,6 +319,7 @@ def _finish(
     lower_bound: float = -math.inf,
     statistics: SufficientStatistics | None = None,
     resumed: em.State | None = None,
+    light_moves: bool = True,
 ) -> EMResult:
     """Run EM on all rows, and try moves from where it ends."""
     result = rules.run(
@@ -330,6 +333,9 @@ def _finish(
     )
     if rules.n_moves and not (result.stopped or result.interrupted):
         result = improve(source, result, rules.run, rules.n_moves, watcher)
+    elif light_moves and rules.tries_light_moves and result.converged and source.n_samples >= FINE_ROWS:
+        left = rules.max_iter - result.n_iter
+        result = improve(source, result, rules.run, 1, watcher, effort=LIGHT, max_iter=left)
     if rules.max_iter > 0:
         watcher.end(result)
     return result
@@ -345,7 +351,7 @@ def _best_of(
         try:
             parameters, n_distinct = starts.make(source, next(seeds))
             watcher.duplicates(n_distinct)
-            result = _finish(source, parameters, rules, watcher)
+            result = _finish(source, parameters, rules, watcher, light_moves=not starts.given)
         except KeyboardInterrupt:
             if best is None:
                 raise

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from fastgmm import GaussianMixture, em
+from fastgmm import GaussianMixture, em, moves, schedule
 from fastgmm.covariance import FOURTEEN
 from fastgmm.engine import MixtureParameters
-from fastgmm.moves import improve, least_gaussian, least_merge, one_more, split_and_merge
+from fastgmm.moves import LIGHT, improve, least_gaussian, least_merge, one_more, split_and_merge
 from fastgmm.sources import ArraySource
 from helpers import COVARIANCE_TYPES, covariances_in_form, full_covariances, random_parameters
 
@@ -124,6 +124,80 @@ def test_an_interrupted_move_keeps_the_optimum():
     assert result.interrupted
     assert not result.converged
     np.testing.assert_array_equal(result.parameters.means, means)
+
+
+def test_a_light_move_keeps_to_the_passes_that_are_left():
+    X = three_clusters()
+    bounds = {}
+    for left in (2, 6, 500):
+        stuck = run(ArraySource(X), badly_started())
+        before, bound = stuck.n_iter, stuck.lower_bound
+        moved = improve(ArraySource(X), stuck, run, 1, watcher := Watcher(), effort=LIGHT, max_iter=left)
+        assert moved.n_iter <= before + left
+        assert moved.n_iter == before + len(watcher.seen) == len(moved.lower_bounds)
+        assert moved.converged
+        assert moved.lower_bound >= bound
+        bounds[left] = moved.lower_bound - bound
+    assert bounds[2] == 0
+    assert bounds[500] > 0.1
+
+
+def test_a_light_move_is_given_up_where_it_is_not_higher():
+    X = three_clusters()
+    best = run(ArraySource(X), badly_started())
+    best = improve(ArraySource(X), best, run, 3, Watcher())
+    bound, before, means = best.lower_bound, best.n_iter, best.parameters.means.copy()
+    tried = []
+
+    def counted(source, parameters, **options):
+        tried.append(options.get("tol"))
+        return run(source, parameters, **options)
+
+    again = improve(ArraySource(X), best, counted, 4, Watcher(), effort=LIGHT, max_iter=500)
+    np.testing.assert_array_equal(again.parameters.means, means)
+    assert again.lower_bound == bound
+    assert again.converged
+    assert again.n_iter >= before
+    assert None not in tried  # no move was run to its end
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_fine_fits_end_no_lower_for_their_light_move(covariance_type):
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(size=(400, 2)) * (i + 1) + 4 * rng.normal(size=2) for i in range(5)])
+    for seed in range(4):
+        fits = {
+            name: GaussianMixture(
+                5, covariance_type=covariance_type, acceleration=name, tol=1e-5, max_iter=600, random_state=seed
+            ).fit(X)
+            for name in ("progressive", "squarem")
+        }
+        assert fits["progressive"].lower_bound_ >= fits["squarem"].lower_bound_
+        assert fits["progressive"].converged_
+
+
+def test_light_moves_are_for_fine_fits_to_many_rows(monkeypatch):
+    X, efforts, improve = three_clusters(), [], moves.improve
+
+    def noted(*arguments, effort=moves.THOROUGH, **options):
+        efforts.append(effort)
+        return improve(*arguments, effort=effort, **options)
+
+    monkeypatch.setattr(schedule, "improve", noted)
+    cases = [
+        (3000, {"tol": 1e-5}, [LIGHT]),
+        (900, {"tol": 1e-5}, []),
+        (3000, {"tol": 1e-3}, []),
+        (3000, {"tol": 1e-5, "acceleration": "squarem"}, []),
+        (3000, {"tol": 1e-5, "acceleration": None}, []),
+        (3000, {"tol": 1e-5, "means_init": badly_started().means}, []),
+        (3000, {"tol": 1e-5, "n_moves": 2}, [moves.THOROUGH]),
+    ]
+    for n_samples, options, expected in cases:
+        efforts.clear()
+        model = GaussianMixture(3, random_state=0, max_iter=500, **options).fit(X[:n_samples])
+        assert efforts == expected
+        assert model.n_iter_ == len(model.lower_bounds_)
 
 
 def test_equal_components_are_merged_first_and_two_clusters_split_first():
