@@ -78,20 +78,20 @@ class GaussianMixture(BaseMixture):
         Beyond scikit-learn. Look for the clusters of "kmeans", "k-means++" and "small_em" in coordinates in which the
         rows' covariance is the identity: for features in different units, and for long parallel clusters.
     acceleration : {"progressive", "squarem"} or None, default="progressive"
-        Beyond scikit-learn. "squarem": from when EM steps raise the mean log-likelihood by less than 1e-2 nats per row,
-        go on from where every two of them lead, if the likelihood is no lower there; fixed points are those of EM.
-        "progressive": the same; if nothing of the start is given, a few quick merges and splits are tried while EM
-        still rises fast (of 1,000 rows and more), and of very many rows (80,000 and 2,048 a component and 80 a
-        parameter, an eighth of which takes 32 MB at most) a sample is fitted first, from the best of at least four
-        short runs; where `tol` is 1e-5 or less (not 0), from longer ones, and with a merge and split. None is plain
-        EM on all rows, step for step scikit-learn's.
+        Beyond scikit-learn. "squarem": once EM steps raise the mean log-likelihood by less than 2e-3 nats per row, EM
+        continues from where every two of them lead, if the likelihood is no lower there; fixed points are those of EM.
+        "progressive": the same. If nothing of the start is given, samples of very many rows (80,000 and 2,048 a
+        component and 80 a parameter, an eighth of which takes 32 MB at most) are fitted first; they have all rows of a
+        low density, and are discarded if all rows are less likely after them than at the start. With a `tol` of 1e-4 or
+        less (not 0), 1,000 rows or more, and three components or more, one move (see `n_moves`) is tried; it is kept if
+        EM then converges higher. None is plain EM on all rows, step for step scikit-learn's.
     limit_tol : float, default=None
         Beyond scikit-learn. A small rise is not a small distance: to have converged, the limit of the mean
         log-likelihood must also be so near, in nats per row, by the estimate that is `remaining_`.
     n_moves : int, default=0
         Beyond scikit-learn. How often to try to leave the optimum that EM has found: two components are merged and a
-        third, if there is one, is split, and what EM makes of that, in at most `max_iter` iterations, is kept if the
-        likelihood is higher; of very many rows on a sample.
+        third, if there is one, is split. Where EM ends from there, after at most `max_iter` iterations, is kept if the
+        likelihood is higher.
     prior : ConjugatePrior, default=None
         Beyond scikit-learn. A prior of means and covariances, for all models but "VEE", "EVE", "VVE" and "EVV": the fit
         finds the parameters of highest posterior density, and `lower_bound_` has the prior's logarithm in it. None is
@@ -117,8 +117,7 @@ class GaussianMixture(BaseMixture):
     precisions_cholesky_ : ndarray
         Upper triangular P with ``precision = P @ P.T``; inverse standard deviations for "diag" and "spherical".
     converged_ : bool
-        Whether the last iteration of the best fit raised the likelihood by less than `tol`. A fit whose likelihood
-        fell, or became NaN, has not converged; once it has been accelerated, a fall of less than `tol` is allowed.
+        Whether the last EM step of the best fit changed the mean log-likelihood by less than `tol`.
     n_iter_ : int
         Passes over all rows of the best fit: its EM iterations, with `acceleration` also passes that led nowhere.
     lower_bound_ : float
