@@ -43,8 +43,8 @@ def open_hdf5(path: Path, *, key: str | None = None, weight: Any = None, **optio
         datasets: dict[str, Any] = {}
         opened.visititems(lambda name, item: datasets.update({name: item} if isinstance(item, h5py.Dataset) else {}))
         found = _only(key, datasets, path, opened)
-        weight_name = _weight_name(weight, datasets, path, opened)
         array = opened[found]
+        weight_name = _weight_name(weight, array, datasets, path, opened)
         files = [file, *(Unchanged(other) for other in _hdf5_files(array) if other != path)]
         return SliceReader(
             array,
@@ -119,7 +119,7 @@ def open_zarr(path: Path, *, key: str | None = None, weight: Any = None, **optio
             raise ValueError(f"key is for groups, but {path} is a single array")
         return _zarr_reader(opened, name=str(path), weight=weight, **options)
     found = _only(key, arrays, path, opened)
-    weight_name = _weight_name(weight, arrays, path, opened)
+    weight_name = _weight_name(weight, opened[found], arrays, path, opened)
     weights = opened[weight_name] if weight_name else None
     return _zarr_reader(
         opened[found], weights, name=f"{path}:{found}", weight=None if weight_name else weight, **options
@@ -168,9 +168,9 @@ def _only(key: str | None, datasets: dict[str, Any], path: Path, opened: Any) ->
     return names[0]
 
 
-def _weight_name(weight: Any, datasets: dict[str, Any], path: Path, opened: Any) -> str | None:
-    """Return the name of the dataset of weights; None if the weights are given, or in a file of their own."""
-    if not isinstance(weight, str):
+def _weight_name(weight: Any, array: Any, datasets: dict[str, Any], path: Path, opened: Any) -> str | None:
+    """Return the name of the dataset of weights; None if they are given, in a file of their own, or a field."""
+    if not isinstance(weight, str) or weight in (numpy_dtype(array).names or ()):
         return None
     if weight in opened and hasattr(opened[weight], "dtype"):
         if len(opened[weight].shape or ()) == 1:
