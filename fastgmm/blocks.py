@@ -114,8 +114,8 @@ class BlockSource:
         self.rows_a_block = max(256, block_bytes // (reader.n_features * reader.dtype.itemsize))
         self.known = None
         self._checked = False
-        # Of the first walk, by each block's first row: its number of rows and a checksum of some of them.
-        self._checksums: dict[int, tuple[int, int]] = {}
+        # Checksums of some rows of every block when it was first read, by its first row and its number of rows.
+        self._checksums: dict[tuple[int, int], int] = {}
         self._n_found = reader.n_samples
         # Blocks are kept between walks: new memory would have to be asked for page by page.
         self._unused: list[tuple[NDArray, Weights]] = []
@@ -336,8 +336,8 @@ class BlockSource:
         checksum = zlib.crc32(np.ascontiguousarray(X[some]).data)
         if weights is not None:
             checksum = zlib.crc32(np.ascontiguousarray(weights[some]).data, checksum)
-        n_before, before = self._checksums.setdefault(first, (len(X), checksum))
-        if len(X) == n_before and checksum != before:  # another number of rows is noticed at the end
+        # A block that has another number of rows than before is noticed at the end of the walk.
+        if self._checksums.setdefault((first, len(X)), checksum) != checksum:
             raise ValueError(
                 f"Rows must be the same whenever they are read, but some from {self.reader.where(first)} on are others "
                 "than at first. If they are drawn at random, seed each walk alike; if they have been changed, make "

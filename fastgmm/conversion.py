@@ -5,8 +5,6 @@ scikit-learn ignores the mask of a masked array. Here a masked value is a missin
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -96,6 +94,8 @@ def _wrong_shape(what: str, n_dimensions: int, shape: tuple) -> str:
 
 def column_labels(block: Any) -> tuple | None:
     """Return the labels of a data frame's columns (pandas, polars, Arrow), or None for an array."""
+    if isinstance(block, np.ndarray):
+        return None
     # Looked for in the type, as a pandas column may have any name. Arrow's `columns` are values.
     attribute = next((name for name in ("column_names", "columns") if hasattr(type(block), name)), None)
     labels = None if attribute is None else getattr(block, attribute)
@@ -134,11 +134,7 @@ def _listed(labels: tuple) -> str:
     return f"[{shown}, ...]" if len(labels) > MOST_LABELS else f"[{shown}]"
 
 
-@contextlib.contextmanager
-def named_errors(what: str) -> Iterator[None]:
-    """Put a name before the message of any ValueError or TypeError of the block."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{what}: {error}") from error
+def renamed(error: ValueError | TypeError, what: str) -> ValueError | TypeError:
+    """Return an error like another one, with a name before its message."""
+    kind = TypeError if isinstance(error, TypeError) else ValueError  # subclasses may take other arguments
+    return kind(f"{what}: {error}")

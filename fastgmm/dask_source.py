@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .blocks import RESIDENT_BYTES
-from .conversion import aligned, as_rows, as_weights, filled, named_errors
+from .conversion import aligned, as_rows, as_weights, filled, renamed
 from .kernels import thread_limit
 from .sources import ArraySource, BlockFunction, Weights
 
@@ -234,12 +234,14 @@ def prepared_block(
     block: Any, weights: Any, n_features: int, dtype: np.dtype, number: int, labels: tuple | None = None
 ) -> Block:
     """Return the rows (n, D) and weights (n,) of a block, as kernels read them; ValueError if they cannot be used."""
-    with named_errors(f"block {number} of X"):
+    try:
         X = as_rows(block if labels is None else aligned(block, labels))
         if X.shape[1] != n_features:
             raise ValueError(f"its shape is {X.shape}, but it should have {n_features} features")
         if len(X) and dtype == np.float32 and np.result_type(X.dtype, dtype) != dtype:
             raise ValueError(f"it holds {X.dtype}, but X says {dtype}: call X.astype first, or mend what X says")
+    except (ValueError, TypeError) as error:
+        raise renamed(error, f"block {number} of X") from error
     with np.errstate(over="ignore"):  # a value too large is found below
         X = X.astype(dtype, copy=False)
     X = X if X.flags.f_contiguous else np.ascontiguousarray(X)
@@ -252,8 +254,10 @@ def prepared_block(
         return X, None
     if getattr(weights, "ndim", 1) == 2 and weights.shape[1] == 1:  # a column of a data frame
         weights = np.asarray(filled(weights))[:, 0]
-    with named_errors(f"weights of block {number}"):
+    try:
         w = as_weights(weights).astype(np.float64, copy=False)
+    except (ValueError, TypeError) as error:
+        raise renamed(error, f"weights of block {number}") from error
     if w.shape != (len(X),):
         raise ValueError(f"block {number} has {len(X)} rows, but weights of shape {w.shape}")
     if not (np.isfinite(w) & (w >= 0)).all():

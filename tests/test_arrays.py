@@ -252,9 +252,11 @@ def test_a_file_that_is_shorter_than_its_memory_map_is_noticed(view, tmp_path):
         mapped = view(np.load(tmp_path / name, mmap_mode="r"))
         source = rows(np.ones((len(mapped), 2)), weight=mapped) if as_weights else rows(mapped)
         source.whole()
+        in_blocks = rows([(np.ones((len(mapped), 2)), mapped)] if as_weights else [mapped])
         os.truncate(tmp_path / name, 20_000)
-        with pytest.raises(ValueError, match=f"{name} is shorter than when it was mapped"):
-            source.whole()
+        for read in (source, in_blocks):
+            with pytest.raises(ValueError, match=f"{name} is shorter than when it was mapped"):
+                read.whole()
 
 
 # --- which files are read ---

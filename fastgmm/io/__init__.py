@@ -56,8 +56,8 @@ def rows(
           (``"data/part-*.parquet"``) of such files, which are read in the order of their names; a list of them.
         - Anything with `shape`, `dtype` and slices of rows: arrays, memory maps, open HDF5 datasets, zarr arrays.
         - An iterable of blocks that can be walked again and again (a list, an object with ``__iter__``), or a function
-          that returns a new iterator whenever it is called. A block is an array (n, D), or a pair of an array and
-          weights (n,).
+          that returns a new iterator whenever it is called. A block is an array (n, D) or a data frame (pandas, polars,
+          Arrow), whose columns are aligned by name, or a pair of one and weights (n,).
     columns : list of str or of int, optional
         The features, by their names in tables, by their numbers in arrays; all that there are if not given.
     weight : str or array-like of shape (n_samples,), optional

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastgmm.blocks import Cursor
-from fastgmm.conversion import REAL_KINDS, as_rows, as_weights, filled, named_errors
+from fastgmm.conversion import REAL_KINDS, as_rows, as_weights, filled, renamed
 
 from .files import Unchanged, choose, float_dtype
 
@@ -195,8 +195,10 @@ class SliceCursor:
         if len(part) != n or (weights_out is not None and len(weights) != n):
             raise ValueError(f"{reader.name} ends before its {reader.shape[0]} rows do")
         if reader.fields is None:
-            with named_errors(f"the rows from {reader.where(here.start)} on"):
+            try:
                 X = as_rows(part)
+            except (ValueError, TypeError) as error:
+                raise renamed(error, f"the rows from {reader.where(here.start)} on") from error
             X_out[:n] = X if reader.columns is None else X[:, reader.columns]
         else:
             for d, field in enumerate(reader.fields):
@@ -335,8 +337,8 @@ def _maps(array: Any) -> Iterator[np.memmap]:
         array = array.base
 
 
-def _numbers(columns: Sequence, n_features: int, name: str) -> list[int]:
-    numbers = list(columns)
+def _numbers(columns: Sequence | slice, n_features: int, name: str) -> list[int]:
+    numbers = list(range(n_features)[columns] if isinstance(columns, slice) else columns)
     good = all(isinstance(c, int | np.integer) and not isinstance(c, bool) for c in numbers)
     if not numbers or not good or not all(0 <= c < n_features for c in numbers) or len(set(numbers)) < len(numbers):
         raise ValueError(f"columns of {name} should be different numbers below {n_features}, but are {numbers}")

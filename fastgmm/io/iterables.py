@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastgmm.blocks import Cursor
-from fastgmm.conversion import aligned, as_rows, as_weights, column_labels, feature_names, named_errors
+from fastgmm.conversion import aligned, as_rows, as_weights, column_labels, feature_names, renamed
 
+from .arrays import check_map
 from .files import float_dtype
 
 
@@ -72,15 +73,24 @@ class IterableReader:
                 "function that returns a new iterator"
             )
         for number, block in enumerate(iterator):
-            with named_errors(f"block {number}"):
-                X, weights = _pair(block)
-                if not self.is_labelled:
-                    self.labels, self.is_labelled = column_labels(X), True
-                X = as_rows(aligned(X, self.labels))
-                weights = None if weights is None else as_weights(weights)
-                if weights is not None and len(weights) != len(X):
-                    raise ValueError(f"{len(X)} rows should have {len(X)} weights, but have {len(weights)}")
-            yield X, weights
+            try:
+                arrays = self._arrays(block)
+            except (ValueError, TypeError) as error:
+                raise renamed(error, f"block {number}") from error
+            yield arrays
+
+    def _arrays(self, block: Any) -> tuple[NDArray, NDArray | None]:
+        """Return the rows of a block, with columns as in the first one, and its weights, as arrays of numbers."""
+        X, weights = _pair(block)
+        if not self.is_labelled:
+            self.labels, self.is_labelled = column_labels(X), True
+        for mapped in (X, weights):
+            check_map(mapped)
+        X = as_rows(aligned(X, self.labels))
+        weights = None if weights is None else as_weights(weights)
+        if weights is not None and len(weights) != len(X):
+            raise ValueError(f"{len(X)} rows should have {len(X)} weights, but have {len(weights)}")
+        return X, weights
 
     def open(self) -> Cursor:
         return IterableCursor(self)
