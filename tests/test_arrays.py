@@ -101,6 +101,15 @@ def test_a_store_without_rows_lists_what_there_is(tmp_path):
         rows(write_zarr(tmp_path / "x.zarr"))
 
 
+def test_groups_are_no_arrays(tmp_path):
+    write_zarr(tmp_path / "x.zarr", X=X)
+    with h5py.File(write_hdf5(tmp_path / "x.h5", **{"g/X": X})) as file:
+        for group in (file, file["g"], zarr.open_group(str(tmp_path / "x.zarr"))):
+            with pytest.raises(TypeError, match=r"is a group of arrays: give one of them, as in rows\(group\['X'\]\)"):
+                rows(group)
+        np.testing.assert_array_equal(rows([file["g/X"], file["g/X"]]).whole().X, np.concatenate([X, X]))
+
+
 # --- damaged files ---
 
 
@@ -257,6 +266,39 @@ def test_a_file_that_is_shorter_than_its_memory_map_is_noticed(view, tmp_path):
         for read in (source, in_blocks):
             with pytest.raises(ValueError, match=f"{name} is shorter than when it was mapped"):
                 read.whole()
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_zarr_arrays_of_other_stores_and_formats(zarr_format, tmp_path):
+    options = {"shape": X.shape, "chunks": (100, 2), "dtype": X.dtype, "zarr_format": zarr_format}
+    zipped = zarr.storage.ZipStore(tmp_path / "x.zip", mode="w")
+    for store, files in (
+        (zarr.storage.MemoryStore(), []),
+        (zarr.storage.LocalStore(tmp_path / "local"), [tmp_path / "local"]),
+        (zipped, [tmp_path / "x.zip"]),
+    ):
+        array = zarr.create_array(store, **options)
+        array[:] = X
+        source = rows(array, **SMALL)
+        np.testing.assert_array_equal(source.whole().X, X)
+        assert list(source.reader.files) == files
+        if store is not zipped:
+            array.resize((300, 2))
+            with pytest.raises(ValueError, match=r"changed since .*\(300, 2\)"):
+                source.whole()
+    zipped.close()
+
+
+def test_a_file_that_is_being_written_is_named(tmp_path):
+    import subprocess
+    import sys
+
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["X"] = X
+        code = f"import fastgmm; fastgmm.rows({str(tmp_path / 'x.h5')!r})"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    # Locks may be switched off; then the unfinished file is what it is.
+    assert "x.h5" in done.stderr.strip().splitlines()[-1]
 
 
 # --- which files are read ---

@@ -190,36 +190,50 @@ class SliceCursor:
         if n == 0:
             reader.check()
             return 0
-        here = slice(self.row, self.row + n)
-        part, weights = self._read(here, weights_out is not None)
-        if len(part) != n or (weights_out is not None and len(weights) != n):
-            raise ValueError(f"{reader.name} ends before its {reader.shape[0]} rows do")
-        if reader.fields is None:
-            try:
-                X = as_rows(part)
-            except (ValueError, TypeError) as error:
-                raise renamed(error, f"the rows from {reader.where(here.start)} on") from error
-            X_out[:n] = X if reader.columns is None else X[:, reader.columns]
-        else:
-            for d, field in enumerate(reader.fields):
-                X_out[:n, d] = filled(part[field])
-        if weights_out is not None:
-            weights_out[:n] = as_weights(weights)
+        try:
+            self._read(slice(self.row, self.row + n), X_out[:n], None if weights_out is None else weights_out[:n])
+        except Exception as error:
+            what = f"the rows from {reader.where(self.row)} on cannot be read"
+            if isinstance(error, ValueError | TypeError):
+                raise renamed(error, what) from error
+            raise ValueError(f"{what}: {type(error).__name__}: {error}") from error
         self.row += n
         return n
 
-    def _read(self, here: slice, with_weights: bool) -> tuple[Any, Any]:
-        """Return rows and weights of a slice; raise ValueError, which says where, if they cannot be read."""
-        field = self.reader.weight_field
-        try:
+    def _read(self, here: slice, X_out: NDArray, weights_out: NDArray | None) -> None:
+        """Read a slice of the rows, and of the weights, into arrays of the same length."""
+        part: Any = None
+        if self._is_read_in_place(X_out):
+            self.array.read_direct(X_out, here)
+        else:
             part = self.array[here]
-            if not with_weights:
-                return part, None
-            return part, self.weights[here] if field is None else part[field]
-        except Exception as error:
-            raise ValueError(
-                f"the rows from {self.reader.where(here.start)} on cannot be read: {type(error).__name__}: {error}"
-            ) from error
+            self._convert(part, X_out)
+        if weights_out is not None:
+            field = self.reader.weight_field
+            weights_out[:] = as_weights(_all(self.weights[here] if field is None else part[field], weights_out))
+
+    def _is_read_in_place(self, X_out: NDArray) -> bool:
+        """Return whether the array can put its rows straight into X_out, as h5py's can."""
+        whole = self.reader.columns is None and self.reader.fields is None
+        alike = X_out.dtype == self.reader.stored_dtype and X_out.flags.c_contiguous
+        return whole and alike and hasattr(self.array, "read_direct")
+
+    def _convert(self, part: Any, X_out: NDArray) -> None:
+        """Put the features of rows that have been read into X_out."""
+        reader = self.reader
+        if reader.fields is None:
+            X = _all(as_rows(part), X_out)
+            X_out[:] = X if reader.columns is None else X[:, reader.columns]
+        else:
+            for d, field in enumerate(reader.fields):
+                X_out[:, d] = _all(filled(part[field]), X_out)
+
+
+def _all(found: Any, wanted: NDArray) -> Any:
+    """Return what has been read; ValueError if it has not as many rows as wanted."""
+    if len(found) != len(wanted):
+        raise ValueError(f"{len(found)} rows are there instead of {len(wanted)}")
+    return found
 
 
 class NpyReader(SliceReader):

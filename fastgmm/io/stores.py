@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fastgmm.conversion import REAL_KINDS
+from fastgmm.conversion import REAL_KINDS, as_rows
 
 from .arrays import Opened, SliceReader, check_open, numpy_dtype
 from .files import Unchanged
@@ -17,19 +17,37 @@ MOST_NAMES = 20
 
 
 def is_array(source: Any) -> bool:
-    """Return whether a source has `shape`, `dtype` and slices; ValueError if it is a closed HDF5 dataset."""
+    """Return whether a source has `shape`, `dtype` and slices.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is an HDF5 dataset that is closed, a group of arrays, or sparse.
+    """
     check_open(source)
-    return all(hasattr(source, name) for name in ("shape", "dtype", "__getitem__")) and not hasattr(source, "tocsr")
+    if hasattr(source, "tocsr"):
+        as_rows(source)  # raises scikit-learn's error
+    found = all(hasattr(source, name) for name in ("shape", "dtype", "__getitem__"))
+    if not found and _library(source) in ("h5py", "zarr"):
+        raise TypeError(
+            f"{type(source).__name__} is a group of arrays: give one of them, as in rows(group['X']), or its path"
+        )
+    return found
 
 
 def open_array(array: Any, **options: Any) -> SliceReader:
     """Return a reader of an array: of NumPy, a memory map, an open HDF5 dataset, a zarr array, or another one."""
-    library = type(array).__module__.split(".")[0]
+    library = _library(array)
     if library == "h5py":
         return SliceReader(array, files=_hdf5_files(array), **options)
     if library == "zarr":
         return _zarr_reader(array, **options)
     return SliceReader(array, **options)
+
+
+def _library(source: Any) -> str:
+    """Return the name of the package that a source's type comes from."""
+    return type(source).__module__.split(".")[0]
 
 
 def open_hdf5(path: Path, *, key: str | None = None, weight: Any = None, **options: Any) -> SliceReader:
@@ -66,8 +84,10 @@ def _open_file(path: Path) -> Any:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        if error.errno is not None:  # the system's errors, which name the file
+        if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):  # these name the file
             raise
+        if error.errno is not None:
+            raise OSError(error.errno, f"{path} cannot be opened: {error}") from error
         raise ValueError(f"{path} is no HDF5 file, or is cut short: {error}") from error
 
 
@@ -138,15 +158,18 @@ def _zarr_reader(array: Any, weights: Any = None, **options: Any) -> SliceReader
     reopen = functools.partial(_open_again, array, *([] if weights is None else [weights]))
     # What the store has now. Consolidated metadata may be older.
     current = reopen()
-    root = getattr(array.store, "root", None)
-    files = [] if root is None else [Path(root).absolute()]
+    # A folder, or a ZIP file; other stores are no files.
+    places = (getattr(array.store, name, None) for name in ("root", "path"))
+    files = [place.absolute() for place in places if isinstance(place, Path)]
     return SliceReader(current.array, stored_weights=current.weights, reopen=reopen, files=files, **options)
 
 
 def _open_again(*arrays: Any) -> Opened:
     """Open a zarr array, and its weights, with the metadata that the store has now."""
+    import zarr
+
     try:
-        return Opened(*(type(array).open(array.store_path) for array in arrays))
+        return Opened(*(zarr.open_array(array.store_path, mode="r") for array in arrays))
     except Exception as error:
         raise ValueError(f"{arrays[0].store_path} cannot be opened: {type(error).__name__}: {error}") from error
 
