@@ -333,6 +333,8 @@ def test_readers_name_all_the_files_that_they_read(tmp_path):
             (rows([tmp_path / "x.npy", tmp_path / "x.npy"]), ["x.npy", "x.npy"]),
             (rows(X), []),
             (rows([X]), []),
+            (rows([(mapped[:300], weights[:300]), (opened["X"][300:], W[300:])]), ["x.npy", "w.npy"]),
+            (rows([opened["X"], array]), ["x.h5", "x.zarr"]),
         ):
             assert list(source.reader.files) == [tmp_path / name for name in names]
             np.testing.assert_array_equal(source.whole().X[-5:, -1], X[-5:, 1])

@@ -16,6 +16,7 @@ from fastgmm.conversion import aligned, as_rows, as_weights, column_labels, feat
 
 from .arrays import check_map
 from .files import float_dtype
+from .stores import files_of
 
 
 class IterableReader:
@@ -26,7 +27,6 @@ class IterableReader:
     """
 
     order = "C"
-    files: tuple[Path, ...] = ()
     any_thread = False
     is_fixed = False
     n_samples: int | None = None
@@ -45,6 +45,10 @@ class IterableReader:
                 "columns, weight and key are for files and arrays; blocks may be pairs of rows and weights"
             )
         self.source = source
+        listed = source if isinstance(source, list | tuple) else ()
+        items = (item for block in listed for item in (block if isinstance(block, tuple) else (block,)))
+        paths = (path for item in items for path in files_of(item))
+        self.files: tuple[Path, ...] = tuple(dict.fromkeys(paths))
         # Set from the first block that the source gives.
         self.labels: tuple | None = None
         self.is_labelled = False

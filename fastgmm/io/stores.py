@@ -9,7 +9,7 @@ from typing import Any
 
 from fastgmm.conversion import REAL_KINDS, as_rows
 
-from .arrays import Opened, SliceReader, check_open, numpy_dtype
+from .arrays import Opened, SliceReader, check_open, file_of_map, numpy_dtype
 from .files import Unchanged
 
 # Datasets that an error message names.
@@ -39,10 +39,24 @@ def open_array(array: Any, **options: Any) -> SliceReader:
     """Return a reader of an array: of NumPy, a memory map, an open HDF5 dataset, a zarr array, or another one."""
     library = _library(array)
     if library == "h5py":
-        return SliceReader(array, files=_hdf5_files(array), **options)
+        return SliceReader(array, files=files_of(array), **options)
     if library == "zarr":
         return _zarr_reader(array, **options)
     return SliceReader(array, **options)
+
+
+def files_of(array: Any) -> list[Path]:
+    """Return the files that an array is read from: of a memory map, an HDF5 dataset or a zarr array."""
+    check_open(array)
+    library = _library(array)
+    if library == "h5py":
+        return _hdf5_files(array)
+    if library == "zarr":
+        # A folder, or a ZIP file; other stores are no files.
+        places = (getattr(array.store, name, None) for name in ("root", "path"))
+        return [place.absolute() for place in places if isinstance(place, Path)]
+    path = file_of_map(array)
+    return [] if path is None else [path]
 
 
 def _library(source: Any) -> str:
@@ -158,10 +172,7 @@ def _zarr_reader(array: Any, weights: Any = None, **options: Any) -> SliceReader
     reopen = functools.partial(_open_again, array, *([] if weights is None else [weights]))
     # What the store has now. Consolidated metadata may be older.
     current = reopen()
-    # A folder, or a ZIP file; other stores are no files.
-    places = (getattr(array.store, name, None) for name in ("root", "path"))
-    files = [place.absolute() for place in places if isinstance(place, Path)]
-    return SliceReader(current.array, stored_weights=current.weights, reopen=reopen, files=files, **options)
+    return SliceReader(current.array, stored_weights=current.weights, reopen=reopen, files=files_of(array), **options)
 
 
 def _open_again(*arrays: Any) -> Opened:
