@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -333,22 +333,21 @@ def check_open(array: Any) -> None:
 
 def check_map(array: Any) -> None:
     """Raise ValueError if the file of a memory map is shorter than the map: to read on would kill the process."""
-    for mapped in _maps(array):
-        if isinstance(mapped.base, mmap.mmap) and mapped.base.size() < mapped.offset + mapped.nbytes:
-            raise ValueError(f"{mapped.filename or 'the file of a memory map'} is shorter than when it was mapped")
+    while isinstance(array, np.ndarray):
+        base = array.base
+        # Only the map itself has one of Python's as its base, not its views.
+        if isinstance(base, mmap.mmap) and isinstance(array, np.memmap) and base.size() < array.offset + array.nbytes:
+            raise ValueError(f"{array.filename or 'the file of a memory map'} is shorter than when it was mapped")
+        array = base
 
 
 def file_of_map(array: Any) -> Path | None:
     """Return the file of a memory map, or of an array that is a view of one; None for others."""
-    return next((Path(mapped.filename) for mapped in _maps(array) if mapped.filename is not None), None)
-
-
-def _maps(array: Any) -> Iterator[np.memmap]:
-    """Yield the memory maps that an array is a view of, the file's last."""
     while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap):
-            yield array
+        if isinstance(array, np.memmap) and array.filename is not None:
+            return Path(array.filename)
         array = array.base
+    return None
 
 
 def _numbers(columns: Sequence | slice, n_features: int, name: str) -> list[int]:

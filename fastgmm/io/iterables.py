@@ -88,8 +88,8 @@ class IterableReader:
         X, weights = _pair(block)
         if not self.is_labelled:
             self.labels, self.is_labelled = column_labels(X), True
-        for mapped in (X, weights):
-            check_map(mapped)
+        check_map(X)
+        check_map(weights)
         X = as_rows(aligned(X, self.labels))
         weights = None if weights is None else as_weights(weights)
         if weights is not None and len(weights) != len(X):
