@@ -17,11 +17,11 @@ from sklearn import get_config
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import validate_data
 
 from . import engine
 from .blocks import BlockSource
 from .checkpoint import Checkpoint
+from .conversion import validate_data
 from .covariance import IllDefinedCovarianceError, get_model
 from .em import EMResult
 from .kernels import resolve_n_jobs, thread_limit

@@ -7,12 +7,12 @@ from numbers import Real
 from typing import ClassVar
 
 import numpy as np
-from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from . import schedule
 from .base import BaseMixture
+from .conversion import check_array
 from .covariance import BASIC_TYPES, get_model
 from .em import EMResult
 from .parameters import MixtureParameters

@@ -7,6 +7,7 @@ file format. Memory is some blocks, whatever the number of rows.
 from __future__ import annotations
 
 import contextlib
+import zlib
 from collections.abc import Callable, Generator, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,8 @@ BLOCK_BYTES = 8 * 1024 * 1024
 MOST_WORKERS = 8
 # What of the rows may be in memory besides: samples, rows that fit badly.
 RESIDENT_BYTES = 64 * 1024 * 1024
+# Rows of a block that are compared from one walk to the next.
+ROWS_COMPARED = 32
 
 
 class Cursor(Protocol):
@@ -111,6 +114,8 @@ class BlockSource:
         self.rows_a_block = max(256, block_bytes // (reader.n_features * reader.dtype.itemsize))
         self.known = None
         self._checked = False
+        # Checksums of some rows of every block when it was first read, by its first row and its number of rows.
+        self._checksums: dict[tuple[int, int], int] = {}
         self._n_found = reader.n_samples
         # Blocks are kept between walks: new memory would have to be asked for page by page.
         self._unused: list[tuple[NDArray, Weights]] = []
@@ -171,9 +176,14 @@ class BlockSource:
         """An empty array or table with the features, and their names if there are any."""
         if self.feature_names is None:
             return np.empty((0, self.n_features), self.dtype)
-        import pyarrow as pa  # whatever has names has been read by it
+        columns = {name: np.empty(0, self.dtype) for name in self.feature_names}
+        try:
+            import pyarrow
+        except ImportError:
+            import pandas  # names of data frames; pyarrow reads the other tables
 
-        return pa.table({name: np.empty(0, self.dtype) for name in self.feature_names})
+            return pandas.DataFrame(columns)
+        return pyarrow.table(columns)
 
     def reduce(self, function: BlockFunction, *, known: Any = None) -> Any:
         total = None
@@ -307,15 +317,32 @@ class BlockSource:
         """The next block, in arrays that are no longer needed; with fewer rows at the end."""
         X, weights = empty
         n = 0
-        while n < len(X):
-            found = cursor.fill(X[n:], None if weights is None else weights[n:])
-            if not found:
-                break
-            n += found
+        with np.errstate(over="ignore", invalid="ignore"):  # a value too large is found below
+            while n < len(X):
+                found = cursor.fill(X[n:], None if weights is None else weights[n:])
+                if not found:
+                    break
+                n += found
         X, weights = X[:n], None if weights is None else weights[:n]
         if not self._checked:
             self._check_values(X, weights, first)
+        if n and not self.reader.is_fixed:
+            self._check_same(X, weights, first)
         return X, weights
+
+    def _check_same(self, X: NDArray, weights: Weights, first: int) -> None:
+        """Raise ValueError if some rows or weights of a block are others than when they were first read."""
+        some = slice(None, None, -(-len(X) // ROWS_COMPARED))
+        checksum = zlib.crc32(np.ascontiguousarray(X[some]).data)
+        if weights is not None:
+            checksum = zlib.crc32(np.ascontiguousarray(weights[some]).data, checksum)
+        # A block that has another number of rows than before is noticed at the end of the walk.
+        if self._checksums.setdefault((first, len(X)), checksum) != checksum:
+            raise ValueError(
+                f"Rows must be the same whenever they are read, but some from {self.reader.where(first)} on are others "
+                "than at first. If they are drawn at random, seed each walk alike; if they have been changed, make "
+                "new rows(...)."
+            )
 
     def _check_values(self, X: NDArray, weights: Weights, first: int) -> None:
         """ValueError if rows or weights are no numbers to compute with; says where."""
@@ -324,7 +351,10 @@ class BlockSource:
                 row, feature = (int(i) for i in np.argwhere(~there)[0])
                 name = self.feature_names[feature] if self.feature_names else feature
                 what = "NaN" if np.isnan(X[row, feature]) else f"infinity or a value too large for {self.dtype}"
-                raise ValueError(f"Input X contains {what}, in {self.reader.where(first + row)}, column {name!r}.")
+                note = " Missing and masked values count as NaN." if what == "NaN" else ""
+                raise ValueError(
+                    f"Input X contains {what}, in {self.reader.where(first + row)}, column {name!r}.{note}"
+                )
         if weights is not None and not (weights.min(initial=0.0) >= 0 and np.isfinite(weights.sum())):
             row = int(np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))[0])
             raise ValueError(

@@ -9,13 +9,14 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 try:
     import dask
     import dask.array as da
     import dask.dataframe as dd
     import distributed
+    import pandas as pd
     from dask.base import tokenize
     from pandas.api.types import is_numeric_dtype
 except ImportError:
@@ -23,6 +24,7 @@ except ImportError:
 
 from .base import BaseMixture
 from .bayesian_mixture import BayesianGaussianMixture
+from .conversion import REAL_KINDS, aligned, as_rows, as_weights, filled, validate_data
 from .dask_source import DaskSource
 from .gaussian_mixture import GaussianMixture
 from .sources import Source
@@ -73,18 +75,16 @@ class OnDask(BaseMixture):
 
     def _dask_source(self, X: Any, sample_weight: Any, *, reset: bool = False) -> DaskSource:
         self._check_features(X, reset=reset)
+        labels = None
         if isinstance(X, da.Array):
             X = X.rechunk({1: -1}) if len(X.chunks[1]) > 1 else X
             blocks, dtypes = list(X.to_delayed()[:, 0]), [X.dtype]
         else:
-            blocks, dtypes = X.to_delayed(), list(X.dtypes)
-            for name, kind in zip(X.columns, dtypes, strict=True):
-                if not is_numeric_dtype(kind):
-                    raise ValueError(f"column {name!r} should hold numbers, but holds {kind}; choose others")
+            blocks, dtypes, labels = X.to_delayed(), list(X.dtypes), tuple(X.columns)
         dtype = np.dtype(np.float32 if all(d == np.float32 for d in dtypes) else np.float64)
         weights = None if sample_weight is None else weight_blocks(sample_weight, X)
         client = distributed.get_client() if self.client is None else self.client
-        return DaskSource(client, blocks, weights, X.shape[1], dtype)
+        return DaskSource(client, blocks, weights, X.shape[1], dtype, labels)
 
     def _check_resp(self, source: Source) -> Any:
         given: Any = self.resp_init
@@ -103,9 +103,27 @@ class OnDask(BaseMixture):
         return placed
 
     def _check_features(self, X: Any, *, reset: bool = False) -> None:
+        """Check what a collection says of itself without computing it; blocks are checked on the workers."""
         if X.ndim != 2:
             raise ValueError(f"Expected 2D array, got {X.ndim}D array instead")
-        empty = np.empty((0, X.shape[1])) if isinstance(X, da.Array) else X._meta
+        if X.shape[1] != X.shape[1]:
+            raise ValueError(
+                "the number of columns of X should be known, but is not: call X.compute_chunk_sizes(), or choose the "
+                "columns by number"
+            )
+        if X.shape[1] == 0:
+            raise ValueError("Found array with 0 feature(s) while a minimum of 1 is required.")
+        if isinstance(X, da.Array):
+            if X.dtype.kind not in REAL_KINDS + "O":
+                what = "Complex data not supported: " if X.dtype.kind == "c" else ""
+                raise ValueError(f"{what}X should hold real numbers, but holds {X.dtype}")
+            empty = np.empty((0, X.shape[1]))
+        else:
+            for name, kind in zip(X.columns, X.dtypes, strict=True):
+                if not is_numeric_dtype(kind) or getattr(kind, "kind", "f") == "c":
+                    what = "Complex data not supported: " if is_numeric_dtype(kind) else ""
+                    raise ValueError(f"{what}column {name!r} should hold numbers, but holds {kind}; choose others")
+            empty = X._meta
         validate_data(self, empty, reset=reset, skip_check_array=True)
 
     def _lazily(self, method: str, X: Any, dtype: Any, n_columns: int | None = None, *, out: Any = None) -> Any:
@@ -118,7 +136,8 @@ class OnDask(BaseMixture):
         if hasattr(plain, "resp_init"):
             plain.resp_init = None  # nothing for every task to carry
         if not isinstance(X, da.Array):
-            X = X.to_dask_array()
+            meta = X._meta.astype(np.float64)
+            X = X.map_partitions(as_frame, tuple(X.columns), meta=meta).to_dask_array()
         if hasattr(plain, "feature_names_in_"):
             del plain.feature_names_in_  # they have been checked
         X = X.rechunk({1: -1}) if len(X.chunks[1]) > 1 else X
@@ -167,8 +186,15 @@ class OnDask(BaseMixture):
         return np.dtype(np.float32 if single else np.float64)
 
 
+def as_frame(partition: Any, labels: tuple) -> Any:
+    """Return a partition of a data frame as one of numbers, with its columns in the order of `labels`."""
+    X = as_rows(aligned(partition, labels))
+    return pd.DataFrame(X, columns=pd.Index(labels), index=partition.index)
+
+
 def predicted(X: NDArray, plain: BaseMixture, method: str) -> NDArray:
-    """What a method says of a block; of one without rows, which filters leave behind, nothing."""
+    """Return what a method gives for a block; of one without rows, which filters leave behind, nothing."""
+    X = as_rows(X)
     found = getattr(plain, method)(X if len(X) else np.zeros((1, X.shape[1]), X.dtype))
     return found[: len(X)]
 
@@ -181,7 +207,10 @@ def weight_blocks(sample_weight: Any, X: Any) -> list:
                 "sample_weight should be a Dask array or series with the blocks of X, since how many rows these have "
                 "is not known"
             )
-        sample_weight = da.from_array(np.asarray(sample_weight), chunks=(X.chunks[0],))
+        sample_weight = as_weights(sample_weight)
+        if sample_weight.shape != X.shape[:1]:
+            raise ValueError(f"sample_weight.shape == {sample_weight.shape}, expected {X.shape[:1]}!")
+        sample_weight = da.from_array(sample_weight, chunks=(X.chunks[0],))
     if isinstance(X, da.Array) and isinstance(sample_weight, da.Array) and not np.isnan(sum(X.chunks[0])):
         if sample_weight.shape != X.shape[:1]:
             raise ValueError(f"sample_weight.shape == {sample_weight.shape}, expected {X.shape[:1]}!")
@@ -198,7 +227,7 @@ def blocks_beside(resp: Any, source: DaskSource) -> list:
     """Labels or responsibilities in blocks that go with those of a source, delayed or not."""
     sizes = source.rows_by_block
     if not is_collection(resp):
-        values, ends = np.asarray(resp), np.cumsum(sizes)
+        values, ends = np.asarray(filled(resp)), np.cumsum(sizes)
         check_shape(values, (source.n_samples, *values.shape[1:]), "resp_init")
         return [dask.delayed(values[end - n : end]) for n, end in zip(sizes, ends, strict=True)]
     if isinstance(resp, da.Array):
@@ -216,7 +245,7 @@ def blocks_beside(resp: Any, source: DaskSource) -> list:
 def prepared_resp(resp: Any, n_samples: int, number: int, *, n_components: int) -> NDArray:
     """Labels or responsibilities of a block's rows; ValueError if they are none."""
     try:
-        return check_some_resp(np.asarray(resp), n_samples, n_components)
+        return check_some_resp(filled(resp), n_samples, n_components)
     except ValueError as error:
         raise ValueError(f"{error}, in block {number}") from None
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .blocks import RESIDENT_BYTES
+from .conversion import aligned, as_rows, as_weights, filled, renamed
 from .kernels import thread_limit
 from .sources import ArraySource, BlockFunction, Weights
 
@@ -59,15 +60,23 @@ class DaskSource:
         Their weights.
     n_features : int
     dtype : float64 or float32
+    labels : tuple, optional
+        Of the columns, if blocks are data frames, which are aligned by them.
     """
 
     def __init__(
-        self, client: distributed.Client, blocks: list, weights: list | None, n_features: int, dtype: np.dtype
+        self,
+        client: distributed.Client,
+        blocks: list,
+        weights: list | None,
+        n_features: int,
+        dtype: np.dtype,
+        labels: tuple | None = None,
     ):
         self.client, self.n_features, self.dtype = client, n_features, dtype
         prepare = dask.delayed(prepared_block)
         pairs = [
-            prepare(block, None if weights is None else weights[i], n_features, dtype, i)
+            prepare(block, None if weights is None else weights[i], n_features, dtype, i, labels)
             for i, block in enumerate(blocks)
         ]
         self.futures = client.compute(pairs)
@@ -221,21 +230,34 @@ def on_all_threads(function: Callable) -> Callable:
     return threaded
 
 
-def prepared_block(block: Any, weights: Any, n_features: int, dtype: np.dtype, number: int) -> Block:
-    """Rows (n, D) and weights (n,) of a block, as kernels read them; ValueError if they are none."""
-    X = block.to_numpy(dtype, na_value=np.nan) if hasattr(block, "to_numpy") else np.asarray(block)
-    if X.ndim != 2 or X.shape[1] != n_features:
-        raise ValueError(f"block {number} of X has shape {X.shape}, but should have {n_features} features")
-    X = X.astype(dtype, copy=False)
+def prepared_block(
+    block: Any, weights: Any, n_features: int, dtype: np.dtype, number: int, labels: tuple | None = None
+) -> Block:
+    """Return the rows (n, D) and weights (n,) of a block, as kernels read them; ValueError if they cannot be used."""
+    try:
+        X = as_rows(block if labels is None else aligned(block, labels))
+        if X.shape[1] != n_features:
+            raise ValueError(f"its shape is {X.shape}, but it should have {n_features} features")
+        if len(X) and dtype == np.float32 and np.result_type(X.dtype, dtype) != dtype:
+            raise ValueError(f"it holds {X.dtype}, but X says {dtype}: call X.astype first, or mend what X says")
+    except (ValueError, TypeError) as error:
+        raise renamed(error, f"block {number} of X") from error
+    with np.errstate(over="ignore"):  # a value too large is found below
+        X = X.astype(dtype, copy=False)
     X = X if X.flags.f_contiguous else np.ascontiguousarray(X)
     if not np.isfinite(X).all():
         what = "NaN" if np.isnan(X).any() else f"infinity or a value too large for {np.dtype(dtype)}"
         row, feature = (int(i) for i in np.argwhere(~np.isfinite(X))[0])
-        raise ValueError(f"Input X contains {what}, in row {row} of block {number}, column {feature}.")
+        column = feature if labels is None else repr(labels[feature])
+        raise ValueError(f"Input X contains {what}, in row {row} of block {number}, column {column}.")
     if weights is None:
         return X, None
-    w = np.asarray(weights, dtype=np.float64)
-    w = w.reshape(-1) if w.size == len(w) else w
+    if getattr(weights, "ndim", 1) == 2 and weights.shape[1] == 1:  # a column of a data frame
+        weights = np.asarray(filled(weights))[:, 0]
+    try:
+        w = as_weights(weights).astype(np.float64, copy=False)
+    except (ValueError, TypeError) as error:
+        raise renamed(error, f"weights of block {number}") from error
     if w.shape != (len(X),):
         raise ValueError(f"block {number} has {len(X)} rows, but weights of shape {w.shape}")
     if not (np.isfinite(w) & (w >= 0)).all():

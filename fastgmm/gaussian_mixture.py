@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from . import em, engine, schedule
 from .base import BaseMixture, DegenerateComponentWarning
+from .conversion import check_array
 from .covariance import COVARIANCE_TYPES, get_model
 from .parameters import MixtureParameters
 from .priors import ConjugatePrior, maximum_posterior, mode

@@ -18,10 +18,11 @@ from sklearn.model_selection import KFold, check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from .agglomeration import Hierarchy
 from .base import DegenerateComponentWarning
+from .conversion import validate_data
 from .covariance import COVARIANCE_TYPES, FOURTEEN, CovarianceModel, get_model
 from .gaussian_mixture import GaussianMixture
 from .initialization import from_groups, hierarchy, total_scatter

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from . import engine
 from .blocks import BlockSource
+from .conversion import check_sample_weight, validate_data
 from .kernels import thread_limit
 from .parameters import MixtureParameters
 from .sources import ArraySource, Source, Weights
@@ -203,7 +204,7 @@ class FittedMixture(DensityMixin, BaseEstimator):
         """Weights, validated; None for none."""
         if sample_weight is None:
             return None
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        weights = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not weights.any():
             raise ValueError("Sample weights must contain at least one non-zero number.")
         return weights

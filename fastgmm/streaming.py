@@ -17,10 +17,11 @@ from sklearn import get_config
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from .base import ILL_DEFINED, BaseMixture
 from .blocks import BlockSource
+from .conversion import check_sample_weight, validate_data
 from .covariance import COVARIANCE_TYPES, IllDefinedCovarianceError, get_model
 from .gaussian_mixture import GaussianMixture
 from .kernels import resolve_n_jobs, thread_limit
@@ -253,7 +254,7 @@ class StreamingGaussianMixture(LearntMixture):
         X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
         weights = None
         if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True, **ALLOW_ZERO)
+            weights = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True, **ALLOW_ZERO)
         yield X, weights
 
     def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:

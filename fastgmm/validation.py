@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_array
 
+from .conversion import check_array
 from .covariance import get_model
 from .sources import Source, count_rows
 

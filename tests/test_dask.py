@@ -12,6 +12,7 @@ from sklearn.base import clone
 from fastgmm import BayesianGaussianMixture, GaussianMixture, sample_sizes
 from helpers import blobs
 
+dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
 dd = pytest.importorskip("dask.dataframe")
 distributed = pytest.importorskip("distributed")
@@ -273,3 +274,135 @@ def test_single_precision_stays(rows):
     model = DaskGaussianMixture(3, random_state=0).fit(rows.astype(np.float32))
     assert model.means_.dtype == np.float32
     assert model.score_samples(rows.astype(np.float32)).compute().dtype == np.float32
+
+
+@pytest.fixture
+def fitted(rows):
+    return DaskGaussianMixture(3, random_state=0).fit(rows)
+
+
+METHODS = ("fit", "predict", "predict_proba", "score_samples", "score", "bic")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_complex_rows_are_refused(method, rows, fitted):
+    frame = dd.from_pandas(pd.DataFrame(X + 1j), npartitions=2)
+    for source in (rows + 1j, frame):
+        with pytest.raises(ValueError, match="Complex data not supported"):
+            getattr(fitted, method)(source)
+    for source, message in (
+        (rows.astype(str), "should hold real numbers, but holds <U"),
+        (rows[:, :0], r"0 feature\(s\)"),
+        (rows[:, rows[0] > -100], r"number of columns of X should be known.*compute_chunk_sizes"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            getattr(fitted, method)(source)
+
+
+def said(blocks, dtype=float):
+    """A Dask array of blocks that may be something else than it says."""
+    parts = [dask.delayed(block, traverse=False) for block in blocks]
+    shapes = [block.shape for block in blocks]
+    return da.concatenate([da.from_delayed(p, shape=s, dtype=dtype) for p, s in zip(parts, shapes, strict=True)])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_blocks_that_are_not_what_the_collection_says_are_refused(method, fitted):
+    def call(source):
+        found = getattr(fitted, method)(source)
+        return found.compute() if hasattr(found, "compute") else found
+
+    from scipy import sparse
+
+    for block, kind, message in (
+        (X + 1j, ValueError, "Complex data not supported"),
+        (X.astype(str), ValueError, "should hold real numbers, but hold <U"),
+        (np.ma.masked_greater(X, 3), ValueError, "contains NaN"),
+        (sparse.csr_array(X), TypeError, "Sparse data was passed"),
+    ):
+        with pytest.raises(kind, match=message):
+            call(said([X, block]))
+    if method != "fit":
+        return
+    with pytest.raises(ValueError, match="block 1 of X: it holds float64, but X says float32"):
+        call(said([X.astype(np.float32), X], np.float32))
+    for source in (said([X, X.astype(np.float32)]), said([X, X.astype(object)], object), said([X, X.astype("f2")])):
+        expected = GaussianMixture(3, random_state=0).fit(source.compute())
+        np.testing.assert_allclose(call(source).means_, expected.means_, rtol=0, atol=1e-9)
+    for dtype in (np.float16, np.longdouble, bool, np.int8):
+        rounded = X.astype(dtype)
+        expected = GaussianMixture(2, random_state=0, init_params="random").fit(rounded)
+        model = DaskGaussianMixture(2, random_state=0, init_params="random").fit(
+            da.from_array(rounded, chunks=(700, 3))
+        )
+        assert model.means_.dtype == expected.means_.dtype
+        np.testing.assert_allclose(model.means_, expected.means_, rtol=0, atol=1e-9)
+
+
+def test_partitions_are_aligned_by_name(client):
+    frame = pd.DataFrame(X + np.array([0, 100, 200]), columns=["a", "b", "c"])
+    expected = GaussianMixture(4, random_state=0).fit(frame)
+
+    def table(*parts):
+        return dd.from_map(lambda i: parts[i], range(len(parts)), meta=frame[:0], enforce_metadata=False)
+
+    swapped = table(frame[:2000], frame[2000:][["c", "a", "b"]])
+    model = DaskGaussianMixture(4, random_state=0).fit(swapped)
+    np.testing.assert_allclose(model.means_, expected.means_, rtol=0, atol=1e-9)
+    for name in ("predict", "predict_proba", "score_samples"):
+        found = getattr(model, name)(swapped).compute()
+        np.testing.assert_allclose(found, getattr(expected, name)(frame), rtol=0, atol=1e-8)
+    assert model.score(swapped) == pytest.approx(expected.score(frame), abs=1e-9)
+    others = table(frame[:2000], frame[2000:].rename(columns={"c": "d"}))
+    for call in (model.fit, model.score, lambda X: model.predict(X).compute()):
+        with pytest.raises(ValueError, match=r"the columns should be \['a', 'b', 'c'\], but are \['a', 'b', 'd'\]"):
+            call(others)
+
+
+def test_nullable_and_other_dtypes_of_frames(client):
+    frame = pd.DataFrame({"a": X[:, 0], "b": X[:, 1].round(), "c": X[:, 2] > 0})
+    options = {"n_components": 2, "random_state": 0, "covariance_type": "diag"}
+    expected = GaussianMixture(**options).fit(frame)
+    for converted in (frame, frame.convert_dtypes(), frame.astype({"a": "Float64"}), frame.astype("float64[pyarrow]")):
+        table = dd.from_pandas(converted, npartitions=3)
+        model = DaskGaussianMixture(**options).fit(table)
+        np.testing.assert_allclose(model.means_, expected.means_, rtol=0, atol=1e-9)
+        np.testing.assert_array_equal(model.predict(table).compute(), expected.predict(frame))
+    holes = frame.convert_dtypes()
+    holes.loc[2500, "b"] = pd.NA
+    table = dd.from_pandas(holes, npartitions=3)
+    with pytest.raises(ValueError, match="contains NaN, in row 500 of block 1, column 'b'"):
+        DaskGaussianMixture(**options).fit(table)
+    with pytest.raises(ValueError, match="contains NaN"):
+        model.predict(table).compute()
+    for kind in ("category", object):
+        with pytest.raises(ValueError, match="column 'a' should hold numbers, but holds"):
+            DaskGaussianMixture(**options).fit(dd.from_pandas(frame.astype({"a": kind}), npartitions=3))
+
+
+def test_weights_that_do_not_fit_the_rows_are_refused(rows):
+    model = DaskGaussianMixture(3)
+    for weights, message in (
+        (W[1:], r"sample_weight.shape == \(5999,\), expected \(6000,\)"),
+        (np.ones((N, 2)), r"weights should have one dimension, \(n,\), but have shape \(6000, 2\)"),
+        (W + 1j, "Complex data not supported"),
+        (W.astype(str), "should hold real numbers, but hold <U"),
+        (np.ma.masked_equal(W, 3), "not negative, but in block"),
+        (da.from_array(W + 1j, chunks=700), r"weights of block \d: Complex data not supported"),
+        (da.ma.masked_equal(da.from_array(W, chunks=700), 3), "not negative, but in block"),
+    ):
+        for call in (model.fit, DaskGaussianMixture(3, random_state=0).fit(rows).score):
+            with pytest.raises(ValueError, match=message):
+                call(rows, sample_weight=weights)
+    nullable = dd.from_pandas(pd.Series(W).convert_dtypes(), npartitions=4)
+    table = dd.from_pandas(pd.DataFrame(X), npartitions=4)
+    found = DaskGaussianMixture(3, random_state=0).fit(table, sample_weight=nullable)
+    expected = GaussianMixture(3, random_state=0).fit(X, sample_weight=W)
+    np.testing.assert_allclose(found.means_, expected.means_, rtol=0, atol=1e-9)
+
+
+def test_masked_starts_are_refused(rows):
+    labels = np.ma.array(np.zeros(N, int), mask=np.arange(N) == 800)
+    for given in (labels, said([labels[:1000], labels[1000:]], int)):
+        with pytest.raises(ValueError, match="contains NaN"):
+            DaskGaussianMixture(3, resp_init=given).fit(rows)

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from fastgmm import GaussianMixture, rows
 
@@ -131,10 +132,12 @@ def test_integers_and_booleans_are_numbers(tmp_path):
         ([], {}, ValueError, "0 sample"),
         ([X[:0]], {}, ValueError, "0 sample"),
         (3, {}, TypeError, "but not from int"),
+        (sparse.csr_array(X), {}, TypeError, "Sparse data was passed.*toarray"),
+        (sparse.coo_array(X), {}, TypeError, "Sparse data was passed.*toarray"),
         (X[:, 0], {}, ValueError, "Expected 2D array"),
         ([X, X[:, :1]], {}, ValueError, "block 1 has 1 features"),
         ([X, (X, np.ones(len(X)))], {}, ValueError, "block 1 has 2 features and weights, unlike the first"),
-        ([X[0]], {}, ValueError, "block 0 has shape"),
+        ([X[0]], {}, ValueError, r"block 0: rows should have two dimensions, \(n, D\), but have shape \(2,\)"),
         (X.astype(complex), {}, ValueError, "real numbers"),
         (X, {"columns": [2]}, ValueError, "numbers below 2"),
         (X, {"columns": [True, False]}, ValueError, "numbers below 2"),

@@ -12,10 +12,11 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastgmm.blocks import BLOCK_BYTES, BlockSource, Reader
 
-from .arrays import NpyReader, SliceReader, open_hdf5, open_zarr
+from .arrays import NpyReader
 from .files import Files
 from .iterables import IterableReader
 from .progress import bar
+from .stores import is_array, open_array, open_hdf5, open_zarr
 from .tables import CsvReader, ParquetReader
 
 __all__ = ["rows"]
@@ -55,8 +56,8 @@ def rows(
           (``"data/part-*.parquet"``) of such files, which are read in the order of their names; a list of them.
         - Anything with `shape`, `dtype` and slices of rows: arrays, memory maps, open HDF5 datasets, zarr arrays.
         - An iterable of blocks that can be walked again and again (a list, an object with ``__iter__``), or a function
-          that returns a new iterator whenever it is called. A block is an array (n, D), or a pair of an array and
-          weights (n,).
+          that returns a new iterator whenever it is called. A block is an array (n, D) or a data frame (pandas, polars,
+          Arrow), whose columns are aligned by name, or a pair of one and weights (n,).
     columns : list of str or of int, optional
         The features, by their names in tables, by their numbers in arrays; all that there are if not given.
     weight : str or array-like of shape (n_samples,), optional
@@ -114,8 +115,8 @@ def _reader(source: Any, options: dict[str, Any]) -> Reader:
         raise TypeError("a data frame is in memory: give it to the estimator as it is, or its to_numpy() to rows")
     if hasattr(source, "dask"):
         raise TypeError("rows of a Dask collection are for DaskGaussianMixture")
-    if all(hasattr(source, name) for name in ("shape", "dtype", "__getitem__")) and not hasattr(source, "tocsr"):
-        return SliceReader(source, **options)
+    if is_array(source):
+        return open_array(source, **options)
     if (
         (callable(source) or isinstance(source, Iterable))
         and not isinstance(source, str)

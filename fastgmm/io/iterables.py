@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import contextlib
+from bisect import bisect_right
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +12,21 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastgmm.blocks import Cursor
+from fastgmm.conversion import aligned, as_rows, as_weights, column_labels, feature_names, renamed
 
+from .arrays import check_map
 from .files import float_dtype
+from .stores import files_of
 
 
 class IterableReader:
-    """Rows of an iterable of arrays (n, D), or of pairs of an array and weights (n,); see `blocks.Reader`.
+    """Rows of an iterable of blocks, or of pairs of a block and weights (n,); see `blocks.Reader`.
 
-    The first block says how many features there are, and whether rows have weights.
+    A block is an array (n, D) or a data frame (pandas, polars, Arrow). The first block with rows determines the
+    features, their names, and whether rows have weights. Data frames are aligned by the names of their columns.
     """
 
-    feature_names: tuple[str, ...] | None = None
     order = "C"
-    files: tuple[Path, ...] = ()
     any_thread = False
     is_fixed = False
     n_samples: int | None = None
@@ -41,16 +45,31 @@ class IterableReader:
                 "columns, weight and key are for files and arrays; blocks may be pairs of rows and weights"
             )
         self.source = source
-        first = next(self.blocks(), None)
+        listed = source if isinstance(source, list | tuple) else ()
+        items = (item for block in listed for item in (block if isinstance(block, tuple) else (block,)))
+        paths = (path for item in items for path in files_of(item))
+        self.files: tuple[Path, ...] = tuple(dict.fromkeys(paths))
+        # Set from the first block that the source gives.
+        self.labels: tuple | None = None
+        self.is_labelled = False
+        # Where the blocks of the latest walk begin, for error messages.
+        self.begins: list[int] = []
+        first = None
+        with contextlib.closing(self.blocks()) as blocks:
+            for first in blocks:
+                if len(first[0]):
+                    break
         if first is None:
             raise ValueError("Found array with 0 sample(s): the iterable has no blocks.")
-        self.n_features, self.weighted = first[0].shape[1], first[1] is not None
+        X, weights = first
+        self.n_features, self.weighted = X.shape[1], weights is not None
         if self.n_features == 0:
             raise ValueError("Found array with 0 feature(s) in the first block.")
-        self.dtype, self.chosen = float_dtype(dtype, [first[0].dtype]), dtype
+        self.feature_names = feature_names(self.labels)
+        self.dtype, self.chosen = float_dtype(dtype, [X.dtype]), dtype
 
-    def blocks(self) -> Iterator[tuple[NDArray, NDArray | None]]:
-        """The blocks, from the beginning, as arrays."""
+    def blocks(self) -> Generator[tuple[NDArray, NDArray | None], None, None]:
+        """Yield the blocks from the beginning, as arrays of numbers whose columns are in one order."""
         iterator = iter(self.source() if callable(self.source) else self.source)
         if iterator is self.source:
             raise ValueError(
@@ -58,55 +77,58 @@ class IterableReader:
                 "function that returns a new iterator"
             )
         for number, block in enumerate(iterator):
-            X, weights = block if isinstance(block, tuple) else (block, None)
-            X = np.asarray(X)
-            weights = None if weights is None else np.asarray(weights)
-            if X.ndim != 2 or X.dtype.kind not in "fiub" or (weights is not None and weights.shape != X.shape[:1]):
-                about = "" if weights is None else f", weights {weights.shape}"
-                raise ValueError(
-                    "blocks should be arrays (n, D) of numbers, or pairs of one and weights (n,), but block "
-                    f"{number} has shape {X.shape} and dtype {X.dtype}{about}"
-                )
-            yield X, weights
+            try:
+                arrays = self._arrays(block)
+            except (ValueError, TypeError) as error:
+                raise renamed(error, f"block {number}") from error
+            yield arrays
+
+    def _arrays(self, block: Any) -> tuple[NDArray, NDArray | None]:
+        """Return the rows of a block, with columns as in the first one, and its weights, as arrays of numbers."""
+        X, weights = _pair(block)
+        if not self.is_labelled:
+            self.labels, self.is_labelled = column_labels(X), True
+        check_map(X)
+        check_map(weights)
+        X = as_rows(aligned(X, self.labels))
+        weights = None if weights is None else as_weights(weights)
+        if weights is not None and len(weights) != len(X):
+            raise ValueError(f"{len(X)} rows should have {len(X)} weights, but have {len(weights)}")
+        return X, weights
 
     def open(self) -> Cursor:
         return IterableCursor(self)
 
     def where(self, row: int) -> str:
-        return f"row {row}"
+        number = bisect_right(self.begins, row) - 1
+        return f"row {row}" if number < 0 else f"row {row - self.begins[number]} of block {number}"
 
 
 class IterableCursor:
     """A place in blocks."""
 
     def __init__(self, reader: IterableReader):
-        self.reader, self.blocks, self.number, self.row = reader, reader.blocks(), -1, 0
+        self.reader, self.blocks, self.row, self.n_before = reader, reader.blocks(), 0, 0
         self.X: NDArray = np.empty((0, reader.n_features))
         self.weights: NDArray | None = None
+        self.begins: list[int] = []
+        reader.begins = self.begins
 
     def fill(self, X_out: NDArray, weights_out: NDArray | None) -> int:
         while self.row == len(self.X):
             block = next(self.blocks, None)
-            if block is None and self.number < 0:
+            if block is None and not self.begins:
                 raise ValueError(
                     "there were blocks at first, and there are none now; give a function that returns a new iterator "
                     "whenever it is called"
                 )
             if block is None:
                 return 0
+            self.n_before += len(self.X)
+            self.begins.append(self.n_before)
             self.X, self.weights = block
-            self.number, self.row = self.number + 1, 0
-            if self.X.dtype != np.float32 and self.reader.dtype == np.float32 and self.reader.chosen is None:
-                raise ValueError(
-                    f"block {self.number} is {self.X.dtype}, but the first is float32: say with dtype= what to "
-                    "compute in"
-                )
-            if (self.X.shape[1], self.weights is not None) != (self.reader.n_features, self.reader.weighted):
-                raise ValueError(
-                    f"block {self.number} has {self.X.shape[1]} features and "
-                    f"{'no ' if self.weights is None else ''}weights, unlike the first, which has "
-                    f"{self.reader.n_features} and {'some' if self.reader.weighted else 'none'}"
-                )
+            self.row = 0
+            self._check_like_first()
         n = min(len(X_out), len(self.X) - self.row)
         X_out[:n] = self.X[self.row : self.row + n]
         if weights_out is not None:
@@ -115,6 +137,32 @@ class IterableCursor:
         self.row += n
         return n
 
+    def _check_like_first(self) -> None:
+        """Raise ValueError if a block has another form than the first one."""
+        reader, number, n_features = self.reader, len(self.begins) - 1, self.X.shape[1]
+        if (n_features, self.weights is not None) != (reader.n_features, reader.weighted):
+            raise ValueError(
+                f"block {number} has {n_features} features and {_some(self.weights is not None)}, unlike the first, "
+                f"which has {reader.n_features} and {_some(reader.weighted)}"
+            )
+        if len(self.X) and self.X.dtype != np.float32 and reader.dtype == np.float32 and reader.chosen is None:
+            raise ValueError(
+                f"block {number} is {self.X.dtype}, but the first is float32: say with dtype= what to compute in"
+            )
+
     def close(self) -> None:
         if hasattr(self.blocks, "close"):
             self.blocks.close()
+
+
+def _pair(block: Any) -> tuple[Any, Any]:
+    """Return the rows and the weights of a block; the weights are None if it has none."""
+    if not isinstance(block, tuple):
+        return block, None
+    if len(block) != 2:
+        raise ValueError(f"a tuple should be a pair of rows (n, D) and weights (n,), but has {len(block)} items")
+    return block
+
+
+def _some(weighted: bool) -> str:
+    return "weights" if weighted else "no weights"
