@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 from fastgmm.blocks import Cursor
 
 from .files import Unchanged, float_dtype
+from .locations import readable
 
 # Rows that are copied at a time where they cannot be read straight into a block.
 SOME_ROWS = 65_536
@@ -172,7 +173,7 @@ def open_hdf5(path: Path, *, key: str | None = None, weight: Any = None, **optio
         import h5py
     except ImportError:
         raise ImportError("Reading HDF5 needs h5py: pip install 'fastgmm[io]'") from None
-    with h5py.File(path, "r") as opened:
+    with h5py.File(readable(path), "r") as opened:
         names: list[str] = []
         opened.visititems(lambda name, item: names.append(name) if len(getattr(item, "shape", ())) == 2 else None)
         found = _only(key, names, path, opened)
@@ -189,7 +190,7 @@ def _open_dataset(file: Unchanged, key: str) -> tuple[Any, Callable[[], None]]:
     """A dataset of an HDF5 file, and what closes the file."""
     import h5py
 
-    opened = h5py.File(file.check(), "r")
+    opened = h5py.File(readable(file.check()), "r")
     return opened[key], opened.close
 
 
@@ -222,17 +223,21 @@ def _map(path: Path) -> NDArray:
     if path.suffix.lower() != ".npy":
         raise ValueError(f"an .npy file is wanted here, not {path}")
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
         raise ValueError(f"{path} is no array of numbers, or is cut short: {error}") from None
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise ValueError(f"{path} should hold one array, but is an archive of several (.npz)")
+    return array
 
 
 def _nothing() -> None:
     """There is nothing to close."""
 
 
-def _numbers(columns: Sequence, n_features: int, name: str) -> list[int]:
-    numbers = list(columns)
+def _numbers(columns: Sequence | slice, n_features: int, name: str) -> list[int]:
+    numbers = list(range(n_features)[columns] if isinstance(columns, slice) else columns)
     good = all(isinstance(c, int | np.integer) and not isinstance(c, bool) for c in numbers)
     if not numbers or not good or not all(0 <= c < n_features for c in numbers) or len(set(numbers)) < len(numbers):
         raise ValueError(f"columns of {name} should be different numbers below {n_features}, but are {numbers}")
