@@ -68,22 +68,33 @@ def rows(
 
     Parameters
     ----------
-    source : path, list of paths, array, or iterable of arrays
-        - A ``.npy``, ``.parquet``, ``.csv`` (with a line of names), ``.h5`` or ``.zarr`` file; a folder or a pattern
-          (``"data/part-*.parquet"``) of such files, which are read in the order of their names; a list of them.
+    source : path, list of paths, array, data frame, or iterable of arrays
+        - A ``.npy``, ``.parquet``, ``.csv``, ``.tsv``, ``.h5`` or ``.zarr`` file, or a list of files. CSV may be
+          compressed (``.csv.gz``, ``.bz2``, ``.xz``, ``.zst``, ``.zip`` ...).
+        - A folder or a pattern (``"data/part-*.parquet"``) of files in one format. They are read in the order of their
+          names. Links are followed, and names that begin with ``_`` or ``.`` are left out; any other file that is not
+          one of rows is an error.
+        - The URL of any of these (``"s3://bucket/part-*.parquet"``, ``"https://..."``), read through fsspec, which may
+          need a package for the file system. ``~`` is the home folder.
         - Anything with `shape`, `dtype` and slices of rows: arrays, memory maps, open HDF5 datasets, zarr arrays.
+        - A data frame: of pandas or polars, or an Arrow table.
         - An iterable of blocks that can be walked again and again (a list, an object with ``__iter__``), or a function
           that returns a new iterator whenever it is called. A block is an array (n, D), or a pair of an array and
           weights (n,).
-    columns : list of str or of int, optional
-        The features, by their names in tables, by their numbers in arrays; all that there are if not given.
+    columns : str, int, slice, or list of str or of int, optional
+        The features, by their names in tables, by their positions in tables and arrays; all that there are if not
+        given. A column of vectors is a feature for each of their numbers.
     weight : str or array-like of shape (n_samples,), optional
-        How often each row counts: for tables the name of a column, which is no feature then, for HDF5 and zarr of a
-        dataset in the same file; for arrays and ``.npy`` an array, or the path of another ``.npy`` file.
+        How often each row counts: the name of a column in tables, which is no feature then, or of a dataset in the same
+        HDF5 or zarr file; or an array, or the path or URL of an ``.npy`` file, with one number for each row of all
+        files together.
     key : str, optional
         Which dataset of an HDF5 or zarr file; not needed if there is only one with two dimensions.
     dtype : {float32, float64}, optional
         What to compute in. If not given, float32 where all features are, else float64.
+    header : bool, optional
+        Whether the first line of CSV files has the names of columns. If not given, it must have names, and none of them
+        may be a number.
     progress : bool, default=False
         Whether to show a bar, with rows per second, for each walk over the rows (needs rich).
     block_bytes : int, default=8388608
@@ -98,7 +109,9 @@ def rows(
     ------
     ValueError
         If there is nothing to read, or not as it is asked for. While reading: if rows are not finite, if files have
-        changed or are cut short; it says in which file, row group and column.
+        changed or are cut short; it says in which file, line or row group, and column.
+    FileNotFoundError
+        If there is no file, or a link leads to none.
     ImportError
         If reading needs a package that is not there.
 
