@@ -29,7 +29,7 @@ Options = dict[str, Any]
 
 
 def open_npy(location: Location, **options: Any) -> SliceReader:
-    """Rows of an ``.npy`` file."""
+    """Return a reader of the rows of an ``.npy`` file."""
     if isinstance(location, Path):
         return NpyReader(location, **options)
     file = NpyFile(location)
@@ -199,7 +199,7 @@ def _of_file(location: Location, options: Options, header: bool | None) -> Reade
 
 
 def _is_frame(source: Any) -> bool:
-    """Whether a source is a data frame or an Arrow table."""
+    """Return whether a source is a data frame or an Arrow table."""
     ways = ("__dataframe__", "__arrow_c_stream__", "__arrow_c_array__")
     return any(hasattr(source, way) for way in ways) and len(getattr(source, "shape", ())) == 2
 

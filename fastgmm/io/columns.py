@@ -45,7 +45,7 @@ class Column:
 
     @property
     def feature_names(self) -> list[str]:
-        """The column's name, or the name and a number for each element of a vector."""
+        """Return the column's name, or the name and a number for each element of a vector."""
         return [self.name] if self.length is None else [f"{self.name}_{i}" for i in range(self.length)]
 
     def numbers(self, array: Any, where: Callable[[int], str]) -> NDArray:
@@ -99,7 +99,7 @@ def column_of(name: str, kind: Any, about: str, arrays: Callable[[], Iterable[An
 
 
 def _length(arrays: Iterable[Any], name: str, about: str) -> int:
-    """The length of the first vector in a column."""
+    """Return the length of the first vector in a column."""
     for array in arrays:
         vectors = _plain(array).drop_null()
         if len(vectors):
@@ -108,7 +108,7 @@ def _length(arrays: Iterable[Any], name: str, about: str) -> int:
 
 
 def _plain_type(kind: Any) -> Any:
-    """The type of the values themselves, where they are encoded or have an extension's name."""
+    """Return the type of the values themselves, where they are encoded or have an extension's name."""
     while True:
         if isinstance(kind, arrow().BaseExtensionType):
             kind = kind.storage_type
@@ -119,7 +119,7 @@ def _plain_type(kind: Any) -> Any:
 
 
 def _plain(array: Any) -> Any:
-    """The values themselves, where they are encoded or have an extension's name."""
+    """Return the values themselves, where they are encoded or have an extension's name."""
     while True:
         if isinstance(array, arrow().ExtensionArray):
             array = array.storage

@@ -88,7 +88,7 @@ class CsvReader(TableReader):
         return header is not False
 
     def _schema(self, first: Record) -> Any:
-        """The names of the columns and the types that their first values have."""
+        """Return the names of the columns and the types that their first values have."""
         pa = arrow()
         if not self.has_rows:
             return pa.schema([(name, pa.null()) for name in first.fields])
@@ -100,7 +100,7 @@ class CsvReader(TableReader):
 
     @contextlib.contextmanager
     def _stream(self) -> Iterator[Any]:
-        """The bytes of the file, decompressed."""
+        """Return the bytes of the file, decompressed."""
         with contextlib.ExitStack() as keep:
             raw = keep.enter_context(open_binary(self.file.check()))
             if self.compression is None:
@@ -119,7 +119,7 @@ class CsvReader(TableReader):
 
     @contextlib.contextmanager
     def _opened(self, **convert: Any) -> Iterator[Any]:
-        """The file as pyarrow reads it."""
+        """Return the file as pyarrow reads it."""
         from pyarrow import csv as arrow_csv
 
         options = {
@@ -137,7 +137,7 @@ class CsvReader(TableReader):
 
     @staticmethod
     def _kind(first: Any) -> Any:
-        """The type to read a column as, by that of its first values."""
+        """Return the type to read a column as, by that of its first values."""
         return first if arrow().types.is_boolean(first) else arrow().float64()
 
     def batches(self, names: Sequence[str]) -> Iterator[Any]:
@@ -164,7 +164,7 @@ class CsvReader(TableReader):
         return itertools.islice(self._records(), first + self.has_names, None)
 
     def where(self, row: int) -> str:
-        """In words where a row is; looks for its line in the file, as only this tells."""
+        """Return in words where a row is; looks for its line in the file, as only this tells."""
         try:
             return f"line {next(self._rows(row)).line} of {self.about}"
         except Exception:  # whatever is wrong, a message is being made already
@@ -216,7 +216,7 @@ def _lines(text: Any, about: str) -> Iterator[str]:
 
 
 def _is_value(text: str) -> bool:
-    """Whether a text is more likely to be in a row than to be the name of a column."""
+    """Return whether a text is more likely to be in a row than to be the name of a column."""
     text = text.strip().lower()
     try:
         int(text, 16) if text.startswith("0x") else float(text)
@@ -234,7 +234,7 @@ def _is_undecoded(text: str) -> bool:
 
 
 def _converts(texts: list[str], kind: Any) -> bool:
-    """Whether pyarrow takes texts for values of a type."""
+    """Return whether pyarrow takes texts for values of a type."""
     from pyarrow import csv as arrow_csv
 
     lines = io.StringIO()

@@ -92,7 +92,7 @@ def choose(names: Sequence[str], columns: Any, weight: str | None, what: str) ->
 
 
 def _position(positions: Mapping[str, int], names: Sequence[str], column: Any, what: str) -> int:
-    """The position of the column with a name, or at a position."""
+    """Return the position of the column with a name, or at a position."""
     if isinstance(column, str):
         if column not in positions:
             raise ValueError(f"{what} has no column {column!r}, but {', '.join(map(repr, names))}")

@@ -62,7 +62,7 @@ class Remote:
 
     @property
     def name(self) -> str:
-        """The last part of the path; a web address may have a query after it."""
+        """Return the last part of the path; a web address may have a query after it."""
         is_web = "http" in self.url.split("://")[0]
         return PurePosixPath(re.split(r"[?#]", self.path)[0] if is_web else self.path).name
 
@@ -71,7 +71,7 @@ class Remote:
         return self.files.open(self.path, "rb")
 
     def state(self) -> tuple:
-        """What differs once the file has been written again, as far as its file system tells."""
+        """Return what differs once the file has been written again, as far as its file system tells."""
         self.files.invalidate_cache(self.path)
         details = self.files.info(self.path)
         return tuple(details.get(name) for name in DETAILS)
@@ -250,7 +250,7 @@ def _is_store(name: str) -> bool:
 
 
 def _store_of(name: str) -> str:
-    """The zarr store that a file is part of, if it is, and else the file."""
+    """Return the zarr store that a file is part of, if it is, and else the file."""
     parts = name.split("/")
     at = next((i for i, part in enumerate(parts) if _is_store(part)), len(parts))
     return "/".join(parts[: at + 1])
@@ -261,14 +261,14 @@ def _is_hidden(name: str) -> bool:
 
 
 def _is_ignored(parts: tuple[str, ...], asked: tuple[str, ...]) -> bool:
-    """Whether a name that a pattern or a folder has found is hidden, or inside a zarr store."""
+    """Return whether a name that a pattern or a folder has found is hidden, or inside a zarr store."""
     found = [part for part in parts if part not in asked]
     asks_hidden = any(_is_hidden(part) and glob.has_magic(part) for part in asked)
     return any(map(_is_store, found[:-1])) or (any(map(_is_hidden, found)) and not asks_hidden)
 
 
 def _is_in_cycle(folder: Path) -> bool:
-    """Whether a link on the way to a folder leads back to one that contains it."""
+    """Return whether a link on the way to a folder leads back to one that contains it."""
     reals = [os.path.realpath(parent) for parent in (folder, *folder.parents)]
     return len(set(reals)) < len(reals)
 

@@ -43,11 +43,11 @@ class NpyFile:
             raise ValueError(f"{location} should hold numbers, but holds Python objects")
 
     def open(self) -> NpyPieces:
-        """The array, to be read by slices of rows."""
+        """Return the array, to be read by slices of rows."""
         return NpyPieces(self, open_binary(self.file.check()))
 
     def reopen(self) -> tuple[NpyPieces, Callable[[], None]]:
-        """The array as `open` has it, and what closes the file."""
+        """Return the array as `open` has it, and what closes the file."""
         pieces = self.open()
         return pieces, pieces.close
 

@@ -77,7 +77,7 @@ class TableReader(abc.ABC):
         self.dtype = float_dtype(dtype, kinds)
 
     def _named(self, schema: Any, columns: Any) -> list[str]:
-        """The names of columns that may be features; an index that pandas has written is none unless asked for."""
+        """Return the names of columns that may be features; pandas' index is none unless it is asked for."""
         if columns is not None:
             return schema.names
         if "" in schema.names:
@@ -93,7 +93,7 @@ class TableReader(abc.ABC):
         return column_of(name, schema.field(name).type, self.about, lambda: self._first_arrays(name))
 
     def _first_arrays(self, name: str) -> Iterable[Any]:
-        """The values of a column, from the beginning."""
+        """Return the values of a column, from the beginning."""
         return (batch.column(name) for batch in self.batches([name]))
 
     @abc.abstractmethod
@@ -106,7 +106,7 @@ class TableReader(abc.ABC):
 
     @property
     def wanted(self) -> list[Column]:
-        """Features, and the weight at the end."""
+        """Columns that are read: the features, and the weight at the end."""
         return self.columns if self.weight is None else [*self.columns, self.weight]
 
     def open(self) -> Cursor:
