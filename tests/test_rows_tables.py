@@ -106,8 +106,9 @@ def test_a_first_line_of_numbers_is_not_lost(tmp_path):
             rows(text_file(path, f"{first}\n1,2\n"))
     assert values(text_file(path, "name,2010\nx,5\n"), header=True, columns=["2010"]) == [[5]]
     assert values(text_file(path, "1,2,3\n4,5,6\n"), header=False, columns=[2, 0]) == [[3, 1], [6, 4]]
-    weighted = rows(path, header=False, weight=2)
-    assert (weighted.n_features, weighted.total_weight) == (2, 9)
+    for position in (2, np.int64(2)):
+        weighted = rows(path, header=False, weight=position)
+        assert (weighted.n_features, weighted.total_weight) == (2, 9)
     assert values(text_file(path, "1,2\n"), header=False) == [[1, 2]]
     (tmp_path / "more").mkdir()
     for i in range(2):
@@ -369,6 +370,7 @@ def test_what_data_frames_may_hold():
     for wrong, message in (
         (frame.assign(b=["x", "y"]), "column 'b' of the data frame should hold numbers"),
         (frame.assign(b=[1j, 2j]), "the data frame should hold numbers"),
+        (frame.assign(b=pd.period_range("2020", periods=2)), "column 'b' of the data frame should hold numbers"),
         (frame[:0], r"0 sample\(s\)"),
         (frame[[]], "no column that is a feature"),
     ):

@@ -54,7 +54,7 @@ def rows(
     source: Any,
     *,
     columns: str | int | slice | Sequence[str] | Sequence[int] | None = None,
-    weight: str | ArrayLike | None = None,
+    weight: str | int | ArrayLike | None = None,
     key: str | None = None,
     dtype: DTypeLike | None = None,
     header: bool | None = None,
@@ -84,10 +84,10 @@ def rows(
     columns : str, int, slice, or list of str or of int, optional
         The features, by their names in tables, by their positions in tables and arrays; all that there are if not
         given. A column of vectors is a feature for each of their numbers.
-    weight : str or array-like of shape (n_samples,), optional
-        How often each row counts: the name of a column in tables, which is no feature then, or of a dataset in the same
-        HDF5 or zarr file; or an array, or the path or URL of an ``.npy`` file, with one number for each row of all
-        files together.
+    weight : str, int or array-like of shape (n_samples,), optional
+        How often each row counts: the name (or the position) of a column in tables, which is no feature then, or the
+        name of a dataset in the same HDF5 or zarr file; or an array, or the path or URL of an ``.npy`` file, with one
+        number for each row of all files together.
     key : str, optional
         Which dataset of an HDF5 or zarr file; not needed if there is only one with two dimensions.
     dtype : {float32, float64}, optional
@@ -131,6 +131,8 @@ def rows(
     if block_bytes < 1:
         raise ValueError(f"block_bytes should be above 0, but is {block_bytes}")
     is_one = isinstance(columns, str | int | np.integer) and not isinstance(columns, bool)
+    if isinstance(weight, np.integer):
+        weight = int(weight)
     options = {"columns": [columns] if is_one else columns, "weight": weight, "key": key, "dtype": dtype}
     reader = _reader(source, options, header)
     return BlockSource(reader, block_bytes=block_bytes, on_walk=bar if progress else None)

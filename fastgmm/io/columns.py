@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# Extension types whose stored numbers are their values. Those of others, such as pandas' periods, are codes.
+NUMERIC_EXTENSIONS = {"arrow.fixed_shape_tensor", "arrow.bool8"}
+
 
 def arrow() -> Any:
     """Return pyarrow; ImportError that says what to install if it is missing."""
@@ -110,7 +113,7 @@ def _length(arrays: Iterable[Any], name: str, about: str) -> int:
 def _plain_type(kind: Any) -> Any:
     """Return the type of the values themselves, where they are encoded or have an extension's name."""
     while True:
-        if isinstance(kind, arrow().BaseExtensionType):
+        if getattr(kind, "extension_name", None) in NUMERIC_EXTENSIONS:
             kind = kind.storage_type
         elif arrow().types.is_dictionary(kind):
             kind = kind.value_type
@@ -121,7 +124,7 @@ def _plain_type(kind: Any) -> Any:
 def _plain(array: Any) -> Any:
     """Return the values themselves, where they are encoded or have an extension's name."""
     while True:
-        if isinstance(array, arrow().ExtensionArray):
+        if getattr(array.type, "extension_name", None) in NUMERIC_EXTENSIONS:
             array = array.storage
         elif arrow().types.is_dictionary(array.type):
             array = array.dictionary_decode()

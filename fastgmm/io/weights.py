@@ -63,9 +63,12 @@ class WeightedCursor:
     """A place in rows and in their weights."""
 
     def __init__(self, reader: Weighted):
-        self.reader, self.row = reader, 0
-        self.weights: Any = reader.weights.open() if isinstance(reader.weights, NpyFile) else reader.weights
-        self.cursor = reader.reader.open()
+        self.reader, self.row, self.cursor = reader, 0, reader.reader.open()
+        try:
+            self.weights: Any = reader.weights.open() if isinstance(reader.weights, NpyFile) else reader.weights
+        except Exception:
+            self.cursor.close()
+            raise
 
     def fill(self, X_out: NDArray, weights_out: NDArray | None) -> int:
         n, n_weights = self.cursor.fill(X_out, None), self.reader.n_weights
