@@ -170,6 +170,36 @@ def test_text_that_is_not_read_does_no_harm(tmp_path):
     assert values(text_file(path, "a,b,a\n1,2,3\n"), columns="b") == [[2]]
 
 
+def test_the_line_is_that_of_the_file_it_is_in(tmp_path):
+    for i, rest in enumerate(("3,4\n", "\n\n5,6\n", "5,\n")):
+        text_file(tmp_path / f"{i}.csv", "a,b\n1,2\n" + rest)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"NaN, in line 3 of .*2.csv, column 'b'"):
+            rows(tmp_path).whole()
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet"])
+def test_a_table_that_changes_is_noticed(kind, tmp_path):
+    path = tmp_path / f"x.{kind}"
+
+    def write(n):
+        if kind == "parquet":
+            table_file(path, a=X[:n, 0], b=X[:n, 1])
+        else:
+            content = ("a,b\n" + "1,2\n" * n).encode()
+            text_file(path, gzip.compress(content) if kind == "csv.gz" else content)
+
+    write(400)
+    source = rows(path)
+    assert len(source.whole().X) == 400
+    write(399)
+    with pytest.raises(ValueError, match=rf"x.{kind} has changed since"):
+        source.whole()
+    path.unlink()
+    with pytest.raises(ValueError, match=rf"x.{kind} is gone"):
+        source.whole()
+
+
 def test_values_may_have_line_breaks_anywhere(tmp_path):
     text = "".join(f'{i},"{"x" * (i % 89)}\n{"y" * 50}"\n' for i in range(30_000))
     assert values(text_file(tmp_path / "x.csv", "a,s\n" + text), columns="a") == [[i] for i in range(30_000)]
