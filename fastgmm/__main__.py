@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -78,9 +80,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command."""
-    parsed = build_parser().parse_args(arguments)
-    parsed.run(parsed)
+    """Run one command; what a user can put right is one line on stderr and exit status 1."""
+    parser = build_parser()
+    parsed = parser.parse_args(arguments)
+    try:
+        parsed.run(parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of the output has stopped. Python flushes stdout once more at the end, which then has to succeed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        parser.exit(128 + signal.SIGINT, f"{parser.prog}: interrupted\n")
+    except (ImportError, MemoryError, OSError, ValueError) as error:
+        text = " ".join(str(error).split()) or "there is not enough memory"
+        parser.exit(1, f"{parser.prog}: error: {text}\n")
 
 
 if __name__ == "__main__":

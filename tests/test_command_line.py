@@ -117,6 +117,60 @@ def test_demo_says_what_is_missing(monkeypatch):
         command_line.main(["demo"])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["info"], {"NUMBA_NUM_THREADS": "0"}, "threads"),
+        (["info"], {"NUMBA_THREADING_LAYER": "nosuch"}, "'nosuch'"),
+        (["demo", "--components", "1000000", "--output", "{folder}/x.png"], {}, "n_components = 1000000"),
+    ],
+)
+def test_what_a_user_can_put_right_is_one_line(arguments, environment, message, tmp_path):
+    done = run(*(argument.format(folder=tmp_path) for argument in arguments), **environment)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("python -m fastgmm: error: ")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (ModuleNotFoundError("No module named 'llvmlite'"), 1, "error: No module named 'llvmlite'"),
+        (PermissionError(13, "Permission denied", "x.png"), 1, "error: [Errno 13] Permission denied: 'x.png'"),
+        (MemoryError(), 1, "error: there is not enough memory"),
+        (ValueError("first\n  second"), 1, "error: first second"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_errors_are_one_line(error, status, message, monkeypatch, capsys):
+    def fail():
+        raise error
+
+    monkeypatch.setattr("fastgmm.environment.describe_environment", fail)
+    with pytest.raises(SystemExit) as stop:
+        command_line.main(["info"])
+    assert stop.value.code == status
+    assert capsys.readouterr().err == f"python -m fastgmm: {message}\n"
+
+
+def test_errors_of_the_program_itself_have_a_traceback(monkeypatch):
+    monkeypatch.setattr("fastgmm.environment.describe_environment", lambda: {}["name"])
+    with pytest.raises(KeyError):
+        command_line.main(["info"])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes as on Unix")
+def test_output_that_nobody_reads_is_no_error():
+    command = [sys.executable, "-m", "fastgmm", "info"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert done.returncode == 1
+    assert done.stderr == ""
+
+
 def test_demo_pixels_are_the_photograph():
     image, X = demo.load_pixels("china.jpg")
     assert image.shape == (427, 640, 3)

@@ -2,45 +2,63 @@
 
 from __future__ import annotations
 
-import glob
+import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastgmm.blocks import BLOCK_BYTES, BlockSource, Reader
 
-from .arrays import NpyReader
+from .arrays import NpyReader, SliceReader
+from .csv_files import CsvReader
 from .files import Files
 from .iterables import IterableReader
+from .locations import FORMATS, URL, Location, find, format_of, locate
+from .npy import NpyFile
 from .progress import bar
 from .stores import is_array, open_array, open_hdf5, open_zarr
-from .tables import CsvReader, ParquetReader
+from .tables import FrameReader, ParquetReader
+from .weights import Weighted
 
 __all__ = ["rows"]
 
-Readers = Callable[..., Reader]
-# Readers of single files, by suffix. What each takes of `columns`, `weight`, `key` and `dtype` it says itself.
-READERS: dict[str, Readers] = {
-    ".npy": NpyReader,
-    ".parquet": ParquetReader,
-    ".pq": ParquetReader,
-    ".csv": CsvReader,
-    ".h5": open_hdf5,
-    ".hdf5": open_hdf5,
-    ".zarr": open_zarr,
+Options = dict[str, Any]
+
+
+def open_npy(location: Location, **options: Any) -> SliceReader:
+    """Return a reader of the rows of an ``.npy`` file."""
+    if isinstance(location, Path):
+        return NpyReader(location, **options)
+    file = NpyFile(location)
+    return SliceReader(file, name=str(location), reopen=file.reopen, is_fixed=True, **options)
+
+
+# Readers of single files, by format. What each takes of `columns`, `weight`, `key` and `dtype` it says itself.
+READERS: dict[str, Callable[..., Reader]] = {
+    "npy": open_npy,
+    "parquet": ParquetReader,
+    "csv": CsvReader,
+    "tsv": functools.partial(CsvReader, delimiter="\t"),
+    "hdf5": open_hdf5,
+    "zarr": open_zarr,
 }
+TEXT = {"csv", "tsv"}
+# Formats whose files may be compressed; that of Parquet is inside, whatever the name says.
+MAY_BE_COMPRESSED = {*TEXT, "parquet"}
 
 
 def rows(
     source: Any,
     *,
-    columns: Sequence[str] | Sequence[int] | None = None,
-    weight: str | ArrayLike | None = None,
+    columns: str | int | slice | Sequence[str] | Sequence[int] | None = None,
+    weight: str | int | ArrayLike | None = None,
     key: str | None = None,
     dtype: DTypeLike | None = None,
+    header: bool | None = None,
     progress: bool = False,
     block_bytes: int = BLOCK_BYTES,
 ) -> BlockSource:
@@ -51,22 +69,33 @@ def rows(
 
     Parameters
     ----------
-    source : path, list of paths, array, or iterable of arrays
-        - A ``.npy``, ``.parquet``, ``.csv`` (with a line of names), ``.h5`` or ``.zarr`` file; a folder or a pattern
-          (``"data/part-*.parquet"``) of such files, which are read in the order of their names; a list of them.
+    source : path, list of paths, array, data frame, or iterable of arrays
+        - A ``.npy``, ``.parquet``, ``.csv``, ``.tsv``, ``.h5`` or ``.zarr`` file, or a list of files. CSV may be
+          compressed (``.csv.gz``, ``.bz2``, ``.xz``, ``.zst``, ``.zip`` ...).
+        - A folder or a pattern (``"data/part-*.parquet"``) of files in one format. They are read in the order of their
+          names. Links are followed, and names that begin with ``_`` or ``.`` are left out; any other file that is not
+          one of rows is an error.
+        - The URL of any of these (``"s3://bucket/part-*.parquet"``, ``"https://..."``), read through fsspec, which may
+          need a package for the file system. ``~`` is the home folder.
         - Anything with `shape`, `dtype` and slices of rows: arrays, memory maps, open HDF5 datasets, zarr arrays.
+        - A data frame: of pandas or polars, or an Arrow table.
         - An iterable of blocks that can be walked again and again (a list, an object with ``__iter__``), or a function
           that returns a new iterator whenever it is called. A block is an array (n, D) or a data frame (pandas, polars,
           Arrow), whose columns are aligned by name, or a pair of one and weights (n,).
-    columns : list of str or of int, optional
-        The features, by their names in tables, by their numbers in arrays; all that there are if not given.
-    weight : str or array-like of shape (n_samples,), optional
-        How often each row counts: for tables the name of a column, which is no feature then, for HDF5 and zarr of a
-        dataset in the same file; for arrays and ``.npy`` an array, or the path of another ``.npy`` file.
+    columns : str, int, slice, or list of str or of int, optional
+        The features, by their names in tables, by their positions in tables and arrays; all that there are if not
+        given. A column of vectors is a feature for each of their numbers.
+    weight : str, int or array-like of shape (n_samples,), optional
+        How often each row counts: the name (or the position) of a column in tables, which is no feature then, or the
+        name of a dataset in the same HDF5 or zarr file; or an array, or the path or URL of an ``.npy`` file, with one
+        number for each row of all files together.
     key : str, optional
         Which dataset of an HDF5 or zarr file; not needed if there is only one with two dimensions.
     dtype : {float32, float64}, optional
         What to compute in. If not given, float32 where all features are, else float64.
+    header : bool, optional
+        Whether the first line of CSV files has the names of columns. If not given, it must have names, and none of them
+        may be a number.
     progress : bool, default=False
         Whether to show a bar, with rows per second, for each walk over the rows (needs rich).
     block_bytes : int, default=8388608
@@ -81,7 +110,9 @@ def rows(
     ------
     ValueError
         If there is nothing to read, or not as it is asked for. While reading: if rows are not finite, if files have
-        changed or are cut short; it says in which file, row group and column.
+        changed or are cut short; it says in which file, line or row group, and column.
+    FileNotFoundError
+        If there is no file, or a link leads to none.
     ImportError
         If reading needs a package that is not there.
 
@@ -100,63 +131,85 @@ def rows(
     """
     if block_bytes < 1:
         raise ValueError(f"block_bytes should be above 0, but is {block_bytes}")
-    options = {"columns": columns, "weight": weight, "key": key, "dtype": dtype}
-    return BlockSource(_reader(source, options), block_bytes=block_bytes, on_walk=bar if progress else None)
+    is_one = isinstance(columns, str | int | np.integer) and not isinstance(columns, bool)
+    if isinstance(weight, np.integer):
+        weight = int(weight)
+    options = {"columns": [columns] if is_one else columns, "weight": weight, "key": key, "dtype": dtype}
+    reader = _reader(source, options, header)
+    return BlockSource(reader, block_bytes=block_bytes, on_walk=bar if progress else None)
 
 
-def _reader(source: Any, options: dict[str, Any]) -> Reader:
-    """What reads a source."""
-    if isinstance(source, str | os.PathLike) and str(source):
-        paths = _files(Path(source))
-        return _of_file(paths[0], options) if len(paths) == 1 else Files([_of_file(p, options) for p in paths])
-    if isinstance(source, list | tuple) and source and all(isinstance(s, str | os.PathLike) for s in source):
-        return Files([_of_file(path, options) for s in source for path in _files(Path(s))])
-    if hasattr(source, "__dataframe__"):
-        raise TypeError("a data frame is in memory: give it to the estimator as it is, or its to_numpy() to rows")
+def _reader(source: Any, options: Options, header: bool | None) -> Reader:
+    """Return what reads a source, and the weights that are apart from it."""
+    paths = _paths(source)
+    if paths is None and header is not None:
+        raise ValueError("header is for CSV files")
+    place = _weight_file(options["weight"])
+    weight = options["weight"] if place is None else place
+    is_name = weight is None or isinstance(weight, str | int)
+    # Readers of arrays and of blocks take weights in an array, or refuse them, themselves.
+    takes_arrays = paths is None and not _is_frame(source)
+    is_apart = place is not None or not (is_name or takes_arrays)
+    if is_apart:
+        options = {**options, "weight": None}
+    if paths is None:
+        reader = _of_object(source, options)
+    else:
+        readers = [_of_file(location, options, header) for path in paths for location in find(path)]
+        reader = readers[0] if len(readers) == 1 else Files(readers)
+    return Weighted(reader, weight) if is_apart else reader
+
+
+def _paths(source: Any) -> list[Any] | None:
+    """Return the paths that a source consists of; None if it is something else."""
+    sources = source if isinstance(source, list | tuple) else [source]
+    are_paths = [isinstance(s, str | bytes | os.PathLike) and bool(os.fspath(s)) for s in sources]
+    if any(are_paths) and not all(are_paths):
+        raise TypeError(f"a list should hold paths only, or blocks of rows only, but is {source!r}")
+    return list(sources) if any(are_paths) else None
+
+
+def _of_object(source: Any, options: Options) -> Reader:
+    """Return what reads an array, a data frame or an iterable."""
     if hasattr(source, "dask"):
         raise TypeError("rows of a Dask collection are for DaskGaussianMixture")
+    if _is_frame(source):
+        return FrameReader(source, **options)
     if is_array(source):
         return open_array(source, **options)
-    if (
-        (callable(source) or isinstance(source, Iterable))
-        and not isinstance(source, str)
-        and not hasattr(source, "tocsr")
-    ):
+    is_other = isinstance(source, str | bytes) or hasattr(source, "tocsr")
+    if (callable(source) or isinstance(source, Iterable)) and not is_other:
         return IterableReader(source, **options)
     raise TypeError(
-        "rows are read from a path, a list of paths, an array, an iterable of arrays, or a function that returns an "
-        f"iterator of arrays, but not from {type(source).__name__}"
+        "rows are read from a path, a list of paths, an array, a data frame, an iterable of arrays, or a function that "
+        f"returns an iterator of arrays, but not from {type(source).__name__}"
     )
 
 
-def _files(path: Path) -> list[Path]:
-    """The files that a path, a folder or a pattern stands for, sorted."""
-    path = path.absolute()  # for the current folder may be another one when they are read
-    if path.is_file() or _is_store(path):
-        found = [path]
-    elif path.is_dir():
-        found = [p for p in path.rglob("*") if p.suffix.lower() in READERS and _is_seen(p, path)]
-    else:
-        found = [Path(name) for name in glob.glob(str(path), recursive=True)]
-    if not found:
-        raise FileNotFoundError(f"there is no file to read rows from at {str(path)!r}")
-    return sorted(found)
+def _of_file(location: Location, options: Options, header: bool | None) -> Reader:
+    """Return what reads one file."""
+    name, compression = format_of(location.name)
+    if name is None:
+        raise ValueError(f"rows are read from files named *.{', *.'.join(FORMATS)}, but not from {str(location)!r}")
+    if compression is not None and name not in MAY_BE_COMPRESSED:
+        raise ValueError(f"of compressed files, CSV can be read, but not {name}: decompress {location} first")
+    if header is not None and name not in TEXT:
+        raise ValueError(f"header is for CSV files, but {location} is none")
+    reader = READERS[name](location, **options, **({"header": header} if name in TEXT else {}))
+    others = (path for path in reader.files if isinstance(path, Path) and path != location)
+    reader.files = (*([location] if isinstance(location, Path) else []), *others)
+    return reader
 
 
-def _is_store(path: Path) -> bool:
-    """Whether a path is a zarr store that is a folder."""
-    return path.is_dir() and path.suffix.lower() == ".zarr"
+def _is_frame(source: Any) -> bool:
+    """Return whether a source is a data frame or an Arrow table."""
+    ways = ("__dataframe__", "__arrow_c_stream__", "__arrow_c_array__")
+    return any(hasattr(source, way) for way in ways) and len(getattr(source, "shape", ())) == 2
 
 
-def _is_seen(path: Path, folder: Path) -> bool:
-    """Whether a path in a folder is one of its files: neither hidden, or for someone's own use, nor part of a store."""
-    parts = path.relative_to(folder).parts
-    inside = any(_is_store(parent) for parent in path.parents if parent.is_relative_to(folder) and parent != folder)
-    return (path.is_file() or _is_store(path)) and not inside and not any(p.startswith(("_", ".")) for p in parts)
-
-
-def _of_file(path: Path, options: dict[str, Any]) -> Reader:
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise ValueError(f"rows are read from files named *{', *'.join(READERS)}, but not from {str(path)!r}")
-    return reader(path, **options)
+def _weight_file(weight: Any) -> Location | None:
+    """Return the place of a file of weights, if `weight` names one and not a column or a dataset."""
+    is_file = isinstance(weight, os.PathLike) or (
+        isinstance(weight, str) and (URL.match(weight) is not None or format_of(weight).name == "npy")
+    )
+    return locate(weight) if is_file else None

@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastgmm.blocks import Cursor, Reader
 
+from .locations import Location, Remote
 
-class Unchanged:
+Place = TypeVar("Place", Path, Location)
+
+
+class Unchanged(Generic[Place]):
     """A file that must stay as it is."""
 
-    def __init__(self, path: Path):
-        self.path, self.state = path, self._state(path)
+    def __init__(self, path: Place):
+        self.path: Place = path
+        self.state = self._state(path)
 
     @staticmethod
-    def _state(path: Path) -> tuple[int, int]:
+    def _state(path: Location) -> tuple:
+        if isinstance(path, Remote):
+            return path.state()
         status = path.stat()
         return status.st_size, status.st_mtime_ns
 
-    def check(self) -> Path:
-        """The path; ValueError if the file is another one than before."""
+    def check(self) -> Place:
+        """Return the path; ValueError if the file is another one than before."""
         try:
             same = self._state(self.path) == self.state
         except FileNotFoundError:
@@ -35,8 +45,17 @@ class Unchanged:
         return self.path
 
 
+def mapped_files(array: NDArray) -> tuple[Path, ...]:
+    """Return the file whose memory map an array is, or is a view of."""
+    while array is not None:
+        if isinstance(array, np.memmap) and array.filename is not None:
+            return (Path(array.filename),)
+        array = getattr(array, "base", None)
+    return ()
+
+
 def float_dtype(dtype: DTypeLike | None, found: Sequence[np.dtype]) -> np.dtype:
-    """What to compute in: what is asked for, or float32 if all that is found is."""
+    """Return what to compute in: what is asked for, or float32 if all that is found is."""
     if dtype is None:
         return np.dtype(np.float32 if all(d == np.float32 for d in found) else np.float64)
     asked = np.dtype(dtype)
@@ -45,20 +64,48 @@ def float_dtype(dtype: DTypeLike | None, found: Sequence[np.dtype]) -> np.dtype:
     return asked
 
 
-def choose(names: Sequence[str], columns: Sequence | None, weight: str | None, what: str) -> list[str]:
-    """The names of the features among those that there are."""
-    columns = [columns] if isinstance(columns, str) else columns
-    wanted = [name for name in names if name != weight] if columns is None else list(columns)
-    if not all(isinstance(name, str) for name in wanted):
-        raise ValueError(f"columns of {what} should be names, but are {wanted}")
-    missing = [name for name in [*wanted, *([] if weight is None else [weight])] if name not in names]
-    if missing:
-        raise ValueError(f"{what} has no column {', '.join(map(repr, missing))}, but {', '.join(map(repr, names))}")
+def choose(names: Sequence[str], columns: Any, weight: str | None, what: str) -> list[str]:
+    """Return the names of the features among the columns of a table.
+
+    Columns are asked for by their names or by their positions; all but the weight if `columns` is None.
+    """
+    positions = {name: i for i, name in reversed(list(enumerate(names)))}
+    if columns is None:
+        wanted = [name for name in names if name != weight]
+    elif isinstance(columns, slice):
+        wanted = list(names[columns])
+    else:
+        is_one = isinstance(columns, str) or not isinstance(columns, Iterable)
+        asked = [columns] if is_one else columns
+        wanted = [names[_position(positions, names, column, what)] for column in asked]
+    if weight is not None:
+        _position(positions, names, weight, what)
     if not wanted:
         raise ValueError(f"{what} has no column that is a feature")
+    counts = Counter(names)
+    for name in [*wanted, *([] if weight is None else [weight])]:
+        if counts[name] > 1:
+            raise ValueError(f"names of columns must be unique, but {what} has {name!r} more than once")
     if len(set(wanted)) < len(wanted) or weight in wanted:
         raise ValueError(f"columns should be different ones, and not the weight's, but are {wanted}")
     return wanted
+
+
+def _position(positions: Mapping[str, int], names: Sequence[str], column: Any, what: str) -> int:
+    """Return the position of the column with a name, or at a position."""
+    if isinstance(column, str):
+        if column not in positions:
+            raise ValueError(f"{what} has no column {column!r}, but {', '.join(map(repr, names))}")
+        return positions[column]
+    try:
+        at = -1 if isinstance(column, bool | np.bool_) else operator.index(column)
+    except TypeError:
+        at = -1
+    if not 0 <= at < len(names):
+        raise ValueError(
+            f"columns of {what} should be names or positions from 0 to {len(names) - 1}, but one is {column!r}"
+        )
+    return at
 
 
 class Files:

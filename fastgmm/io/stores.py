@@ -11,6 +11,7 @@ from fastgmm.conversion import REAL_KINDS, as_rows
 
 from .arrays import Opened, SliceReader, check_open, file_of_map, numpy_dtype
 from .files import Unchanged
+from .locations import readable
 
 # Datasets that an error message names.
 MOST_NAMES = 20
@@ -96,7 +97,7 @@ def _open_file(path: Path) -> Any:
     import h5py
 
     try:
-        return h5py.File(path, "r")
+        return h5py.File(readable(path), "r")
     except OSError as error:
         if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):  # these name the file
             raise
@@ -119,6 +120,8 @@ def _check_all(files: list[Unchanged]) -> None:
 
 def _hdf5_files(dataset: Any) -> list[Path]:
     """Return the files that a dataset is read from; ValueError if one is not there, as HDF5 would read fill values."""
+    if dataset.file.driver == "fileobj":  # behind a URL
+        return []
     file = Path(dataset.file.filename).absolute()
     if dataset.file.driver == "core" and not file.exists():
         return []
