@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastgmm.blocks import Cursor
+from fastgmm.targets import files_behind
 
 from .files import Unchanged, float_dtype
 
@@ -68,7 +69,8 @@ class SliceReader:
         self.name, self.is_fixed, self.any_thread = name, is_fixed, isinstance(array, np.ndarray)
         self._array, self._reopen = array if reopen is None else None, reopen
         self.weight_file = Unchanged(Path(weight).absolute()) if isinstance(weight, str | os.PathLike) else None
-        self.files: tuple[Path, ...] = () if self.weight_file is None else (self.weight_file.path,)
+        self.files = files_behind([array, weight])
+        self.files += () if self.weight_file is None else (self.weight_file.path,)
         self._weights = None if weight is None or self.weight_file is not None else np.asanyarray(weight)
         self.weighted = weight is not None
         self.open_weights()

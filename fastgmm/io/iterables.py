@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastgmm.blocks import Cursor
+from fastgmm.targets import files_behind
 
 from .files import float_dtype
 
@@ -22,7 +23,6 @@ class IterableReader:
 
     feature_names: tuple[str, ...] | None = None
     order = "C"
-    files: tuple[Path, ...] = ()
     any_thread = False
     is_fixed = False
     n_samples: int | None = None
@@ -41,6 +41,7 @@ class IterableReader:
                 "columns, weight and key are for files and arrays; blocks may be pairs of rows and weights"
             )
         self.source = source
+        self.files: tuple[Path, ...] = files_behind(source if isinstance(source, list | tuple) else ())
         first = next(self.blocks(), None)
         if first is None:
             raise ValueError("Found array with 0 sample(s): the iterable has no blocks.")
