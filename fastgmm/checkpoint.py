@@ -19,7 +19,7 @@ import os
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,8 +39,18 @@ N_DIGEST = 32
 N_HEAD = 4096
 ADVICE = "Remove it, or give another name, to start anew."
 
-# What the state of a fit consists of, besides numbers and arrays.
+
+class Content(NamedTuple):
+    """What a checkpoint has in it; see `Checkpoint`. `about` has a digest and a short text for each name."""
+
+    about: dict[str, dict[str, str]]
+    all_rows: int | None
+    kept: rules.Kept
+
+
+# What that consists of, besides numbers and arrays.
 TYPES = listed(
+    Content,
     rules.Kept,
     em.State,
     em.EMResult,
@@ -85,7 +95,7 @@ class Checkpoint:
         # For meanwhile something else may have been put there.
         _check_replaceable(check_target(self.target, "checkpoint", {}), self.path)
         with replacing(self.target) as file:
-            file.write(encoded({"about": self.about, "all_rows": all_rows, "kept": kept}))
+            file.write(encoded(Content(self.about, all_rows, kept)))
 
     def load(self) -> rules.Kept | None:
         """The state; None if there is no file. ValueError if it is not one of this fit."""
@@ -93,15 +103,15 @@ class Checkpoint:
             content = decoded(self.target.read_bytes(), self.path)
         except FileNotFoundError:
             return None
-        for name in {**self.about, **content["about"]}:  # the class first
-            is_now, was = self.about.get(name, {}), content["about"].get(name, {})
+        for name in {**self.about, **content.about}:  # the class first
+            is_now, was = self.about.get(name, {}), content.about.get(name, {})
             if is_now.get("digest") != was.get("digest"):
                 raise ValueError(
                     f"{self.path} is of another fit: {name} was {was.get('shown', 'not there')}, and is "
                     f"{is_now.get('shown', 'not there')}. Set it as it was, or remove the file to start anew."
                 )
-        self.resumed_rows = content["all_rows"]
-        return content["kept"]
+        self.resumed_rows = content.all_rows
+        return content.kept
 
 
 def check_checkpoint(path: str | os.PathLike, read: Sequence[Path] = ()) -> None:
@@ -125,14 +135,14 @@ def check_checkpoint(path: str | os.PathLike, read: Sequence[Path] = ()) -> None
     check_writable(target)
 
 
-def encoded(content: Any) -> bytes:
+def encoded(content: Content) -> bytes:
     """Return the bytes of a checkpoint."""
     data = pack(content, TYPES)
     header = HEADER.pack(MAGIC, VERSION, len(data))
     return header + _checksum(header, data) + data
 
 
-def decoded(found: bytes, path: str | os.PathLike) -> Any:
+def decoded(found: bytes, path: str | os.PathLike) -> Content:
     """Return what a checkpoint has in it.
 
     Raises
@@ -148,7 +158,10 @@ def decoded(found: bytes, path: str | os.PathLike) -> Any:
             raise ValueError(f"{path} is a checkpoint of format {version}, but this fastgmm reads {VERSION}. {ADVICE}")
         header, checksum, data = found[: HEADER.size], found[HEADER.size :][:N_DIGEST], found[HEADER.size + N_DIGEST :]
         if len(data) == n_data and checksum == _checksum(header, data):
-            return unpack(data, TYPES)
+            content = unpack(data, TYPES)
+            if isinstance(content, Content) and isinstance(content.kept, rules.Kept):
+                return content
+            raise NotPlainDataError("it holds something else than the state of a fit")
     except struct.error:
         pass  # cut short
     except NotPlainDataError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 # What files are used for, as messages say it.
 READ = "the rows or weights are read from"
@@ -63,29 +64,55 @@ def files_behind(data: Any) -> tuple[Path, ...]:
     """Return the files that an array, a data frame or a list of arrays is read from, as far as that can be found.
 
     That is: memory maps and views of them, columns of data frames that are such views, open HDF5 datasets, and zarr
-    arrays whose store is a file or a folder.
+    arrays whose store is a file or a folder. On Linux the system is asked as well which files are mapped: it has the
+    names after a change, and maps that are not NumPy's.
     """
-    return tuple(dict.fromkeys(_files_behind(data)))
+    found: list[Path] = []
+    addresses = []
+    for part in _parts(data):
+        if isinstance(part, np.ndarray):
+            found.extend(_bases(part))
+            addresses.append(part.__array_interface__["data"][0])
+        else:
+            found.extend(_path_of(getattr(part, "file", None), ("filename",)))  # an HDF5 dataset
+            found.extend(_path_of(getattr(part, "store", None), ("root", "path")))  # a zarr array
+    return tuple(dict.fromkeys([*found, *_mapped(addresses)]))
 
 
-def _files_behind(data: Any) -> Iterator[Path]:
+def _parts(data: Any) -> Iterator[Any]:
+    """Yield the arrays that data consist of."""
     if isinstance(data, list | tuple):
         for item in data:
             if not isinstance(item, list | Number):  # numbers are in memory
-                yield from _files_behind(item)
+                yield from _parts(item)
     elif hasattr(data, "iloc") and hasattr(data, "to_numpy"):
         columns = [column for _, column in data.items()] if data.ndim == 2 else [data]
         for column in columns:
-            yield from _files_behind(column.to_numpy())
-    elif isinstance(data, np.ndarray):
-        base: Any = data
-        while base is not None:
-            yield from _path_of(base, ("filename",))
-            # A view by way of the buffer protocol has a memoryview in between.
-            base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
-    else:
-        yield from _path_of(getattr(data, "file", None), ("filename",))  # an HDF5 dataset
-        yield from _path_of(getattr(data, "store", None), ("root", "path"))  # a zarr array
+            yield from _parts(column.to_numpy())
+    elif data is not None:
+        yield data
+
+
+def _bases(array: NDArray) -> Iterator[Path]:
+    """Yield the files of memory maps that an array is a view of."""
+    base: Any = array
+    while base is not None:
+        yield from _path_of(base, ("filename",))
+        # A view by way of the buffer protocol has a memoryview in between.
+        base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
+
+
+def _mapped(addresses: Sequence[int]) -> Iterator[Path]:
+    """Yield the files that are mapped at addresses, where the system says so."""
+    maps = Path("/proc/self/maps")
+    if not addresses or not maps.exists():
+        return
+    for line in os.fsdecode(maps.read_bytes()).splitlines():
+        # "begin-end permissions offset device inode path"
+        span, *_, name = line.split(maxsplit=5)
+        begin, end = (int(address, 16) for address in span.split("-"))
+        if name.startswith("/") and any(begin <= address < end for address in addresses):
+            yield Path(name)
 
 
 def _path_of(thing: Any, names: Sequence[str]) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from fastgmm import BayesianGaussianMixture, ConjugatePrior, GaussianMixture, bootstrap_parameters, rows
 from fastgmm import bootstrap_likelihood_ratio as bootstrap_test
-from fastgmm.checkpoint import HEADER, MAGIC, TYPES, VERSION, Checkpoint, decoded
+from fastgmm.checkpoint import HEADER, MAGIC, TYPES, VERSION, Checkpoint, decoded, encoded
 from fastgmm.plain_data import NotPlainDataError, digest, pack, unpack
 from fastgmm.sources import ArraySource, row_checksum
 from helpers import blobs
@@ -213,6 +213,15 @@ def test_an_older_format_is_refused_and_not_opened(tmp_path, monkeypatch):
     is_refused(path, match=rf"of format {VERSION + 1}, but this fastgmm reads {VERSION}", methods=["resume"])
 
 
+def test_other_content_is_refused(state):
+    """Even with the right checksum."""
+    content = decoded(state.read_bytes(), state)
+    for other in (content._replace(kept=None), content.about, None):
+        state.write_bytes(encoded(other))
+        with pytest.raises(ValueError, match="state is a checkpoint of another version of fastgmm: it holds something"):
+            resumed(state, X)
+
+
 def test_nothing_but_listed_types_is_loaded():
     """Even in a file with the right checksum."""
     for text in (
@@ -400,9 +409,7 @@ def test_fits_may_share_a_file(n_jobs, tmp_path):
     search = GridSearchCV(model, {"n_components": [1, 2, 3]}, n_jobs=n_jobs, cv=3, error_score="raise").fit(X)
     plain = GridSearchCV(model.set_params(checkpoint=None), {"n_components": [1, 2, 3]}, cv=3).fit(X)
     np.testing.assert_array_equal(search.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"])
-    assert decoded(path.read_bytes(), path)["about"]["n_components"]["shown"] == str(
-        search.best_params_["n_components"]
-    )
+    assert decoded(path.read_bytes(), path).about["n_components"]["shown"] == str(search.best_params_["n_components"])
     assert quietly(lambda: search.best_estimator_.resume(X)).n_iter_ == search.best_estimator_.n_iter_
     scores = cross_val_score(model.set_params(checkpoint=path, n_components=2), X, n_jobs=n_jobs, error_score="raise")
     assert np.isfinite(scores).all()
@@ -434,7 +441,7 @@ GaussianMixture(2, random_state=0, tol=0.0, max_iter=12, acceleration=None, chec
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     path = tmp_path / "state"
-    assert decoded(path.read_bytes(), path)["kept"].state.result.n_iter == 3
+    assert decoded(path.read_bytes(), path).kept.state.result.n_iter == 3
     expected = quietly(lambda: GaussianMixture(**OPTIONS).fit(X))
     np.testing.assert_array_equal(resumed(path, X).means_, expected.means_)
 

@@ -1,6 +1,7 @@
 """Results in files: never in place of what is read, complete or not there, through links, with the same permissions."""
 
 import errno
+import mmap
 import os
 import signal
 import socket
@@ -85,6 +86,18 @@ def test_nor_a_memory_map_in_another_dtype(tmp_path):
     """Validation copies it, but its file is the input all the same."""
     np.save(tmp_path / "x.npy", np.round(10 * X).astype(np.int32))
     refused(MODEL, np.load(tmp_path / "x.npy", mmap_mode="r"), tmp_path / "x.npy")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="asks Linux for what is mapped")
+def test_nor_maps_that_only_the_system_knows(folder):
+    """One that is not NumPy's, and one whose file has another name now."""
+    with open(folder / "x.npy", "r+b") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    refused(MODEL, np.frombuffer(mapped, offset=128).reshape(X.shape)[3:], folder / "hard.npy")
+    renamed = np.load(folder / "x.npy", mmap_mode="r")
+    (folder / "x.npy").rename(folder / "other name.npy")
+    for source in (renamed, rows(renamed)):
+        refused(MODEL, source, folder / "other name.npy")
 
 
 def test_nor_the_weights(folder):
