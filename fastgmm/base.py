@@ -20,13 +20,13 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from . import engine
 from .blocks import BlockSource
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, check_checkpoint
 from .conversion import validate_data
 from .covariance import IllDefinedCovarianceError, get_model
 from .em import EMResult
 from .kernels import resolve_n_jobs, thread_limit
 from .parameters import MixtureParameters
-from .prediction import FittedMixture, unchanged_on_error
+from .prediction import FittedMixture, files_read, unchanged_on_error
 from .progress import Progress
 from .rules import Kept
 from .sources import ArraySource, Source
@@ -110,28 +110,28 @@ class BaseMixture(FittedMixture, abc.ABC):
             rows, it keeps the best parameters so far, with ``converged_ = False``; the KeyboardInterrupt goes on.
         """
         with unchanged_on_error(self):
-            interrupted = self._fit(self._source(X, sample_weight))
+            interrupted = self._fit(self._checked_source(X, sample_weight))
         if interrupted:
             raise KeyboardInterrupt(f"{INTERRUPTED} {self.n_iter_} passes")
         return self
 
     def resume(self, X: ArrayLike | BlockSource, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
-        """Go on with a fit that was killed, from the file `checkpoint`; without such a file, `fit`.
+        """Continue a fit that was killed, from the file `checkpoint`; without such a file, `fit`.
 
         The answer is that of the fit if it had not been killed, to the last bit. Parameters, result and errors are
-        those of `fit`; the rows must be the same.
+        those of `fit`. The rows must be the same: their number, columns, weights and a checksum are compared. Rows in
+        memory are compared completely and at once. Of rows from files the first ones are compared at once, and all of
+        them at the end of the first pass. Of rows on a cluster a sample is compared.
 
         Raises
         ------
         ValueError
-            If there is no `checkpoint`, or it is of another fit: it says in what.
+            If `checkpoint` is None, or the file is damaged, or is of another fit: it says in what.
         """
         if self.checkpoint is None:
             raise ValueError("resume goes on from a file, which checkpoint= names, but checkpoint is None")
         with unchanged_on_error(self):
-            source = self._source(X, sample_weight)
-            checkpoint = self._checkpoint(source)
-            interrupted = self._fit(source, None if checkpoint is None else checkpoint.load())
+            interrupted = self._fit(self._checked_source(X, sample_weight), resume=True)
         if interrupted:
             raise KeyboardInterrupt(f"{INTERRUPTED} {self.n_iter_} passes")
         return self
@@ -139,12 +139,19 @@ class BaseMixture(FittedMixture, abc.ABC):
     def fit_predict(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int64]:
         """Fit, and predict the most probable component of each row. Parameters as for `fit`, result as of `predict`."""
         with unchanged_on_error(self):
-            source = self._source(X, sample_weight)
+            source = self._checked_source(X, sample_weight)
             interrupted = self._fit(source)
             labels = np.empty(0, np.int64) if interrupted else self._collect(engine.predict, source, None, "label")
         if interrupted:
             raise KeyboardInterrupt(f"{INTERRUPTED} {self.n_iter_} passes")
         return labels
+
+    def _checked_source(self, X: ArrayLike | BlockSource, sample_weight: ArrayLike | None) -> Source:
+        """Rows to fit, as `_source`; before they are read, that a checkpoint would replace nothing else."""
+        if self.checkpoint is not None:
+            self._check_options()
+            check_checkpoint(self.checkpoint, (*files_read(X), *files_read(sample_weight)))
+        return self._source(X, sample_weight)
 
     def _source(self, X: ArrayLike | BlockSource, sample_weight: ArrayLike | None) -> Source:
         """Rows to fit, validated, as are the parameters."""
@@ -165,8 +172,8 @@ class BaseMixture(FittedMixture, abc.ABC):
             self._validate_params()
         resolve_n_jobs(self.n_jobs)
 
-    def _fit(self, source: Source, resumed: Kept | None = None) -> bool:
-        """Fit and set the fitted attributes; returns whether the fit was interrupted."""
+    def _fit(self, source: Source, *, resume: bool = False) -> bool:
+        """Fit and set the fitted attributes; return whether the fit was interrupted."""
         if source.n_samples < 2:
             found = f"{source.n_samples} sample(s) (shape=({source.n_samples}, {source.n_features}))"
             raise ValueError(f"Found array with {found} while a minimum of 2 is required by {type(self).__name__}.")
@@ -174,7 +181,9 @@ class BaseMixture(FittedMixture, abc.ABC):
         get_model(self.covariance_type).check_features(source.n_features)
         with thread_limit(self.n_jobs):
             try:
-                result = self._best_run(source, resumed)
+                checkpoint = self._checkpoint(source)
+                resumed = checkpoint.load() if resume and checkpoint is not None else None
+                result = self._best_run(source, checkpoint, resumed)
             except IllDefinedCovarianceError as error:
                 hint = FLOAT32_HINT if source.dtype == np.float32 else ""
                 raise ValueError(f"{ILL_DEFINED}{hint} Here {error.describe()}.") from None
@@ -185,7 +194,7 @@ class BaseMixture(FittedMixture, abc.ABC):
         return result.interrupted
 
     @abc.abstractmethod
-    def _best_run(self, source: Source, resumed: Kept | None) -> EMResult:
+    def _best_run(self, source: Source, checkpoint: Checkpoint | None, resumed: Kept | None) -> EMResult:
         """The best run from some starts; called with validated parameters, on the threads that are asked for."""
 
     def _checkpoint(self, source: Source) -> Checkpoint | None:
@@ -193,9 +202,15 @@ class BaseMixture(FittedMixture, abc.ABC):
         if self.checkpoint is None:
             return None
         options = {name: value for name, value in self.get_params(deep=False).items() if name not in NO_MATTER}
-        rows = source.n_samples, source.n_features, source.dtype
-        about = {"class": type(self).__name__, **options, "rows": rows, "total_weight": source.total_weight}
-        return Checkpoint(self.checkpoint, about)
+        about = {
+            "class": type(self).__name__,
+            **options,
+            "rows": (source.n_samples, source.n_features, source.dtype),
+            "feature names": getattr(self, "feature_names_in_", None),
+            "total_weight": source.total_weight,
+            "checksum of the rows": source.fingerprint(),
+        }
+        return Checkpoint(self.checkpoint, about, lambda: source.checksum)
 
     def _unmet(self, result: EMResult) -> str:
         """What besides a small step has kept a run from converging, as sentences."""

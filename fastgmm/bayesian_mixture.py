@@ -17,7 +17,7 @@ from .covariance import BASIC_TYPES, get_model
 from .em import EMResult
 from .parameters import MixtureParameters
 from .priors import overall_moments
-from .rules import Kept, Rules
+from .rules import Checkpoint, Kept, Rules
 from .sources import Source
 from .validation import check_covariance_prior, check_shape
 from .variational import (
@@ -78,8 +78,8 @@ class BayesianGaussianMixture(BaseMixture):
     n_jobs : int, default=None
         Beyond scikit-learn. Threads, as for `GaussianMixture`; the answer is the same to the last bit for any number.
     checkpoint : path, default=None
-        Beyond scikit-learn. A file to keep the fit's state in, after every pass over all rows: a fit that has been
-        killed is gone on with by `resume`. A new `fit` removes what there is.
+        Beyond scikit-learn. A file to keep the fit's state in, after every pass over all rows: `resume` continues a fit
+        that was killed. See `GaussianMixture`.
 
     Attributes
     ----------
@@ -171,7 +171,7 @@ class BayesianGaussianMixture(BaseMixture):
         self.n_jobs = n_jobs
         self.checkpoint = checkpoint
 
-    def _best_run(self, source: Source, resumed: Kept | None) -> EMResult:
+    def _best_run(self, source: Source, checkpoint: Checkpoint | None, resumed: Kept | None) -> EMResult:
         warm = self._check_warm_start(source.n_features)
         if warm and isinstance(self.weight_concentration_, tuple) != (self._weight_prior() is DirichletProcess):
             raise ValueError(
@@ -182,7 +182,7 @@ class BayesianGaussianMixture(BaseMixture):
         # The start has added `reg_covar`.
         create = functools.partial(posterior_of, model=get_model(self.covariance_type), prior=prior, reg_covar=0.0)
         update = functools.partial(raise_bound, reg_covar=self.reg_covar)
-        rules = Rules(self.tol, self.max_iter, self.reg_covar, update=update, checkpoint=self._checkpoint(source))
+        rules = Rules(self.tol, self.max_iter, self.reg_covar, update=update, checkpoint=checkpoint)
         starts = schedule.Starts(
             self.n_components, self.covariance_type, self.init_params, self.reg_covar, create=create, update=update
         )

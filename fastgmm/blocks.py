@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .kernels import may_run_parallel_anywhere, resolve_n_jobs
-from .sources import ArraySource, BlockFunction, Weights
+from .sources import ArraySource, BlockFunction, Weights, row_checksum
 from .walk import SPARE, Walk, n_threads
 
 # A block, of which there is one for every thread of a walk, and one to spare. With 4 MB in place of 8 a sweep over
@@ -30,6 +30,8 @@ MOST_WORKERS = 8
 RESIDENT_BYTES = 64 * 1024 * 1024
 # Rows of a block that are compared from one walk to the next.
 ROWS_COMPARED = 32
+# Rows by which a source is told from another one before all of them have been read.
+ROWS_OF_FINGERPRINT = 1024
 
 
 class Cursor(Protocol):
@@ -116,6 +118,9 @@ class BlockSource:
         self._checked = False
         # Checksums of some rows of every block when it was first read, by its first row and its number of rows.
         self._checksums: dict[tuple[int, int], int] = {}
+        self._wants_checksum = False
+        # Of all rows, once they have been walked over since `fingerprint` was asked for.
+        self.checksum: int | None = None
         self._n_found = reader.n_samples
         # Blocks are kept between walks: new memory would have to be asked for page by page.
         self._unused: list[tuple[NDArray, Weights]] = []
@@ -242,6 +247,14 @@ class BlockSource:
                 weights.append(sample_weight[sample_weight > 0])
         return ArraySource(np.ascontiguousarray(np.concatenate(parts)), np.concatenate(weights) if weights else None)
 
+    def fingerprint(self) -> int:
+        """A checksum of the first rows. From then on the next walk over all rows finds `checksum`, on its way."""
+        self._wants_checksum = True
+        n = min(self.rows_a_block, ROWS_OF_FINGERPRINT)
+        empty = np.empty((n, self.n_features), self.dtype), np.empty(n) if self.reader.weighted else None
+        with contextlib.closing(self.reader.open()) as cursor:
+            return row_checksum(*self._next_block(cursor, empty, 0))
+
     def point_near(self) -> NDArray[np.float64]:
         return self._point
 
@@ -286,9 +299,17 @@ class BlockSource:
         """A function of each block, in order."""
         watch = contextlib.nullcontext(lambda n: None) if self.on_walk is None else self.on_walk(self._n_found)
         blocks = [self._unused.pop() if self._unused else self._empty() for _ in range(n_threads(n_workers) + SPARE)]
-        walk = Walk(
-            self.reader.open, self._next_block, any_thread=self.reader.any_thread, n_workers=n_workers, n_jobs=n_jobs
-        )
+        checksum = 0
+
+        def fill(cursor: Cursor, empty: tuple[NDArray, Weights], first: int) -> tuple[NDArray, Weights]:
+            nonlocal checksum
+            block = self._next_block(cursor, empty, first)
+            if wants_checksum:
+                checksum += row_checksum(*block, first)
+            return block
+
+        wants_checksum = self._wants_checksum and self.checksum is None
+        walk = Walk(self.reader.open, fill, any_thread=self.reader.any_thread, n_workers=n_workers, n_jobs=n_jobs)
         with watch as advance, contextlib.closing(walk.results(function, blocks)) as results:
             for result, n_rows in results:
                 yield result
@@ -296,6 +317,8 @@ class BlockSource:
         self._unused = blocks
         self._check_count(walk.n_rows)
         self._n_found, self._checked = walk.n_rows, self.reader.is_fixed
+        if wants_checksum:
+            self.checksum = checksum % (1 << 64)
 
     def _check_count(self, n_samples: int) -> None:
         if n_samples == 0 and not self._n_found:

@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .conversion import check_array
 from .gaussian_mixture import GaussianMixture
-from .prediction import best_of
+from .prediction import best_of, replicate_of
 
 Array = NDArray[np.float64]
 
@@ -81,7 +81,7 @@ def bootstrap_parameters(
     Parameters
     ----------
     model : GaussianMixture, or a search such as MixtureSearch
-        Fitted to the rows; of a search its best estimator is taken.
+        Fitted to the rows; of a search its best estimator is taken. Replicates have no `checkpoint` or `callback`.
     X : array-like of shape (n_samples, n_features)
     sample_weight : array-like of shape (n_samples,), optional
         How often each row counts.
@@ -183,7 +183,8 @@ def bootstrap_likelihood_ratio(
     Parameters
     ----------
     estimator : GaussianMixture, or a fitted search such as MixtureSearch
-        Everything about the fits but the number of components; of a search its best estimator is taken.
+        Everything about the fits but the number of components, `checkpoint` and `callback`; of a search its best
+        estimator is taken.
     X : array-like of shape (n_samples, n_features)
     max_components : int, default=9
         The largest null hypothesis.
@@ -216,7 +217,7 @@ def bootstrap_likelihood_ratio(
     X = check_array(X, dtype=[np.float64, np.float32])
     rng = check_random_state(random_state)
     tests: list[tuple[float, float, Array, int]] = []
-    null = _fit_quietly(clone(estimator).set_params(n_components=1, random_state=rng.randint(2**31 - 1)), X)
+    null = _fit_quietly(replicate_of(estimator).set_params(n_components=1, random_state=rng.randint(2**31 - 1)), X)
     for _ in range(max_components):
         seeds = rng.randint(2**31 - 1, size=n_replicates + 1)
         larger = _larger(null, X, int(seeds[0]), null.n_jobs)
@@ -264,7 +265,7 @@ def _from(model: GaussianMixture, n_processes: int | None) -> GaussianMixture:
     """An estimator that starts where the model is."""
     start = {"weights_init": _normalised(model.weights_), "means_init": model.means_}
     threads = model.n_jobs if n_processes is None else 1
-    return clone(model).set_params(precisions_init=model.precisions_, **start, n_jobs=threads, verbose=0)
+    return replicate_of(model).set_params(precisions_init=model.precisions_, **start, n_jobs=threads, verbose=0)
 
 
 def _normalised(weights: NDArray) -> Array:

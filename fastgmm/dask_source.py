@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .blocks import RESIDENT_BYTES
 from .conversion import aligned, as_rows, as_weights, filled, renamed
 from .kernels import thread_limit
-from .sources import ArraySource, BlockFunction, Weights
+from .sources import ArraySource, BlockFunction, Weights, row_checksum
 
 Block = tuple[NDArray, Weights]
 # Sums that one task adds up: of more workers in several rounds.
@@ -31,6 +31,8 @@ ATTEMPTS = 3
 ASK_AGAIN = 5.0
 # Bytes of parameters that do not go through the scheduler.
 LARGE = 1 << 20
+# Rows by which a source is told from another one.
+SHARES_OF_FINGERPRINT = 1024
 
 
 class BlockSummary(NamedTuple):
@@ -98,7 +100,7 @@ class DaskSource:
         self.total_weight = float(sum(s.total_weight for s in self.summaries))
         if not self.total_weight > 0:
             raise ValueError("Sample weights must contain at least one non-zero number.")
-        self.known = None
+        self.known = self.checksum = None
         self._point: NDArray[np.float64] | None = None
         self._found: dict[str, list] = {}
         self._asked = -math.inf
@@ -212,6 +214,10 @@ class DaskSource:
         parts = self.client.gather(blocks)
         X = np.concatenate([X for X, _ in parts])
         return ArraySource(X, np.concatenate([w for _, w in parts]) if self.weighted else None)
+
+    def fingerprint(self) -> int:
+        """A checksum of rows at fixed shares of the weight."""
+        return row_checksum(self.draw(np.arange(SHARES_OF_FINGERPRINT) / SHARES_OF_FINGERPRINT)[0].X, None)
 
     def point_near(self) -> NDArray[np.float64]:
         if self._point is None:

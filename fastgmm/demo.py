@@ -6,11 +6,14 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .gaussian_mixture import GaussianMixture
+from .targets import check_target
+from .writing import replacing
 
 HINT = 'The demonstration needs matplotlib and pillow: pip install "fastgmm[demo]"'
 
@@ -46,12 +49,24 @@ def timed_fit(estimator, X: NDArray) -> Timing:
     return Timing(seconds, estimator.n_iter_, float(estimator.score(X)))
 
 
-def run_demo(image_name: str, n_components: int, max_iter: int, output: Path) -> None:
-    """Fit the pixels with both libraries from the same start, print the comparison, write the picture."""
+def checked_picture(output: Path) -> Path:
+    """Return the file that a picture can be written to; SystemExit if there can be none."""
     try:
-        import matplotlib  # noqa: F401
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ImportError as error:
         raise SystemExit(HINT) from error
+    formats = FigureCanvasAgg.get_supported_filetypes()
+    if output.suffix[1:].lower() not in formats:
+        raise SystemExit(f"--output should be a picture, *.{', *.'.join(sorted(formats))}, but is {str(output)!r}.")
+    try:
+        return check_target(output, "--output", {})
+    except (ValueError, OSError) as error:
+        raise SystemExit(str(error)) from None
+
+
+def run_demo(image_name: str, n_components: int, max_iter: int, output: Path) -> None:
+    """Fit the pixels with both libraries from the same start, print the comparison, write the picture."""
+    target = checked_picture(output)
     import sklearn
     from sklearn.mixture import GaussianMixture as SklearnMixture
 
@@ -83,11 +98,12 @@ def run_demo(image_name: str, n_components: int, max_iter: int, output: Path) ->
         print(f"{name:22}{timing.seconds:10.2f}{timing.n_iter:12d}{timing.log_likelihood:28.9f}")
     ratio = (slow.seconds / slow.n_iter) / (fast.seconds / fast.n_iter)
     print(f"\nfastgmm takes 1/{ratio:.0f} of scikit-learn's time for an iteration.")
-    draw(image, X, ours, output)
+    with replacing(target) as file:
+        draw(image, X, ours, file, output.suffix[1:].lower())
     print(f"The picture is in {output}.")
 
 
-def draw(image: NDArray, X: NDArray, model: GaussianMixture, output: Path) -> None:
+def draw(image: NDArray, X: NDArray, model: GaussianMixture, file: IO[bytes], picture_format: str) -> None:
     """Photograph, segmentation in the components' mean colours, pixels with the components' ellipses."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -124,4 +140,4 @@ def draw(image: NDArray, X: NDArray, model: GaussianMixture, output: Path) -> No
     panel.set_title("pixels and components (2 sd, dot by weight)")
     panel.set_xlabel("first principal colour")
     panel.set_ylabel("second principal colour")
-    figure.savefig(output, dpi=110)
+    figure.savefig(file, dpi=110, format=picture_format)

@@ -18,7 +18,7 @@ from .conversion import check_array
 from .covariance import COVARIANCE_TYPES, get_model
 from .parameters import MixtureParameters
 from .priors import ConjugatePrior, maximum_posterior, mode
-from .rules import ACCELERATIONS, Kept, Rules
+from .rules import ACCELERATIONS, Checkpoint, Kept, Rules
 from .sources import Source
 from .validation import check_covariances, check_given, check_resp, check_weights
 
@@ -102,7 +102,10 @@ class GaussianMixture(BaseMixture):
         it returns something true, the fit ends there, with what it has.
     checkpoint : path, default=None
         Beyond scikit-learn. A file to keep the fit's state in, after every pass over all rows but those that try moves:
-        a fit that has been killed is gone on with by `resume`. A new `fit` removes what there is.
+        `resume` continues a fit that was killed. The file must not exist yet, or be a checkpoint; anything else is
+        refused before the fit starts. A new `fit` replaces an older state after its first pass. Use one file for each
+        fit: fits that share one (`GridSearchCV`, `cross_val_score`) overwrite each other's state, and `resume` refuses
+        the state of other rows or parameters. `MixtureSearch` and the bootstrap keep no state, and call no `callback`.
 
     Attributes
     ----------
@@ -307,7 +310,7 @@ class GaussianMixture(BaseMixture):
         parameters = self._parameters()
         return parameters.model.n_parameters(parameters.n_components, parameters.n_features)
 
-    def _best_run(self, source: Source, resumed: Kept | None) -> em.EMResult:
+    def _best_run(self, source: Source, checkpoint: Checkpoint | None, resumed: Kept | None) -> em.EMResult:
         """Run EM from each start and return the best result."""
         given = check_given(self, source.n_features)
         if self.resp_init is not None:
@@ -327,7 +330,7 @@ class GaussianMixture(BaseMixture):
             acceleration=None if self.acceleration is None else ACCELERATIONS[self.acceleration],
             n_moves=self.n_moves,
             update=update,
-            checkpoint=self._checkpoint(source),
+            checkpoint=checkpoint,
         )
         starts = schedule.Starts(
             self.n_components,

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, DensityMixin, clone
+from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import KFold, check_cv
 from sklearn.utils import check_random_state
@@ -29,7 +29,7 @@ from .initialization import from_groups, hierarchy, total_scatter
 from .kernels import thread_limit
 from .moves import one_more
 from .parameters import MixtureParameters
-from .prediction import unchanged_on_error
+from .prediction import replicate_of, unchanged_on_error
 from .random_stream import Stream
 from .sources import ArraySource
 
@@ -89,7 +89,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         signs of `GaussianMixture.bic` and `score`; mclust's BIC is the negative.)
     estimator : GaussianMixture, default=None
         Everything else about the fits: `tol`, `max_iter`, `reg_covar`, `acceleration`, `n_moves`, `prior`, `n_jobs`.
-        What it says of starts (`init_params`, `n_init`, what is given) is not used.
+        What it says of starts (`init_params`, `n_init`, what is given), `checkpoint` and `callback` are not used.
     cv : int or cross-validation generator, default=5
         For "cv": a number of folds, of rows in random order, or a splitter.
     patience : int, default=None
@@ -348,9 +348,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
                     given = start(cell, rows, chain, n_jobs)
                     if given is not None:
                         options = {"n_components": cell.n_components, "covariance_type": cell.covariance_type}
-                        estimator = clone(self._template()).set_params(
-                            n_jobs=n_jobs, checkpoint=None, **options, **given
-                        )
+                        estimator = replicate_of(self._template()).set_params(n_jobs=n_jobs, **options, **given)
                         ends.append(estimator.fit(rows.source))
                 except FAILURES as problem:
                     problems.append(problem)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.base import BaseEstimator, DensityMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -18,6 +20,7 @@ from .conversion import check_sample_weight, validate_data
 from .kernels import thread_limit
 from .parameters import MixtureParameters
 from .sources import ArraySource, Source, Weights
+from .targets import READ, files_behind
 from .writing import check_out, write
 
 
@@ -38,6 +41,12 @@ def best_of(model: object) -> object:
     return getattr(model, "best_estimator_", model)
 
 
+def replicate_of(estimator: Any) -> Any:
+    """Clone an estimator for one of many fits, without its `checkpoint` and `callback`, which are for a single fit."""
+    made = clone(estimator)
+    return made.set_params(**{name: None for name in ("checkpoint", "callback") if name in made.get_params(deep=False)})
+
+
 class FittedMixture(DensityMixin, BaseEstimator):
     """An estimator with the fitted attributes of a mixture, in the rows' dtype."""
 
@@ -56,14 +65,15 @@ class FittedMixture(DensityMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features), or rows
         out : path, optional
-            A file to write to, ``.npy`` or ``.parquet``, in place of returning an array.
+            A file to write to, ``.npy`` or ``.parquet``, in place of returning an array. Written completely or not
+            at all; a file that rows are read from is refused, another one that exists is replaced.
 
         Returns
         -------
         log_prob : ndarray of shape (n_samples,)
             In nats; float32 if rows and model are. Empty if `out` is given.
         """
-        return self._collect(engine.score_samples, self._to_predict(X), out, "log_prob")
+        return self._collect(engine.score_samples, X, out, "log_prob")
 
     def score(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> float:
         """Mean log-likelihood of the rows.
@@ -92,14 +102,15 @@ class FittedMixture(DensityMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features), or rows
         out : path, optional
-            A file to write to, ``.npy`` or ``.parquet``, in place of returning an array.
+            A file to write to, ``.npy`` or ``.parquet``, in place of returning an array. Written completely or not
+            at all; a file that rows are read from is refused, another one that exists is replaced.
 
         Returns
         -------
         labels : ndarray of shape (n_samples,), int64
             Empty if `out` is given.
         """
-        return self._collect(engine.predict, self._to_predict(X), out, "label")
+        return self._collect(engine.predict, X, out, "label")
 
     def predict_proba(self, X: ArrayLike | BlockSource, *, out: str | os.PathLike | None = None) -> NDArray:
         """Responsibilities: the probability of each component given each row.
@@ -108,14 +119,15 @@ class FittedMixture(DensityMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features), or rows
         out : path, optional
-            A file to write to, ``.npy`` or ``.parquet`` (a column a component), in place of returning an array.
+            A file to write to, ``.npy`` or ``.parquet`` (a column a component), in place of returning an array. See
+            `predict`.
 
         Returns
         -------
         resp : ndarray of shape (n_samples, n_components)
             float32 if rows and model are. Empty if `out` is given.
         """
-        return self._collect(engine.predict_proba, self._to_predict(X), out, "resp")
+        return self._collect(engine.predict_proba, X, out, "resp")
 
     def sample(self, n_samples: int = 1) -> tuple[NDArray, NDArray[np.int64]]:
         """Draw rows from the fitted mixture, with the random numbers that scikit-learn would use.
@@ -165,22 +177,26 @@ class FittedMixture(DensityMixin, BaseEstimator):
         with thread_limit(self.n_jobs):  # a source shares these threads among its blocks
             return source.reduce(block_total)
 
-    def _collect(
-        self, function: Callable[..., NDArray], source: Source, out: str | os.PathLike | None, name: str
-    ) -> NDArray:
-        """A function of the rows, for each: (n,) or (n, K), or written to a file."""
-        read = source.reader.files if isinstance(source, BlockSource) else ()
-        path = None if out is None else check_out(out, read)
+    def _collect(self, function: Callable[..., NDArray], X: Any, out: str | os.PathLike | None, name: str) -> NDArray:
+        """Return a function of each row, (n,) or (n, K), or write it to a file."""
+        target = None if out is None else check_out(out, self._files_in_use(X))
+        source = X if isinstance(X, ArraySource) else self._to_predict(X)
         parameters, dtype = self._parameters(), self._dtype_with(source.dtype)
         with thread_limit(self.n_jobs):  # a source shares these threads among its blocks
-            if isinstance(source, ArraySource) and path is None:
+            if isinstance(source, ArraySource) and out is None:
                 return function(parameters, source.X)
             assert isinstance(source, (ArraySource, BlockSource)), "what is on a cluster has results there"
             results = source.each(lambda X, _: function(parameters, X.astype(dtype, copy=False)))
-            if path is None:
+            if out is None or target is None:
                 return np.concatenate(list(results))
-            write(path, results, source.n_samples, name)
+            write(out, target, results, source.n_samples, name)
         return np.empty(0)
+
+    def _files_in_use(self, X: Any) -> dict[str, tuple[Path, ...]]:
+        """Files that results must not be written to, by what they are used for."""
+        checkpoint = getattr(self, "checkpoint", None)
+        kept = () if checkpoint is None else (Path(os.path.expanduser(checkpoint)),)
+        return {READ: files_read(X), "the fit's state is kept in": kept}
 
     def _to_predict(self, X: ArrayLike | BlockSource, sample_weight: ArrayLike | None = None) -> Source:
         """Rows to predict, validated."""
@@ -216,6 +232,11 @@ class FittedMixture(DensityMixin, BaseEstimator):
         # scikit-learn's check of names and numbers of features, of a table without rows.
         validate_data(self, X.without_rows(), reset=reset, skip_check_array=True)
         return X
+
+
+def files_read(X: Any) -> tuple[Path, ...]:
+    """Return the files that rows, or weights, are read from, as far as that is known."""
+    return X.reader.files if isinstance(X, BlockSource) else files_behind(X)
 
 
 def weighted_sum(values: NDArray, weights: NDArray[np.float64] | None) -> float:

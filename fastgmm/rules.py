@@ -41,7 +41,7 @@ class Checkpoint(Protocol):
     """Where the last run of a fit is kept after each pass."""
 
     def begin(self) -> None:
-        """A fit begins, of which nothing is there yet."""
+        """A fit begins: raise an error if its state could not be saved."""
 
     def save(self, kept: Kept) -> None: ...
 

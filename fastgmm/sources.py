@@ -20,6 +20,9 @@ Weights = NDArray[np.float64] | None
 # A function of a block of rows (n, D) and their weights (n,) or None.
 BlockFunction = Callable[[NDArray, Weights], Any]
 ROWS_A_SLICE = 1 << 18
+# Of checksums: rows at a time, 2^64 over the golden ratio, and the multiplier of Evensen's `rrmxmx` mixing function.
+ROWS_A_CHECKSUM = 1 << 14
+GOLDEN, MIXER = 0x9E3779B97F4A7C15, 0x9FB21C651E98DF25
 
 
 class Source(Protocol):
@@ -39,8 +42,12 @@ class Source(Protocol):
         So many rows, at most, should be taken into memory at a time.
     known : SufficientStatistics or None
         Of an earlier pass over these rows, for what never changes.
+    checksum : int or None
+        Of all rows, if `fingerprint` is not of all of them, and they have been read since it was asked for.
     """
 
+    @property
+    def checksum(self) -> int | None: ...
     @property
     def known(self) -> Any: ...
     @property
@@ -74,6 +81,9 @@ class Source(Protocol):
     def whole(self) -> ArraySource:
         """All rows in memory."""
 
+    def fingerprint(self) -> int:
+        """A checksum by which other rows are told apart, found without a pass over rows that are not in memory."""
+
     def point_near(self) -> NDArray[np.float64]:
         """A point near the rows, (D,), to subtract from them; see `kernels.shift_origin`."""
 
@@ -81,6 +91,34 @@ class Source(Protocol):
 def count_rows(source: Source) -> float:
     """The number of rows: their weights' sum, if these are copies; no fewer than have weights."""
     return max(source.total_weight, float(source.n_weighted))
+
+
+def row_checksum(X: NDArray, sample_weight: Weights, first: int = 0) -> int:
+    """Return a checksum of rows, their weights and their order, below 2^64.
+
+    That of all rows is the sum of those of their parts, modulo 2^64, each with `first`, the number of rows before it.
+    So it does not depend on how the rows are cut, nor on the memory order.
+
+    Parameters
+    ----------
+    X : (N, D) float64 or float32
+    sample_weight : (N,) float64 or None
+    first : int, default=0
+    """
+    n_features, total = X.shape[1], 0
+    factors = (np.arange(1, n_features + 3, dtype=np.uint64) * np.uint64(GOLDEN)) | np.uint64(1)
+    for begin in range(0, len(X), ROWS_A_CHECKSUM):
+        part = X[begin : begin + ROWS_A_CHECKSUM]
+        mixed = part.view(f"u{X.itemsize}").astype(np.uint64, copy=False) @ factors[:n_features]
+        mixed += np.arange(first + begin, first + begin + len(part), dtype=np.uint64) * factors[n_features]
+        if sample_weight is not None:
+            mixed += sample_weight[begin : begin + len(part)].view(np.uint64) * factors[n_features + 1]
+        # A row's parts add up; without this the rows' would too, and changes could cancel.
+        mixed ^= mixed >> np.uint64(32)
+        mixed *= np.uint64(MIXER)
+        mixed ^= mixed >> np.uint64(32)
+        total += int(mixed.sum(dtype=np.uint64))
+    return total % (1 << 64)
 
 
 @dataclass(frozen=True)
@@ -103,6 +141,7 @@ class ArraySource:
     known: Any = None
     n_outliers: int = 0
     most_resident = float("inf")
+    checksum = None
 
     @property
     def n_samples(self) -> int:
@@ -170,6 +209,9 @@ class ArraySource:
 
     def whole(self) -> ArraySource:
         return self
+
+    def fingerprint(self) -> int:
+        return row_checksum(self.X, self.sample_weight)
 
     def point_near(self) -> NDArray[np.float64]:
         some = self.X[:: max(1, len(self.X) // 256)]

@@ -127,21 +127,24 @@ def test_another_fits_file_is_refused(tmp_path):
         model.set_params(n_components=6).resume(X[1:])
     with pytest.raises(ValueError, match="of another fit: class was 'GaussianMixture'"):
         BayesianGaussianMixture(n_components=6, checkpoint=path, **OPTIONS).resume(X)
-    path.write_bytes(b"something else")
-    with pytest.raises(ValueError, match="is no checkpoint of a fit"):
-        model.resume(X)
+    with pytest.raises(ValueError, match="checksum of the rows was"):
+        model.resume(X + 1e-9)
+    with pytest.raises(ValueError, match=r"total_weight was 4000\.0, and is 8000\.0"):
+        model.resume(X, sample_weight=np.full(len(X), 2.0))
 
 
-def test_a_new_fit_leaves_nothing_of_an_old_one(tmp_path):
+def test_a_new_fit_keeps_the_older_state_until_it_has_one(tmp_path):
     path = tmp_path / "state"
     model = quietly(lambda: GaussianMixture(6, checkpoint=path, **OPTIONS).fit(X))
+    before = path.read_bytes()
     with pytest.raises(ZeroDivisionError):
         model.set_params(callback=lambda *_: 1 / 0).fit(X + 50)
-    assert not path.exists()
-    quietly(lambda: model.set_params(callback=None).resume(X + 50))
+    assert path.read_bytes() == before
+    with pytest.raises(ValueError, match="is of another fit: checksum of the rows"):
+        model.set_params(callback=None).resume(X + 50)
+    quietly(lambda: model.fit(X + 50))
+    quietly(lambda: model.resume(X + 50))
     assert model.means_.mean() > 40
-    with pytest.raises(ValueError, match=r"total_weight was 4000\.0, and is 8000\.0"):
-        model.resume(X + 50, sample_weight=np.full(len(X), 2.0))
 
 
 def test_bad_input_leaves_the_state_of_an_older_fit(tmp_path):
@@ -165,10 +168,10 @@ def test_a_file_that_cannot_be_written_stops_a_fit_before_it_begins(tmp_path, mo
 
     passes = []
 
-    def denied(path):
-        raise PermissionError(f"{path} cannot be written")
+    def denied(target):
+        raise PermissionError(f"{target} cannot be written")
 
-    monkeypatch.setattr(checkpoint, "replaced", denied)
+    monkeypatch.setattr(checkpoint, "check_writable", denied)
     model = GaussianMixture(6, checkpoint=tmp_path / "state", callback=lambda *_: passes.append(0), **OPTIONS)
     with pytest.raises(PermissionError):
         model.fit(X)
@@ -178,9 +181,12 @@ def test_a_file_that_cannot_be_written_stops_a_fit_before_it_begins(tmp_path, mo
 def test_searches_keep_no_state(tmp_path):
     from fastgmm import MixtureSearch
 
-    search = MixtureSearch([2], covariance_types=["EII"], estimator=GaussianMixture(checkpoint=tmp_path / "state"))
-    search.fit(X)
+    called = []
+    template = GaussianMixture(checkpoint=tmp_path / "state", callback=lambda *_: called.append(0))
+    search = MixtureSearch([2], covariance_types=["EII"], estimator=template).fit(X)
     assert not (tmp_path / "state").exists()
+    assert not called
+    assert (search.best_estimator_.checkpoint, search.best_estimator_.callback) == (None, None)
 
 
 def test_bad_checkpoints_are_refused(tmp_path):

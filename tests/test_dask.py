@@ -169,6 +169,25 @@ def test_a_killed_worker_changes_nothing(client, rows):
     assert model.n_iter_ == 12
 
 
+def test_a_fit_that_was_killed_is_resumed_with_the_same_rows_only(client, rows, tmp_path):
+    options = {"acceleration": None, "tol": 0.0, "max_iter": 8, "random_state": 0, "checkpoint": tmp_path / "state"}
+
+    def fail(n_iter, *_):
+        if n_iter == 4:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        DaskGaussianMixture(4, callback=fail, **options).fit(rows)
+    with pytest.raises(ValueError, match="state is of another fit: checksum of the rows"):
+        DaskGaussianMixture(4, **options).resume(rows + 1)
+    seen = []
+    model = DaskGaussianMixture(4, callback=lambda n_iter, *_: seen.append(n_iter), **options)
+    quietly(lambda: model.resume(rows))
+    assert seen == [4, 5, 6, 7, 8]
+    expected = quietly(lambda: DaskGaussianMixture(4, **{**options, "checkpoint": None}).fit(rows))
+    np.testing.assert_allclose(model.means_, expected.means_, rtol=1e-12)
+
+
 def test_large_parameters_do_not_go_through_the_scheduler(rows, monkeypatch):
     monkeypatch.setattr(dask_source, "LARGE", 0)
     monkeypatch.setattr(dask_source, "FAN_IN", 1 + 1)

@@ -220,7 +220,7 @@ def test_weights_in_a_file_are_watched_too(tmp_path):
 def test_results_do_not_replace_what_they_are_of(tmp_path):
     path = write(tmp_path / "x.parquet")
     model = GaussianMixture(2, random_state=0).fit(rows(path))
-    with pytest.raises(ValueError, match="another file than the rows are read from"):
+    with pytest.raises(ValueError, match="another file than the rows or weights are read from"):
         model.predict(rows(tmp_path), out=path)
     assert rows(path).n_samples == len(X)
 

@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fastgmm.blocks import Cursor
 from fastgmm.conversion import REAL_KINDS, as_rows, as_weights, filled, renamed
+from fastgmm.targets import files_behind
 
 from .files import Unchanged, choose, float_dtype
 
@@ -101,7 +102,7 @@ class SliceReader:
         self.weight_file = None if weight_path is None else Unchanged(weight_path)
         self._weights = None if weight is None or weight_path is not None else _in_memory(weight)
         self.weighted = any(given is not None for given in (weight, stored_weights, self.weight_field))
-        maps = (file_of_map(mapped) for mapped in (array if reopen is None else None, self._weights))
+        maps = files_behind([array if reopen is None else None, self._weights])
         paths = (*files, weight_path, *maps)
         self.files: tuple[Path, ...] = tuple(path for path in paths if path is not None)
         self.open_weights(stored_weights)
@@ -339,15 +340,6 @@ def check_map(array: Any) -> None:
         if isinstance(base, mmap.mmap) and isinstance(array, np.memmap) and base.size() < array.offset + array.nbytes:
             raise ValueError(f"{array.filename or 'the file of a memory map'} is shorter than when it was mapped")
         array = base
-
-
-def file_of_map(array: Any) -> Path | None:
-    """Return the file of a memory map, or of an array that is a view of one; None for others."""
-    while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap) and array.filename is not None:
-            return Path(array.filename)
-        array = array.base
-    return None
 
 
 def _numbers(columns: Sequence | slice, n_features: int, name: str) -> list[int]:

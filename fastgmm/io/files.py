@@ -45,15 +45,6 @@ class Unchanged(Generic[Place]):
         return self.path
 
 
-def mapped_files(array: NDArray) -> tuple[Path, ...]:
-    """Return the file whose memory map an array is, or is a view of."""
-    while array is not None:
-        if isinstance(array, np.memmap) and array.filename is not None:
-            return (Path(array.filename),)
-        array = getattr(array, "base", None)
-    return ()
-
-
 def float_dtype(dtype: DTypeLike | None, found: Sequence[np.dtype]) -> np.dtype:
     """Return what to compute in: what is asked for, or float32 if all that is found is."""
     if dtype is None:

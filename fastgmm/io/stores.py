@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fastgmm.conversion import REAL_KINDS, as_rows
+from fastgmm.targets import files_behind
 
-from .arrays import Opened, SliceReader, check_open, file_of_map, numpy_dtype
+from .arrays import Opened, SliceReader, check_open, numpy_dtype
 from .files import Unchanged
 from .locations import readable
 
@@ -56,8 +57,7 @@ def files_of(array: Any) -> list[Path]:
         # A folder, or a ZIP file; other stores are no files.
         places = (getattr(array.store, name, None) for name in ("root", "path"))
         return [place.absolute() for place in places if isinstance(place, Path)]
-    path = file_of_map(array)
-    return [] if path is None else [path]
+    return list(files_behind(array))
 
 
 def _library(source: Any) -> str:

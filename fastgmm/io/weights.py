@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgmm.blocks import Cursor, Reader
+from fastgmm.targets import files_behind
 
-from .files import mapped_files
 from .locations import Remote
 from .npy import NpyFile
 
@@ -36,7 +36,7 @@ class Weighted:
         self.n_samples = reader.n_samples
         is_file = isinstance(weight, Path | Remote)
         self.weights: NpyFile | NDArray = NpyFile(weight) if is_file else np.asanyarray(weight)
-        own = self.weights.files if isinstance(self.weights, NpyFile) else mapped_files(self.weights)
+        own = self.weights.files if isinstance(self.weights, NpyFile) else files_behind(self.weights)
         self.files: tuple[Path, ...] = (*reader.files, *own)
         self._check()
 

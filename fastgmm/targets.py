@@ -1,0 +1,153 @@
+"""Files that are about to be written: that they may be replaced, and are not what rows are read from."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Number
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# What files are used for, as messages say it.
+READ = "the rows or weights are read from"
+
+
+def check_target(path: str | os.PathLike, name: str, in_use: Mapping[str, Sequence[Path]]) -> Path:
+    """Return the file that a path stands for, after checking that it may be written.
+
+    Parameters
+    ----------
+    path : path
+        ``~`` is the home folder. Symbolic links are followed, so that a link stays one and its target is replaced.
+    name : str
+        The parameter that the path was given as.
+    in_use : mapping of str to sequence of Path
+        Files and folders that must not be written to, by what they are used for. They are compared as files, not as
+        names.
+
+    Returns
+    -------
+    target : Path
+        Absolute and without symbolic links: a regular file, or missing in a folder that exists.
+
+    Raises
+    ------
+    ValueError
+        If the path is no such file, or is a file in use, or inside a folder in use.
+    PermissionError
+        If the file is read-only.
+    """
+    target = Path(os.path.realpath(os.path.expanduser(path)))
+    status = _status(target, follow=False)
+    if not target.parent.is_dir() or (status is not None and stat.S_ISDIR(status.st_mode)):
+        raise ValueError(f"{name} should be a file in a folder that exists, but is {str(path)!r}")
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{name} should be an ordinary file, or not exist yet, but {str(path)!r} is {_kind(status)}")
+    for use, others in in_use.items():
+        for other in others:
+            if _is_within(target, status, other):
+                raise ValueError(
+                    f"{name} should be another file than {use}, but {str(path)!r} is in use: it is, or is inside, "
+                    f"{str(other)!r}. Choose another name."
+                )
+    if status is not None and not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, f"{name} is a read-only file", str(path))
+    return target
+
+
+def files_behind(data: Any) -> tuple[Path, ...]:
+    """Return the files that an array, a data frame or a list of arrays is read from, as far as that can be found.
+
+    That is: memory maps and views of them, columns of data frames that are such views, open HDF5 datasets, and zarr
+    arrays whose store is a file or a folder. On Linux the system is asked as well which files are mapped: it has the
+    names after a change, and maps that are not NumPy's.
+    """
+    found: list[Path] = []
+    addresses = []
+    for part in _parts(data):
+        if isinstance(part, np.ndarray):
+            found.extend(_bases(part))
+            addresses.append(part.__array_interface__["data"][0])
+        else:
+            found.extend(_path_of(getattr(part, "file", None), ("filename",)))  # an HDF5 dataset
+            found.extend(_path_of(getattr(part, "store", None), ("root", "path")))  # a zarr array
+    return tuple(dict.fromkeys([*found, *_mapped(addresses)]))
+
+
+def _parts(data: Any) -> Iterator[Any]:
+    """Yield the arrays that data consist of."""
+    if isinstance(data, list | tuple):
+        for item in data:
+            if not isinstance(item, list | Number):  # numbers are in memory
+                yield from _parts(item)
+    elif hasattr(data, "iloc") and hasattr(data, "to_numpy"):
+        columns = [column for _, column in data.items()] if data.ndim == 2 else [data]
+        for column in columns:
+            yield from _parts(column.to_numpy())
+    elif data is not None:
+        yield data
+
+
+def _bases(array: NDArray) -> Iterator[Path]:
+    """Yield the files of memory maps that an array is a view of."""
+    base: Any = array
+    while base is not None:
+        yield from _path_of(base, ("filename",))
+        # A view by way of the buffer protocol has a memoryview in between.
+        base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
+
+
+def _mapped(addresses: Sequence[int]) -> Iterator[Path]:
+    """Yield the files that are mapped at addresses, where the system says so."""
+    maps = Path("/proc/self/maps")
+    if not addresses or not maps.exists():
+        return
+    for line in os.fsdecode(maps.read_bytes()).splitlines():
+        # "begin-end permissions offset device inode path"
+        span, *_, name = line.split(maxsplit=5)
+        begin, end = (int(address, 16) for address in span.split("-"))
+        if name.startswith("/") and any(begin <= address < end for address in addresses):
+            yield Path(name)
+
+
+def _path_of(thing: Any, names: Sequence[str]) -> Iterator[Path]:
+    for name in names:
+        found = getattr(thing, name, None)
+        if isinstance(found, str | os.PathLike) and str(found):
+            yield Path(found).absolute()
+
+
+def _status(path: Path, *, follow: bool = True) -> os.stat_result | None:
+    """Return the status of a file; None if there is none."""
+    try:
+        return path.stat(follow_symlinks=follow)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _is_within(target: Path, status: os.stat_result | None, other: Path) -> bool:
+    """Return whether a file is the other one, or inside it if that is a folder."""
+    read = _status(other)
+    if read is None:
+        return False
+    if status is not None and os.path.samestat(status, read):
+        return True
+    folders = map(_status, target.parents) if stat.S_ISDIR(read.st_mode) else ()
+    return any(folder is not None and os.path.samestat(folder, read) for folder in folders)
+
+
+KINDS: dict[str, Callable[[int], bool]] = {
+    "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
+    "a pipe": stat.S_ISFIFO,
+    "a socket": stat.S_ISSOCK,
+    "a symbolic link to itself": stat.S_ISLNK,
+}
+
+
+def _kind(status: os.stat_result) -> str:
+    return next((kind for kind, is_one in KINDS.items() if is_one(status.st_mode)), "something else")

@@ -1,0 +1,353 @@
+"""Results in files: never in place of what is read, complete or not there, through links, with the same permissions."""
+
+import errno
+import mmap
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fastgmm import BayesianGaussianMixture, GaussianMixture, StreamingGaussianMixture, rows
+from fastgmm.targets import check_target, files_behind
+from fastgmm.writing import check_writable, replacing
+from helpers import blobs
+
+X, _ = blobs(3, n_samples=400, n_features=2, n_components=2)
+MODEL = GaussianMixture(2, random_state=0).fit(X)
+METHODS = ("predict", "predict_proba", "score_samples")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Rows, and other names for them."""
+    np.save(tmp_path / "x.npy", X)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "linked folder").symlink_to(tmp_path)
+    (tmp_path / "link.npy").symlink_to(tmp_path / "x.npy")
+    (tmp_path / "link to link.npy").symlink_to("link.npy")
+    os.link(tmp_path / "x.npy", tmp_path / "hard.npy")
+    return tmp_path
+
+
+def names_of(folder):
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+def refused(model, source, out, *, method="predict", match="should be another file than the rows or weights are read"):
+    """A call is refused before anything is read or written."""
+    with pytest.raises(ValueError, match=match) as error:
+        getattr(model, method)(source, out=out)
+    assert "out" in str(error.value)
+
+
+SPELLINGS = [
+    "x.npy", "./x.npy", "sub/../x.npy", "linked folder/x.npy", "linked folder/sub/../x.npy", "link.npy",
+    "link to link.npy", "hard.npy",
+]  # fmt: skip
+SOURCES = {
+    "file": lambda folder: rows(folder / "x.npy"),
+    "link": lambda folder: rows(folder / "link.npy"),
+    "file in a linked folder": lambda folder: rows(folder / "linked folder" / "x.npy"),
+    "list of files": lambda folder: rows([folder / "x.npy", folder / "x.npy"]),
+    "pattern": lambda folder: rows(folder / "x*.npy"),
+    "memory map": lambda folder: np.load(folder / "x.npy", mmap_mode="r"),
+    "view of a memory map": lambda folder: np.load(folder / "x.npy", mmap_mode="r")[::2].view(np.ndarray),
+    "rows of a memory map": lambda folder: rows(np.load(folder / "x.npy", mmap_mode="r")),
+    "rows of a view of it": lambda folder: rows(np.load(folder / "x.npy", mmap_mode="r")[3:].view(np.ndarray)),
+    "blocks that are memory maps": lambda folder: rows([np.load(folder / "x.npy", mmap_mode="r")]),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("source", SOURCES)
+def test_what_is_read_is_not_replaced(source, spelling, folder):
+    before, names = (folder / "x.npy").read_bytes(), names_of(folder)
+    for method in METHODS:
+        refused(MODEL, SOURCES[source](folder), folder / spelling, method=method)
+    assert (folder / "x.npy").read_bytes() == before
+    assert names_of(folder) == names
+
+
+def test_nor_by_a_relative_path_or_one_in_the_home_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder / "sub")
+    monkeypatch.setenv("HOME", str(folder))
+    for out in ("../x.npy", "~/x.npy", os.path.relpath(folder / "hard.npy")):
+        refused(MODEL, rows(folder / "x.npy"), out)
+    MODEL.predict(X, out="~/labels.npy")
+    assert (folder / "labels.npy").exists()
+
+
+def test_nor_a_memory_map_in_another_dtype(tmp_path):
+    """Validation copies it, but its file is the input all the same."""
+    np.save(tmp_path / "x.npy", np.round(10 * X).astype(np.int32))
+    refused(MODEL, np.load(tmp_path / "x.npy", mmap_mode="r"), tmp_path / "x.npy")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="asks Linux for what is mapped")
+def test_nor_maps_that_only_the_system_knows(folder):
+    """One that is not NumPy's, and one whose file has another name now."""
+    with open(folder / "x.npy", "r+b") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    refused(MODEL, np.frombuffer(mapped, offset=128).reshape(X.shape)[3:], folder / "hard.npy")
+    renamed = np.load(folder / "x.npy", mmap_mode="r")
+    (folder / "x.npy").rename(folder / "other name.npy")
+    for source in (renamed, rows(renamed)):
+        refused(MODEL, source, folder / "other name.npy")
+
+
+def test_nor_the_weights(folder):
+    np.save(folder / "w.npy", np.ones(len(X)))
+    for weight in (folder / "w.npy", np.load(folder / "w.npy", mmap_mode="r")):
+        refused(MODEL, rows(X, weight=weight), folder / "w.npy")
+
+
+@pytest.mark.parametrize("model", [BayesianGaussianMixture, StreamingGaussianMixture])
+def test_nor_by_other_estimators(model, folder):
+    fitted = model(n_components=2, random_state=0).fit(X)
+    for method in METHODS:
+        refused(fitted, rows(folder / "x.npy"), folder / "hard.npy", method=method)
+
+
+def test_nor_by_one_for_rows_on_a_cluster(folder):
+    pytest.importorskip("distributed")
+    from fastgmm import DaskGaussianMixture
+
+    fitted = DaskGaussianMixture(2, random_state=0).fit(X)
+    refused(fitted, rows(folder / "x.npy"), folder / "link.npy")
+
+
+def test_nor_parquet_in_a_folder_or_frames_of_a_memory_map(folder):
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    (folder / "parts").mkdir()
+    for i in range(2):
+        pd.DataFrame(X, columns=["a", "b"]).to_parquet(folder / "parts" / f"{i}.parquet")
+    for source in (folder / "parts", folder / "parts" / "*.parquet"):
+        refused(MODEL, rows(source), folder / "sub" / ".." / "parts" / "1.parquet")
+    mapped = np.load(folder / "x.npy", mmap_mode="r")
+    refused(MODEL, pd.DataFrame(mapped, copy=False), folder / "x.npy")
+    assert files_behind(pd.Series(mapped[:, 0], copy=False)) == (folder / "x.npy",)
+
+
+def test_nor_what_hdf5_and_zarr_have(folder):
+    h5py, zarr = pytest.importorskip("h5py"), pytest.importorskip("zarr")
+    with h5py.File(folder / "x.h5", "w") as file:
+        file["x"] = X
+        assert files_behind(file["x"]) == rows(file["x"]).reader.files == (folder / "x.h5",)
+    os.link(folder / "x.h5", folder / "other name.npy")  # whatever a file is called
+    refused(MODEL, rows(folder / "x.h5"), folder / "other name.npy")
+    zarr.save_array(str(folder / "x.zarr"), X)
+    zarr.save_group(str(folder / "group.zarr"), x=X)
+    for source, store in (
+        (rows(folder / "x.zarr"), "x.zarr"),
+        (rows(zarr.open(str(folder / "x.zarr"), mode="r")), "x.zarr"),
+        (rows(folder / "group.zarr"), "group.zarr"),
+    ):
+        refused(MODEL, source, folder / "sub" / ".." / store / "labels.npy", match="it is, or is inside")
+
+
+def test_nor_the_state_of_the_fit(tmp_path):
+    kept = tmp_path / "state.npy"
+    model = GaussianMixture(2, random_state=0, checkpoint=kept).fit(X)
+    before = kept.read_bytes()
+    refused(model, X, kept, match="another file than the fit's state is kept in")
+    assert kept.read_bytes() == before
+
+
+def test_what_is_no_ordinary_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npy")
+    (tmp_path / "device.npy").symlink_to("/dev/null")
+    (tmp_path / "loop.npy").symlink_to("loop.npy")
+    (tmp_path / "folder.npy").mkdir()
+    (tmp_path / "to nowhere.npy").symlink_to(tmp_path / "gone" / "x.npy")
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind(str(tmp_path / "s.npy"))
+        for name, message in {
+            "pipe.npy": "an ordinary file, or not exist yet, but .* is a pipe",
+            "device.npy": "is a device",
+            "s.npy": "is a socket",
+            "loop.npy": "is a symbolic link to itself",
+            "folder.npy": "a file in a folder that exists",
+            "to nowhere.npy": "a file in a folder that exists",
+        }.items():
+            refused(MODEL, X, tmp_path / name, match=message)
+
+
+def test_files_that_are_no_input_are_replaced(folder):
+    """Nothing else is refused: a name like that of the rows, or results of an earlier call that are still mapped."""
+    for out in (folder / "sub" / "x.npy", folder / "labels.npy"):
+        MODEL.predict(rows(folder / "x.npy"), out=out)
+        earlier = np.load(out, mmap_mode="r")
+        MODEL.predict(X[::2], out=out)
+        assert (len(earlier), len(np.load(out))) == (400, 200)
+
+
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    np.save(tmp_path / "scratch" / "l.npy", np.zeros(3))
+    (tmp_path / "l.npy").symlink_to(tmp_path / "scratch" / "l.npy")
+    (tmp_path / "dangling.npy").symlink_to("scratch/new.npy")
+    for name, target in (("l.npy", "l.npy"), ("dangling.npy", "new.npy")):
+        MODEL.predict(X, out=tmp_path / name)
+        assert (tmp_path / name).is_symlink()
+        assert np.load(tmp_path / "scratch" / target).shape == (400,)
+    assert names_of(tmp_path) == ["dangling.npy", "l.npy", "l.npy", "new.npy", "scratch"]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+def test_permissions_are_kept(suffix, tmp_path):
+    out = tmp_path / f"l{suffix}"
+    mask = os.umask(0o027)
+    try:
+        MODEL.predict(X, out=out)
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(out.stat().st_mode) == 0o640
+    for mode in (0o600, 0o664):
+        out.chmod(mode)
+        MODEL.predict(X[:50], out=out)
+        assert stat.S_IMODE(out.stat().st_mode) == mode
+
+
+def test_long_names(tmp_path):
+    for length in (250, 255):
+        out = tmp_path / ("a" * (length - 4) + ".npy")
+        MODEL.predict(X, out=out)
+        assert np.load(out).shape == (400,)
+    with pytest.raises(OSError, match="name too long"):
+        MODEL.predict(X, out=tmp_path / ("a" * 252 + ".npy"))
+
+
+def run(code, *arguments):
+    """Another process, which may break."""
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of Unix")
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+def test_a_full_disk_names_the_file(suffix, tmp_path):
+    """At whatever point it is full, the end of the file included, and without anything else on stderr."""
+    pytest.importorskip("pyarrow")
+    out = tmp_path / f"r{suffix}"
+    done = run(
+        """
+import gc, os, resource, sys
+import numpy as np
+from fastgmm import GaussianMixture
+X = np.random.default_rng(0).normal(size=(20000, 2))
+model = GaussianMixture(2, random_state=0).fit(X)
+model.predict_proba(X, out=sys.argv[1])
+size = os.stat(sys.argv[1]).st_size
+os.unlink(sys.argv[1])
+for room in (0, 4, 4096, 100_000, size - 10, size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, -1))
+    try:
+        model.predict_proba(X, out=sys.argv[1])
+    except OSError as error:
+        gc.collect()
+        print(error.errno, error.filename, os.listdir(os.path.dirname(sys.argv[1])))
+""",
+        out,
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [f"{errno.EFBIG} {out} []"] * 5
+    assert names_of(tmp_path) == [out.name]
+
+
+def test_parquet_that_fails_half_way(tmp_path):
+    pytest.importorskip("pyarrow")
+    Y = np.tile(X, (200, 1))
+    Y[-5, 1] = np.nan
+    np.save(tmp_path / "n.npy", Y)
+    done = run(
+        """
+import sys, gc
+import numpy as np
+from fastgmm import GaussianMixture, rows
+model = GaussianMixture(2, random_state=0).fit(np.random.default_rng(0).normal(size=(400, 2)))
+try:
+    model.predict(rows(sys.argv[1] + "/n.npy", block_bytes=100_000), out=sys.argv[1] + "/l.parquet")
+except ValueError as error:
+    print(error)
+gc.collect()
+""",
+        tmp_path,
+    )
+    assert "contains NaN, in row 79995" in done.stdout
+    assert done.stderr == ""
+    assert names_of(tmp_path) == ["n.npy"]
+
+
+def test_a_process_that_is_killed_leaves_the_file_as_it_was(tmp_path):
+    out = tmp_path / "l.npy"
+    out.write_bytes(b"before")
+    done = run(
+        """
+import os, signal, sys
+import numpy as np
+from fastgmm import GaussianMixture, rows
+model = GaussianMixture(2, random_state=0).fit(np.random.default_rng(0).normal(size=(400, 2)))
+def blocks():
+    for i in range(50):
+        if i == 40:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield np.zeros((1000, 2))
+model.predict_proba(rows(blocks, block_bytes=20_000), out=sys.argv[1])
+""",
+        out,
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert out.read_bytes() == b"before"
+
+
+def test_the_name_of_the_file_is_in_every_error(tmp_path, monkeypatch):
+    """Also where only the file beside it could not be made, flushed, or put in its place."""
+    target = tmp_path / "x.npy"
+
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    for module, name in ((os, "replace"), (os, "fsync")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, denied)
+            with pytest.raises(PermissionError) as error, replacing(target) as file:
+                file.write(b"something")
+        assert error.value.filename == str(target)
+        assert names_of(tmp_path) == []
+    with pytest.raises(FileNotFoundError) as error:
+        check_writable(tmp_path / "nowhere" / "x.npy")
+    assert error.value.filename == str(tmp_path / "nowhere" / "x.npy")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_read_only_files_and_folders(tmp_path):
+    kept = tmp_path / "l.npy"
+    kept.write_bytes(b"before")
+    kept.chmod(0o444)
+    with pytest.raises(PermissionError, match=r"read-only.*l\.npy"):
+        MODEL.predict(X, out=kept)
+    tmp_path.chmod(0o555)
+    with pytest.raises(PermissionError, match=r"new\.npy"):
+        MODEL.predict(X, out=tmp_path / "new.npy")
+    tmp_path.chmod(0o755)
+    assert kept.read_bytes() == b"before"
+
+
+def test_a_read_only_file_is_refused_whoever_asks(tmp_path, monkeypatch):
+    kept = tmp_path / "l.npy"
+    kept.write_bytes(b"before")
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    with pytest.raises(PermissionError, match=r"out is a read-only file: .*l\.npy"):
+        MODEL.predict(X, out=kept)
+
+
+def test_files_in_use_that_are_gone_are_no_reason(tmp_path):
+    assert check_target(tmp_path / "x", "out", {"rows are read from": [tmp_path / "gone"]}) == tmp_path / "x"
+    assert files_behind([[1.0, 2.0]]) == files_behind(np.arange(4.0)) == files_behind(None) == ()
