@@ -15,6 +15,8 @@ PACKAGE = Path(fastgmm.__file__).parent
 # What each module or folder of the package may import from it. Whoever is not listed here has no place yet.
 ALLOWED = {
     "fork_guard": set(),
+    "messages": set(),
+    "subclassing": set(),
     "kernels": {"fork_guard"},
     "covariance": {"kernels"},
     "statistics": set(),
@@ -28,6 +30,7 @@ ALLOWED = {
     "parameters": {"covariance", "kernels"},
     "engine": {"covariance", "kernels", "parameters", "statistics"},
     "agglomeration": set(),
+    "conversion": {"covariance", "engine", "parameters", "statistics"},
     "initialization": {
         "agglomeration", "covariance", "engine", "kernels", "kmeans", "parameters", "random_stream", "sources",
         "statistics",
@@ -49,32 +52,34 @@ ALLOWED = {
     "variational": {"covariance", "engine", "parameters", "statistics"},
     "priors": {"covariance", "engine", "parameters", "sources", "statistics"},
     "progress": {"em"},
-    "prediction": {"blocks", "engine", "kernels", "parameters", "sources", "writing"},
+    "prediction": {"blocks", "covariance", "engine", "kernels", "parameters", "sources", "writing"},
     "base": {
-        "blocks", "checkpoint", "covariance", "em", "engine", "kernels", "parameters", "prediction", "progress",
-        "rules", "sources", "validation",
+        "blocks", "checkpoint", "covariance", "em", "engine", "kernels", "messages", "parameters", "prediction",
+        "progress", "rules", "sources", "subclassing", "validation",
     },
     "gaussian_mixture": {
-        "base", "covariance", "em", "engine", "parameters", "priors", "rules", "schedule", "sources", "validation",
+        "base", "conversion", "covariance", "em", "engine", "parameters", "priors", "progress", "rules", "schedule",
+        "sources", "validation",
     },
     "bayesian_mixture": {
-        "base", "covariance", "em", "parameters", "priors", "rules", "schedule", "sources", "validation", "variational",
+        "base", "conversion", "covariance", "em", "parameters", "prediction", "priors", "progress", "rules",
+        "schedule", "sources", "validation", "variational",
     },
     "dask_source": {"blocks", "kernels", "sources"},
     "dask_mixture": {"base", "bayesian_mixture", "dask_source", "gaussian_mixture", "sources", "validation"},
     "model_selection": {
         "agglomeration", "base", "covariance", "gaussian_mixture", "initialization", "kernels", "moves", "parameters",
-        "prediction", "random_stream", "sources",
+        "prediction", "random_stream", "sources", "validation",
     },
-    "stepwise": {"engine", "parameters", "statistics"},
+    "stepwise": {"conversion", "engine", "parameters", "statistics"},
     "learnt": {
         "base", "blocks", "covariance", "kernels", "parameters", "prediction", "sources", "statistics", "stepwise",
     },
     "streaming": {
-        "base", "blocks", "covariance", "gaussian_mixture", "kernels", "learnt", "parameters", "prediction",
-        "sources", "stepwise", "validation",
+        "base", "blocks", "conversion", "covariance", "gaussian_mixture", "kernels", "learnt", "messages",
+        "parameters", "prediction", "sources", "stepwise", "validation",
     },
-    "bootstrap": {"gaussian_mixture", "prediction"},
+    "bootstrap": {"gaussian_mixture", "prediction", "validation"},
     "combination": {"engine", "prediction"},
     "plotting": {"combination", "model_selection"},
     "__init__": {
@@ -98,6 +103,7 @@ KNOW_SCIKIT_LEARN = {
     "prediction",
     "learnt",
     "streaming",
+    "subclassing",
     "validation",
     "demo",
     "environment",
