@@ -193,13 +193,14 @@ class StreamingGaussianMixture(LearntMixture):
         >>> StreamingGaussianMixture.from_mixture(known, 9).partial_fit([[1.0]]).means_
         array([[0.1]])
         """
+        if isinstance(mixture, BaseEstimator):
+            check_is_fitted(mixture)
         mixture = best_of(mixture)
         if not isinstance(mixture, BaseEstimator) or not hasattr(mixture, "covariance_type"):
             raise TypeError(
                 "mixture must be a fitted GaussianMixture or BayesianGaussianMixture, or a fitted search for one, got "
                 f"{type(mixture).__name__}."
             )
-        check_is_fitted(mixture)
         n_samples = plain(n_samples)
         if not (isinstance(n_samples, int | float) and 0 < n_samples < math.inf):
             raise ValueError(

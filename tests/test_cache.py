@@ -45,7 +45,7 @@ def start(package, code=FIT, **environment):
 
 def finish(process):
     """What a process prints; fails if it does."""
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate()
     assert process.returncode == 0, errors
     return output
 
