@@ -522,7 +522,7 @@ def test_a_stream_goes_on_from_a_fitted_mixture():
         both = accumulate(mixture._parameters(), X[:600]) + accumulate(mixture._parameters(), X[600:])
         np.testing.assert_allclose(rest.weight_sums, both.weight_sums, rtol=2e-3)
         assert (model.n_samples_seen_, rest.total_weight) == (1000, pytest.approx(1000))
-    with pytest.raises(ValueError, match="n_samples should be above 0"):
+    with pytest.raises(ValueError, match="n_samples must be a number of rows above 0"):
         StreamingGaussianMixture.from_mixture(mixture, 0)
     with pytest.raises(NotFittedError):
         StreamingGaussianMixture.from_mixture(GaussianMixture(), 10)

@@ -1,12 +1,11 @@
 """Warnings of fits: at most one for each, of a kind that programs for scikit-learn's mixtures expect."""
 
-import functools
 import warnings
 
 import dask.array as da
 import numpy as np
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
@@ -99,7 +98,7 @@ def test_programs_that_silence_convergence_warnings_have_silence(call):
 def test_streams_warn_once():
     for options in ({}, {"init_size": 630}):
         stream = StreamingGaussianMixture(3, random_state=0, **options)
-        caught = warnings_of(functools.partial(stream.fit, COLLAPSING))
+        caught = warnings_of(lambda stream=stream: stream.fit(COLLAPSING))
         assert [w.category for w in caught] == [DegenerateComponentWarning]
         assert caught[0].filename == __file__
     stream = StreamingGaussianMixture(3, random_state=0, init_size=len(COLLAPSING))
@@ -118,7 +117,8 @@ def test_searches_and_bootstraps_report_in_their_results():
 
 
 def test_fits_on_a_cluster_warn_once():
-    with Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as client:
+    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": ":0"}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
         blocks = da.from_array(COLLAPSING, chunks=(200, 3))
         model = DaskGaussianMixture(3, random_state=0, client=client)
         ours = [w for w in warnings_of(lambda: model.fit(blocks)) if issubclass(w.category, ConvergenceWarning)]
