@@ -256,14 +256,19 @@ def _larger(null: GaussianMixture, X: NDArray, seed: Any, n_jobs: int | None) ->
 
 def _from(model: GaussianMixture, n_processes: int | None) -> GaussianMixture:
     """An estimator that starts where the model is."""
-    start = {"weights_init": _normalised(model.weights_), "means_init": model.means_}
+    fitted = model._parameters()
+    start = {
+        "covariance_type": fitted.covariance_type,
+        "weights_init": _normalised(fitted.weights),
+        "means_init": fitted.means,
+        "precisions_init": fitted.model.form.precisions(fitted.precisions_cholesky),
+    }
     threads = model.n_jobs if n_processes is None else 1
-    return clone(model).set_params(precisions_init=model.precisions_, **start, n_jobs=threads, verbose=0)
+    return clone(model).set_params(**start, n_jobs=threads, verbose=0)
 
 
 def _normalised(weights: NDArray) -> Array:
-    exact = weights.astype(np.float64)
-    return exact / exact.sum()
+    return weights / weights.sum()
 
 
 def _replicate(start: GaussianMixture, X: NDArray, weights: Array, kind: str, seed: int) -> tuple | None:

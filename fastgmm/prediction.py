@@ -91,9 +91,14 @@ def _type_of(mixture: Any, means: NDArray, stored: NDArray) -> str:
 
     Arrays of another shape than the fit's have been put there by the user, for the type that is set now.
     """
-    fitted = getattr(mixture, "_fitted_as_", {}).get("covariance_type", mixture.covariance_type)
-    expected = get_model(fitted).form.shape(*means.shape) if means.ndim == 2 else stored.shape
-    return fitted if stored.shape == expected else mixture.covariance_type
+    names = (getattr(mixture, "_fitted_as_", {}).get("covariance_type"), mixture.covariance_type)
+    for name in filter(None, names):
+        if means.ndim == 2 and stored.shape == get_model(name).form.shape(*means.shape):
+            return name
+    raise ValueError(
+        f"means_ of shape {means.shape} and covariances_ or precisions_cholesky_ of shape {stored.shape} are no "
+        f"mixture of covariance_type {mixture.covariance_type!r}."
+    )
 
 
 def _array(values: ArrayLike) -> NDArray[np.float64]:

@@ -9,7 +9,13 @@ import sklearn.mixture
 from sklearn.exceptions import NotFittedError
 
 import fastgmm
-from fastgmm import BayesianGaussianMixture, GaussianMixture, StreamingGaussianMixture, combine_components
+from fastgmm import (
+    BayesianGaussianMixture,
+    GaussianMixture,
+    StreamingGaussianMixture,
+    bootstrap_parameters,
+    combine_components,
+)
 from helpers import COVARIANCE_TYPES, blobs
 
 X, _ = blobs(n_samples=200, separation=1.5)
@@ -72,6 +78,7 @@ def test_everything_else_from_three_arrays(covariance_type):
     assert np.isfinite(model.icl(X))
     assert model.sample(30)[0].shape == (30, 3)
     assert len(combine_components(model, X).entropies) == 3
+    assert len(bootstrap_parameters(model, X, n_replicates=2, random_state=0).means) == 2
     stream = StreamingGaussianMixture.from_mixture(model, 200)
     np.testing.assert_allclose(stream.covariances_, theirs.covariances_, rtol=1e-6)
     # Without `converged_` no fit has been made, as in scikit-learn: the warm start is a new start.
@@ -98,7 +105,11 @@ def test_lists_and_integers_will_do():
     assert model.score_samples(np.zeros((1, 2), np.float32)).dtype == np.float64
 
 
-def test_rows_of_another_width_are_refused():
+def test_arrays_of_another_type_and_rows_of_another_width_are_refused():
+    model = rebuilt(fitted("GaussianMixture", "full"), READ["GaussianMixture"])
+    model.covariance_type = "diag"
+    with pytest.raises(ValueError, match=r"precisions_cholesky_ of shape \(3, 3, 3\) are no mixture .* 'diag'"):
+        model.predict(X)
     for name in READ:
         with pytest.raises(ValueError, match=r"X has shape \(200, 2\), but the parameters are those of 3 features"):
             rebuilt(fitted(name, "full"), READ[name]).predict(X[:, :2])
