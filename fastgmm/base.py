@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import math
 import os
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from numbers import Integral, Real
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,12 +23,14 @@ from .conversion import validate_data
 from .covariance import IllDefinedCovarianceError, get_model
 from .em import EMResult
 from .kernels import resolve_n_jobs, thread_limit
+from .messages import warn_user
 from .parameters import MixtureParameters
 from .prediction import FittedMixture, files_read, unchanged_on_error
 from .progress import Progress
 from .rules import Kept
 from .sources import ArraySource, Source
-from .validation import check_enough_rows
+from .subclassing import check_hooks
+from .validation import PlainParameters, check_enough_rows, is_same, plain
 
 ILL_DEFINED = (
     "Fitting the mixture model failed because some components have ill-defined empirical covariance (for instance "
@@ -42,16 +42,21 @@ NOT_CONVERGED = (
     "Best performing initialization did not converge. Try different init parameters, or increase max_iter, tol, or "
     "check for degenerate data."
 )
+DUPLICATES = (
+    "Number of distinct clusters ({n_distinct}) found smaller than n_clusters ({n_components}). Possibly due to "
+    "duplicate points in X."
+)
 
 # Parameters that a fit may be gone on with differently.
 NO_MATTER = ("max_iter", "verbose", "verbose_interval", "n_jobs", "callback", "checkpoint", "warm_start", "client")
 INTERRUPTED = "The fit was interrupted; the estimator has the parameters so far, after"
 
 
-class DegenerateComponentWarning(UserWarning):
-    """A component of a fitted mixture is hardly one: without rows, or flat where the data as a whole are not.
+class DegenerateComponentWarning(ConvergenceWarning):
+    """A component of a fitted mixture has no rows, or is flat where the data as a whole are not.
 
-    Flat: only ``reg_covar`` keeps its covariance positive definite. To silence it:
+    Flat: only ``reg_covar`` keeps its covariance positive definite. It is a kind of scikit-learn's
+    `ConvergenceWarning`, so programs that silence that one silence this one too. To silence this one alone:
     ``warnings.simplefilter("ignore", fastgmm.DegenerateComponentWarning)``.
     """
 
@@ -74,6 +79,9 @@ class BaseMixture(FittedMixture, abc.ABC):
         "checkpoint": [str, os.PathLike, None],
     }
 
+    # Parameters that say what a fit maximises. If one has changed, a warm start cannot continue from the last bound.
+    _objective: ClassVar[tuple[str, ...]] = ("covariance_type", "reg_covar")
+
     # Constructor parameters that are used here, and fitted attributes that hold the parameters, in the rows' dtype.
     n_components: int
     covariance_type: str
@@ -90,6 +98,10 @@ class BaseMixture(FittedMixture, abc.ABC):
     covariances_: NDArray
     precisions_: NDArray
     precisions_cholesky_: NDArray
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        check_hooks(cls)
 
     def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Estimate the parameters.
@@ -177,24 +189,41 @@ class BaseMixture(FittedMixture, abc.ABC):
         if source.n_samples < 2:
             found = f"{source.n_samples} sample(s) (shape=({source.n_samples}, {source.n_features}))"
             raise ValueError(f"Found array with {found} while a minimum of 2 is required by {type(self).__name__}.")
-        check_enough_rows(source, self.n_components)
+        check_enough_rows(source, plain(self.n_components))
         get_model(self.covariance_type).check_features(source.n_features)
+        asked = PlainParameters(self)
+        progress = Progress(asked.verbose, asked.verbose_interval, asked.n_components, getattr(self, "callback", None))
         with thread_limit(self.n_jobs):
             try:
                 checkpoint = self._checkpoint(source)
                 resumed = checkpoint.load() if resume and checkpoint is not None else None
-                result = self._best_run(source, checkpoint, resumed)
+                result = self._best_run(source, checkpoint, resumed, progress)
             except IllDefinedCovarianceError as error:
                 hint = FLOAT32_HINT if source.dtype == np.float32 else ""
                 raise ValueError(f"{ILL_DEFINED}{hint} Here {error.describe()}.") from None
         self._set_fitted(result.parameters, result, source.dtype)
-        if not (result.converged or result.stopped or result.interrupted) and self.max_iter > 0:
-            self._warn_not_converged(result.last_change, self._unmet(result))
-        self._warn_degenerate(result.parameters)
+        self._warn(result, progress.fewest)
         return result.interrupted
 
+    def _warn(self, result: EMResult, n_distinct: int) -> None:
+        """Issue at most one warning, of everything that is wrong with a fit.
+
+        `n_distinct` is the number of different clusters that its start found, at most `n_components`.
+        """
+        problems = []
+        if n_distinct < self.n_components:
+            problems.append(DUPLICATES.format(n_distinct=n_distinct, n_components=self.n_components))
+        if not (result.converged or result.stopped or result.interrupted) and self.max_iter > 0:
+            problems.append(self._not_converged(result))
+        degenerate = self._degenerate(result.parameters)
+        problems += degenerate
+        if problems:
+            warn_user(" ".join(problems), DegenerateComponentWarning if degenerate else ConvergenceWarning)
+
     @abc.abstractmethod
-    def _best_run(self, source: Source, checkpoint: Checkpoint | None, resumed: Kept | None) -> EMResult:
+    def _best_run(
+        self, source: Source, checkpoint: Checkpoint | None, resumed: Kept | None, progress: Progress
+    ) -> EMResult:
         """The best run from some starts; called with validated parameters, on the threads that are asked for."""
 
     def _checkpoint(self, source: Source) -> Checkpoint | None:
@@ -216,8 +245,9 @@ class BaseMixture(FittedMixture, abc.ABC):
         """What besides a small step has kept a run from converging, as sentences."""
         return ""
 
-    def _warn_degenerate(self, parameters: MixtureParameters) -> None:
-        """Warn of components that are hardly any."""
+    def _degenerate(self, parameters: MixtureParameters) -> list[str]:
+        """Sentences about components without rows and flat components."""
+        return []
 
     def _set_fitted(self, parameters: MixtureParameters, result: EMResult, dtype: np.dtype) -> None:
         with np.errstate(over="ignore"):  # a precision may be beyond float32
@@ -231,48 +261,45 @@ class BaseMixture(FittedMixture, abc.ABC):
         self.lower_bound_ = result.lower_bound
         self.lower_bounds_ = result.lower_bounds
         self.remaining_ = result.remaining
+        self._fitted_as_ = {name: getattr(self, name) for name in self._objective}
 
     def _seeds(self) -> Iterator[int]:
         """Seeds of starts."""
         random_state = check_random_state(self.random_state)
         return iter(lambda: int(random_state.randint(2**63 - 1, dtype=np.int64)), None)
 
-    @contextlib.contextmanager
-    def _progress(self, callback: Callable | None = None) -> Iterator[Progress]:
-        """Who watches a fit; warns at the end if there were fewer different clusters than components."""
-        progress = Progress(self.verbose, self.verbose_interval, self.n_components, callback)
-        try:
-            yield progress
-        finally:
-            if progress.fewest < self.n_components:
-                warnings.warn(
-                    f"Number of distinct clusters ({progress.fewest}) found smaller than n_clusters "
-                    f"({self.n_components}). Possibly due to duplicate points in X.",
-                    ConvergenceWarning,
-                    stacklevel=6,
-                )
+    def _earlier_fit(self, n_features: int) -> MixtureParameters | None:
+        """The parameters from which a fit with `warm_start` begins, or None if it makes a new start.
 
-    def _check_warm_start(self, n_features: int) -> bool:
-        """Whether a fit starts where the last one ended; ValueError if it cannot."""
+        Raises
+        ------
+        ValueError
+            If the last fit had another number of components or features.
+        """
         if not (self.warm_start and hasattr(self, "converged_")):
-            return False
-        expected = get_model(self.covariance_type).form.shape(self.n_components, n_features)
-        if self.means_.shape != (self.n_components, n_features) or self.covariances_.shape != expected:
+            return None
+        earlier, expected = self._parameters(), (plain(self.n_components), n_features)
+        if earlier.means.shape != expected:
             raise ValueError(
-                f"warm_start=True continues the last fit, which has means of shape {self.means_.shape} and covariances "
-                f"of shape {self.covariances_.shape}, but {self.n_components} components of type "
-                f"{self.covariance_type!r} with {n_features} features are asked for. Set warm_start=False to start "
-                "anew."
+                f"warm_start=True continues the last fit, which has {earlier.n_components} components and "
+                f"{earlier.n_features} features. This fit has n_components={expected[0]} and {expected[1]} features. "
+                "Set warm_start=False to start anew."
             )
-        return True
+        return earlier
 
-    def _warn_not_converged(self, last_change: float, unmet: str = "") -> None:
-        message = NOT_CONVERGED + unmet
-        if last_change < 0:
+    def _is_same_objective(self) -> bool:
+        """Whether all parameters that say what a fit maximises are those of the last fit."""
+        before = getattr(self, "_fitted_as_", {})
+        return all(is_same(before.get(name, getattr(self, name)), getattr(self, name)) for name in self._objective)
+
+    def _not_converged(self, result: EMResult) -> str:
+        """Sentences about a fit that has not converged."""
+        message = NOT_CONVERGED + self._unmet(result)
+        if result.last_change < 0:
             message += (
-                f" In its last iteration the mean log-likelihood fell, by {-last_change:.3g}: reg_covar="
+                f" In its last iteration the mean log-likelihood fell, by {-result.last_change:.3g}: reg_covar="
                 f"{self.reg_covar:g} may be large for data of this scale."
             )
-        elif math.isnan(last_change):
+        elif math.isnan(result.last_change):
             message += " Its log-likelihood is not a finite number."
-        warnings.warn(message, ConvergenceWarning, stacklevel=4)
+        return message

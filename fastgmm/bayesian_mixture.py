@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 from numbers import Real
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -15,13 +17,17 @@ from .base import BaseMixture
 from .conversion import check_array
 from .covariance import BASIC_TYPES, get_model
 from .em import EMResult
+from .model_conversion import mixture_statistics
 from .parameters import MixtureParameters
+from .prediction import fitted_parameters
 from .priors import overall_moments
+from .progress import Progress
 from .rules import Checkpoint, Kept, Rules
 from .sources import Source
-from .validation import check_covariance_prior, check_shape
+from .validation import PlainParameters, check_covariance_prior, check_shape
 from .variational import (
     WEIGHT_PRIORS,
+    DirichletDistribution,
     DirichletProcess,
     Posterior,
     Prior,
@@ -70,7 +76,8 @@ class BayesianGaussianMixture(BaseMixture):
     random_state : int, RandomState instance or None, default=None
         Seeds the start, and `sample`.
     warm_start : bool, default=False
-        Start where the last fit ended.
+        Start where the last fit ended. If `covariance_type`, `reg_covar` or a parameter of the priors has been set to
+        another value since, the start is the posterior that rows of the last mixture would be given.
     verbose : int, default=0
         1 prints starts and iterations, 2 also times and changes of the bound.
     verbose_interval : int, default=10
@@ -127,6 +134,15 @@ class BayesianGaussianMixture(BaseMixture):
         "degrees_of_freedom_prior": [None, Interval(Real, 0.0, None, closed="neither")],
         "covariance_prior": [None, "array-like", Interval(Real, 0.0, None, closed="neither")],
     }
+    _objective = (
+        *BaseMixture._objective,
+        "weight_concentration_prior_type",
+        "weight_concentration_prior",
+        "mean_precision_prior",
+        "mean_prior",
+        "degrees_of_freedom_prior",
+        "covariance_prior",
+    )
 
     def __init__(
         self,
@@ -171,36 +187,39 @@ class BayesianGaussianMixture(BaseMixture):
         self.n_jobs = n_jobs
         self.checkpoint = checkpoint
 
-    def _best_run(self, source: Source, checkpoint: Checkpoint | None, resumed: Kept | None) -> EMResult:
-        warm = self._check_warm_start(source.n_features)
-        if warm and isinstance(self.weight_concentration_, tuple) != (self._weight_prior() is DirichletProcess):
-            raise ValueError(
-                "warm_start=True continues the last fit, which had another weight_concentration_prior_type than "
-                f"{self.weight_concentration_prior_type!r}. Set warm_start=False to start anew."
-            )
+    def _best_run(
+        self, source: Source, checkpoint: Checkpoint | None, resumed: Kept | None, progress: Progress
+    ) -> EMResult:
+        asked = PlainParameters(self)
+        earlier = self._earlier_fit(source.n_features)
         prior = self._prior(source)
         # The start has added `reg_covar`.
         create = functools.partial(posterior_of, model=get_model(self.covariance_type), prior=prior, reg_covar=0.0)
-        update = functools.partial(raise_bound, reg_covar=self.reg_covar)
-        rules = Rules(self.tol, self.max_iter, self.reg_covar, update=update, checkpoint=checkpoint)
+        update = functools.partial(raise_bound, reg_covar=asked.reg_covar)
+        rules = Rules(asked.tol, asked.max_iter, asked.reg_covar, update=update, checkpoint=checkpoint)
         starts = schedule.Starts(
-            self.n_components, self.covariance_type, self.init_params, self.reg_covar, create=create, update=update
+            asked.n_components, self.covariance_type, self.init_params, asked.reg_covar, create=create, update=update
         )
-        with self._progress() as progress:
-            if resumed is not None:
-                return schedule.resume(source, resumed, rules, progress)
-            if warm:
-                return schedule.go_on(source, self._posterior(prior), rules, progress, self.lower_bound_)
-            return schedule.fit(source, starts, rules, n_init=self.n_init, seeds=self._seeds(), watcher=progress)
+        if resumed is not None:
+            return schedule.resume(source, resumed, rules, progress)
+        if earlier is not None:
+            kind = _weight_prior_of(np.asarray(self.weight_concentration_))
+            if self._is_same_objective() and kind is self._weight_prior():
+                start, bound = self._posterior(prior), float(getattr(self, "lower_bound_", -math.inf))
+            else:
+                start, bound = create(mixture_statistics(earlier, source.total_weight, self.covariance_type)), -math.inf
+            return schedule.go_on(source, start, rules, progress, bound)
+        return schedule.fit(source, starts, rules, n_init=asked.n_init, seeds=self._seeds(), watcher=progress)
 
     def _prior(self, source: Source) -> Prior:
         """The priors, validated."""
+        asked = PlainParameters(self)
         n_features = source.n_features
         mean, covariance = overall_moments(source, self.covariance_type)
         if self.mean_prior is not None:
             mean = check_array(self.mean_prior, dtype=[np.float64, np.float32], ensure_2d=False).astype(np.float64)
             check_shape(mean, (n_features,), "means")
-        freedom = n_features if self.degrees_of_freedom_prior is None else self.degrees_of_freedom_prior
+        freedom = n_features if self.degrees_of_freedom_prior is None else asked.degrees_of_freedom_prior
         if freedom <= n_features - 1:
             raise ValueError(
                 f"The parameter 'degrees_of_freedom_prior' should be greater than {n_features - 1}, but got "
@@ -208,11 +227,11 @@ class BayesianGaussianMixture(BaseMixture):
             )
         if self.covariance_prior is not None:
             covariance = check_covariance_prior(self.covariance_prior, self.covariance_type, n_features)
-        concentration = self.weight_concentration_prior
+        concentration = asked.weight_concentration_prior
         return Prior(
             self._weight_prior(),
-            1 / self.n_components if concentration is None else concentration,
-            1.0 if self.mean_precision_prior is None else self.mean_precision_prior,
+            1 / asked.n_components if concentration is None else concentration,
+            1.0 if self.mean_precision_prior is None else asked.mean_precision_prior,
             mean,
             freedom,
             covariance,
@@ -238,28 +257,34 @@ class BayesianGaussianMixture(BaseMixture):
     def _posterior(self, prior: Prior) -> Posterior:
         """The fitted posterior, with some prior to go on from."""
         check_is_fitted(self)
-        weights, means, covariances, factors, concentration, precision, freedom = (
+        concentration, mean_precision, freedom = (
             np.asarray(a, dtype=np.float64)
-            for a in (
-                self.weights_, self.means_, self.covariances_, self.precisions_cholesky_, self.weight_concentration_,
-                self.mean_precision_, self.degrees_of_freedom_,
-            )
-        )  # fmt: skip
+            for a in (self.weight_concentration_, self.mean_precision_, self.degrees_of_freedom_)
+        )
+        weights = getattr(self, "weights_", None)  # predictions do without, and so may a model that was rebuilt
+        if weights is None:
+            weights = _weight_prior_of(concentration).expected_weights(concentration)
+        fitted = fitted_parameters(self, weights)
         return Posterior(
-            weights, means, covariances, factors, self.covariance_type, prior, concentration, precision, freedom
+            fitted.weights,
+            fitted.means,
+            fitted.covariances,
+            fitted.precisions_cholesky,
+            fitted.covariance_type,
+            prior,
+            concentration,
+            mean_precision,
+            freedom,
         )
 
     def _parameters(self) -> MixtureParameters:
-        """The fitted posterior, as the engine takes it."""
+        """The fitted posterior, as the engine takes it: for predictions, which do not read the prior's numbers."""
         check_is_fitted(self)
-        mean, covariance = (np.asarray(a, dtype=np.float64) for a in (self.mean_prior_, self.covariance_prior_))
-        return self._posterior(
-            Prior(
-                WEIGHT_PRIORS[self.weight_concentration_prior_type],
-                self.weight_concentration_prior_,
-                self.mean_precision_prior_,
-                mean,
-                self.degrees_of_freedom_prior_,
-                covariance,
-            )
-        )
+        weights = _weight_prior_of(np.asarray(self.weight_concentration_))
+        missing = np.full(1, np.nan)
+        return self._posterior(Prior(weights, math.nan, math.nan, missing, math.nan, missing))
+
+
+def _weight_prior_of(concentration: NDArray) -> type[WeightPrior]:
+    """The kind of prior whose posterior has such a concentration: (2, K) for the process, (K,) for the distribution."""
+    return DirichletProcess if concentration.ndim == 2 else DirichletDistribution

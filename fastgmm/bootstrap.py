@@ -11,7 +11,6 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 from .conversion import check_array
 from .gaussian_mixture import GaussianMixture
 from .prediction import best_of, replicate_of
+from .validation import check_integer, plain
 
 Array = NDArray[np.float64]
 
@@ -114,7 +114,7 @@ def bootstrap_parameters(
     """
     model = _checked(model)
     check_is_fitted(model)
-    _check_number(n_replicates, 2, "n_replicates")
+    n_replicates = check_integer(n_replicates, 2, "n_replicates")
     if kind not in ("nonparametric", "weighted"):
         raise ValueError(f"kind should be 'nonparametric' or 'weighted', but is {kind!r}")
     X = model._rows(X)
@@ -205,7 +205,7 @@ def bootstrap_likelihood_ratio(
     2
     """
     estimator = _checked(estimator)
-    _check_number(n_replicates, 1, "n_replicates")
+    n_replicates, level = check_integer(n_replicates, 1, "n_replicates"), plain(level)
     if not 0 < level < 1:
         raise ValueError(f"level should be between 0 and 1, but is {level}")
     if (n_replicates + 1) * level < 1:
@@ -213,7 +213,7 @@ def bootstrap_likelihood_ratio(
             f"With {n_replicates} replicates no p-value is below {1 / (n_replicates + 1):.3g}, so nothing can be "
             f"rejected at level {level}: take more"
         )
-    _check_number(max_components, 1, "max_components")
+    max_components = check_integer(max_components, 1, "max_components")
     X = check_array(X, dtype=[np.float64, np.float32])
     rng = check_random_state(random_state)
     tests: list[tuple[float, float, Array, int]] = []
@@ -256,21 +256,21 @@ def _larger(null: GaussianMixture, X: NDArray, seed: Any, n_jobs: int | None) ->
     return max(fits, key=lambda fit: fit.lower_bound_)
 
 
-def _check_number(number: int, least: int, name: str) -> None:
-    if not isinstance(number, Integral) or int(number) < least:
-        raise ValueError(f"{name} should be a whole number of at least {least}, but is {number!r}")
-
-
 def _from(model: GaussianMixture, n_processes: int | None) -> GaussianMixture:
     """An estimator that starts where the model is."""
-    start = {"weights_init": _normalised(model.weights_), "means_init": model.means_}
+    fitted = model._parameters()
+    start = {
+        "covariance_type": fitted.covariance_type,
+        "weights_init": _normalised(fitted.weights),
+        "means_init": fitted.means,
+        "precisions_init": fitted.model.form.precisions(fitted.precisions_cholesky),
+    }
     threads = model.n_jobs if n_processes is None else 1
-    return replicate_of(model).set_params(precisions_init=model.precisions_, **start, n_jobs=threads, verbose=0)
+    return replicate_of(model).set_params(**start, n_jobs=threads, verbose=0)
 
 
 def _normalised(weights: NDArray) -> Array:
-    exact = weights.astype(np.float64)
-    return exact / exact.sum()
+    return weights / weights.sum()
 
 
 def _replicate(start: GaussianMixture, X: NDArray, weights: Array, kind: str, seed: int) -> tuple | None:

@@ -56,7 +56,7 @@ class CombinedComponents:
         if not isinstance(n_clusters, Integral) or not 1 <= int(n_clusters) <= len(self.entropies):
             raise ValueError(f"n_clusters should be from 1 to {len(self.entropies)}, but is {n_clusters!r}")
         cluster = np.arange(len(self.entropies))
-        for i, j in self.merges[: len(self.entropies) - n_clusters]:
+        for i, j in self.merges[: len(self.entropies) - int(n_clusters)]:
             cluster[cluster == cluster[j]] = cluster[i]
         return np.unique(cluster, return_inverse=True)[1]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -13,14 +12,16 @@ from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from . import em, engine, schedule
-from .base import BaseMixture, DegenerateComponentWarning
+from .base import BaseMixture
 from .conversion import check_array
 from .covariance import COVARIANCE_TYPES, get_model
+from .model_conversion import mixture_statistics
 from .parameters import MixtureParameters
 from .priors import ConjugatePrior, maximum_posterior, mode
+from .progress import Progress
 from .rules import ACCELERATIONS, Checkpoint, Kept, Rules
 from .sources import Source
-from .validation import check_covariances, check_given, check_resp, check_weights
+from .validation import PlainParameters, check_covariances, check_given, check_resp, check_weights, plain
 
 
 class GaussianMixture(BaseMixture):
@@ -62,7 +63,8 @@ class GaussianMixture(BaseMixture):
     random_state : int, RandomState instance or None, default=None
         Seeds the start, and `sample`.
     warm_start : bool, default=False
-        Start where the last fit ended.
+        Start where the last fit ended. If `covariance_type`, `prior` or `reg_covar` has been set to another value
+        since, the start is the new kind of mixture that rows of the last one would be given.
     verbose : int, default=0
         1 prints starts and iterations, 2 also times and changes of the likelihood.
     verbose_interval : int, default=10
@@ -174,6 +176,7 @@ class GaussianMixture(BaseMixture):
         "prior": [ConjugatePrior, None],
         "callback": [callable, None],
     }
+    _objective = (*BaseMixture._objective, "prior")
 
     def __init__(
         self,
@@ -310,48 +313,57 @@ class GaussianMixture(BaseMixture):
         parameters = self._parameters()
         return parameters.model.n_parameters(parameters.n_components, parameters.n_features)
 
-    def _best_run(self, source: Source, checkpoint: Checkpoint | None, resumed: Kept | None) -> em.EMResult:
+    def _best_run(
+        self, source: Source, checkpoint: Checkpoint | None, resumed: Kept | None, progress: Progress
+    ) -> em.EMResult:
         """Run EM from each start and return the best result."""
-        given = check_given(self, source.n_features)
+        asked = PlainParameters(self)
+        given = check_given(asked, source.n_features)
         if self.resp_init is not None:
             given["resp"] = self._check_resp(source)
-        warm = self._check_warm_start(source.n_features)
+        earlier = self._earlier_fit(source.n_features)
         update = create = None
         if self.prior is not None:
             model = get_model(self.covariance_type)
-            prior = self.prior.resolved(source, model, self.n_components)
-            update = functools.partial(maximum_posterior, prior=prior, reg_covar=self.reg_covar)
+            prior = self.prior.resolved(source, model, asked.n_components)
+            update = functools.partial(maximum_posterior, prior=prior, reg_covar=asked.reg_covar)
             create = functools.partial(mode, model=model, prior=prior, reg_covar=0.0)  # which the start has added
         rules = Rules(
-            self.tol,
-            self.max_iter,
-            self.reg_covar,
-            limit_tol=math.inf if self.limit_tol is None else self.limit_tol,
+            asked.tol,
+            asked.max_iter,
+            asked.reg_covar,
+            limit_tol=math.inf if self.limit_tol is None else asked.limit_tol,
             acceleration=None if self.acceleration is None else ACCELERATIONS[self.acceleration],
-            n_moves=self.n_moves,
+            n_moves=asked.n_moves,
             update=update,
             checkpoint=checkpoint,
         )
         starts = schedule.Starts(
-            self.n_components,
+            asked.n_components,
             self.covariance_type,
             self.init_params,
-            self.reg_covar,
-            whiten=self.whiten_init,
+            asked.reg_covar,
+            whiten=bool(self.whiten_init),
             given=given,
             create=create,
             update=update,
         )
-        with self._progress(self.callback) as progress:
-            if resumed is not None:
-                return schedule.resume(source, resumed, rules, progress)
-            if warm:
-                return schedule.go_on(source, self._parameters(), rules, progress, self.lower_bound_)
-            return schedule.fit(source, starts, rules, n_init=self.n_init, seeds=self._seeds(), watcher=progress)
+        if resumed is not None:
+            return schedule.resume(source, resumed, rules, progress)
+        if earlier is not None:
+            start, bound = earlier, float(getattr(self, "lower_bound_", -math.inf))
+            if not self._is_same_objective():
+                statistics = mixture_statistics(earlier, source.total_weight, self.covariance_type)
+                create = create or functools.partial(
+                    engine.maximise, covariance_type=self.covariance_type, reg_covar=0.0
+                )
+                start, bound = create(statistics), -math.inf
+            return schedule.go_on(source, start, rules, progress, bound)
+        return schedule.fit(source, starts, rules, n_init=asked.n_init, seeds=self._seeds(), watcher=progress)
 
     def _check_resp(self, source: Source) -> Any:
         """`resp_init` as the source takes it."""
-        return check_resp(self.resp_init, source.n_samples, self.n_components)
+        return check_resp(self.resp_init, source.n_samples, plain(self.n_components))
 
     def _unmet(self, result: em.EMResult) -> str:
         if self.limit_tol is None or not abs(result.last_change) < self.tol:
@@ -361,9 +373,9 @@ class GaussianMixture(BaseMixture):
             f"is {self.limit_tol:g}."
         )
 
-    def _warn_degenerate(self, parameters: MixtureParameters) -> None:
-        for components, what in em.degenerate_components(parameters, self.reg_covar):
+    def _degenerate(self, parameters: MixtureParameters) -> list[str]:
+        sentences = []
+        for components, what in em.degenerate_components(parameters, plain(self.reg_covar)):
             listed = ", ".join(map(str, components[:10])) + (", ..." if len(components) > 10 else "")
-            warnings.warn(
-                f"Component(s) {listed} {what}. Consider fewer components.", DegenerateComponentWarning, stacklevel=4
-            )
+            sentences.append(f"Component(s) {listed} {what}.")
+        return [*sentences, "Consider fewer components."] if sentences else []

@@ -53,6 +53,10 @@ class LearntMixture(FittedMixture):
     def _parameters(self) -> MixtureParameters:
         return self._now().parameters
 
+    def _moments(self) -> tuple[NDArray, NDArray, NDArray, str]:
+        now = self._parameters()
+        return now.weights, now.means, now.covariances, now.covariance_type
+
     def _learnt(self, name: str) -> NDArray:
         """An attribute of the model, in the rows' dtype."""
         parameters = self._parameters()

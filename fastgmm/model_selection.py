@@ -32,6 +32,7 @@ from .parameters import MixtureParameters
 from .prediction import replicate_of, unchanged_on_error
 from .random_stream import Stream
 from .sources import ArraySource
+from .validation import plain
 
 GIVEN = ("weights_init", "means_init", "precisions_init", "resp_init")
 # Whether more is better.
@@ -201,7 +202,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         folds = self._folds(X, weights, max(numbers), stream) if self.criterion == "cv" else []
         rows = self._rows(X, weights, max(numbers), stream)
         tasks = (delayed(self._cells_of)(name, numbers, rows, folds) for name in types)
-        n_processes = 1 if self.n_processes is None else self.n_processes
+        n_processes = 1 if self.n_processes is None else plain(self.n_processes)
         cells = [cell for found in Parallel(n_processes)(tasks) for cell in found]
         best = min(cells, key=self._cost)
         if not math.isfinite(self._cost(best)):
@@ -243,7 +244,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         return self.best_estimator_
 
     def _numbers(self) -> list[int]:
-        given = self.n_components
+        given = plain(self.n_components)
         numbers = [given] if isinstance(given, Integral) else list(given)
         if not numbers or not all(isinstance(n, Integral) and int(n) >= 1 for n in numbers):
             raise ValueError(f"n_components should be whole numbers above 0, at least one, but are {given!r}")
@@ -272,12 +273,14 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         source = ArraySource(X, weights)
         if any(get_model(name).layout == "tied" for name in self._types(X.shape[1])):
             source = replace(source, known=total_scatter(source))
-        return Rows(source, hierarchy(source, n_components, stream, self._template().reg_covar))
+        return Rows(source, hierarchy(source, n_components, stream, plain(self._template().reg_covar)))
 
     def _folds(self, X: NDArray, weights: NDArray | None, n_components: int, stream: Stream) -> list[tuple]:
         """Rows to fit, and rows to score with their weights, for each fold."""
         shuffled = (
-            KFold(self.cv, shuffle=True, random_state=stream.word() % 2**32) if isinstance(self.cv, int) else self.cv
+            KFold(int(self.cv), shuffle=True, random_state=stream.word() % 2**32)
+            if isinstance(self.cv, Integral)
+            else self.cv
         )
         folds = []
         for rows, others in check_cv(shuffled).split(X):
@@ -360,7 +363,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
 
     def _from_hierarchy(self, cell: Cell, rows: Rows, chain: Chain, n_jobs: int | None) -> dict[str, Any]:
         """The start of groups of micro-clusters."""
-        model, reg_covar = get_model(cell.covariance_type), self._template().reg_covar
+        model, reg_covar = get_model(cell.covariance_type), plain(self._template().reg_covar)
         start = from_groups(rows.joined, cell.n_components, model, reg_covar)
         return _given(model, start.weights, start.means, model.form.precisions_cholesky(start.covariances()))
 
@@ -370,7 +373,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         if before is None or not self.warm_starts:
             return None
         with thread_limit(n_jobs):
-            start = one_more(rows.source, before, self._template().reg_covar)
+            start = one_more(rows.source, before, plain(self._template().reg_covar))
         if start is None:
             return None
         return _given(start.model, start.weights, start.means, start.precisions_cholesky)

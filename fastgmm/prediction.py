@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from . import engine
 from .blocks import BlockSource
 from .conversion import check_sample_weight, validate_data
+from .covariance import get_model
 from .kernels import thread_limit
 from .parameters import MixtureParameters
 from .sources import ArraySource, Source, Weights
@@ -45,6 +46,72 @@ def replicate_of(estimator: Any) -> Any:
     """Clone an estimator for one of many fits, without its `checkpoint` and `callback`, which are for a single fit."""
     made = clone(estimator)
     return made.set_params(**{name: None for name in ("checkpoint", "callback") if name in made.get_params(deep=False)})
+
+
+def fitted_parameters(mixture: Any, weights: ArrayLike | None = None) -> MixtureParameters:
+    """Return the parameters of a fitted mixture, one of scikit-learn's too.
+
+    They are `weights_`, `means_` and `precisions_cholesky_`: what scikit-learn's own predictions read. Covariances are
+    computed if they are missing, as in a model that was rebuilt from these three.
+
+    Parameters
+    ----------
+    mixture : estimator
+    weights : array-like of shape (n_components,), optional
+        In place of `weights_`.
+
+    Raises
+    ------
+    AttributeError
+        If an attribute is missing.
+    ValueError
+        If shapes do not fit together.
+    """
+    weights = _array(mixture.weights_ if weights is None else weights)
+    means = _array(mixture.means_)
+    if not hasattr(mixture, "precisions_cholesky_") and hasattr(mixture, "covariances_"):
+        covariances = _array(mixture.covariances_)
+        covariance_type = _type_of(mixture, means, covariances)
+        factors = get_model(covariance_type).form.precisions_cholesky(covariances)
+        return MixtureParameters(weights, means, covariances, factors, covariance_type)
+    factors = _array(mixture.precisions_cholesky_)
+    covariance_type = _type_of(mixture, means, factors)
+    factors = get_model(covariance_type).form.upper_triangular(factors)  # scikit-learn reads lower ones too
+    return MixtureParameters(weights, means, _covariances(mixture, factors, covariance_type), factors, covariance_type)
+
+
+def fitted_moments(mixture: Any) -> tuple[NDArray, NDArray, NDArray, str]:
+    """Return weights, means, covariances and their type of a fitted mixture; see `fitted_parameters`."""
+    weights, means = _array(mixture.weights_), _array(mixture.means_)
+    stored = _array(mixture.covariances_ if hasattr(mixture, "covariances_") else mixture.precisions_cholesky_)
+    covariance_type = _type_of(mixture, means, stored)
+    return weights, means, _covariances(mixture, stored, covariance_type), covariance_type
+
+
+def _covariances(mixture: Any, factors: NDArray, covariance_type: str) -> NDArray[np.float64]:
+    """The covariances of a mixture, or, where it has none, those of its precision factors."""
+    if hasattr(mixture, "covariances_"):
+        return _array(mixture.covariances_)
+    return get_model(covariance_type).form.covariances(factors)
+
+
+def _type_of(mixture: Any, means: NDArray, stored: NDArray) -> str:
+    """The covariance type of fitted arrays: that of the fit, if `covariance_type` has been set to another since.
+
+    Arrays of another shape than the fit's have been put there by the user, for the type that is set now.
+    """
+    names = (getattr(mixture, "_fitted_as_", {}).get("covariance_type"), mixture.covariance_type)
+    for name in filter(None, names):
+        if means.ndim == 2 and stored.shape == get_model(name).form.shape(*means.shape):
+            return name
+    raise ValueError(
+        f"means_ of shape {means.shape} and covariances_ or precisions_cholesky_ of shape {stored.shape} are no "
+        f"mixture of covariance_type {mixture.covariance_type!r}."
+    )
+
+
+def _array(values: ArrayLike) -> NDArray[np.float64]:
+    return np.asarray(values, dtype=np.float64)
 
 
 class FittedMixture(DensityMixin, BaseEstimator):
@@ -143,25 +210,24 @@ class FittedMixture(DensityMixin, BaseEstimator):
         y : ndarray of shape (n_samples,), int64
             The component of each row.
         """
-        parameters = self._parameters()
+        weights, means, covariances, covariance_type = self._moments()
         if n_samples < 1:
             raise ValueError(f"Invalid value for 'n_samples': {n_samples} . The sampling requires at least one sample.")
         rng = check_random_state(self.random_state)
         # The weights' sum may have been rounded above 1, in float32 by so much that `multinomial` refuses them.
-        counts = rng.multinomial(n_samples, parameters.weights / parameters.weights.sum())
-        X = parameters.model.form.sample(rng, parameters.means, parameters.covariances, counts)
+        counts = rng.multinomial(n_samples, weights / weights.sum())
+        X = get_model(covariance_type).form.sample(rng, means, covariances, counts)
         return X, np.repeat(np.arange(len(counts)), counts)
 
     def _parameters(self) -> MixtureParameters:
         """The fitted parameters, as the engine takes them."""
         check_is_fitted(self)
-        return MixtureParameters(
-            np.asarray(self.weights_, dtype=np.float64),
-            np.asarray(self.means_, dtype=np.float64),
-            np.asarray(self.covariances_, dtype=np.float64),
-            np.asarray(self.precisions_cholesky_, dtype=np.float64),
-            self.covariance_type,
-        )
+        return fitted_parameters(self)
+
+    def _moments(self) -> tuple[NDArray, NDArray, NDArray, str]:
+        """Weights, means, covariances and their type: what `sample` reads."""
+        check_is_fitted(self)
+        return fitted_moments(self)
 
     def _log_likelihood(self, source: Source) -> float:
         """The sum of the rows' log-likelihoods, in float64 whatever their dtype."""
@@ -214,7 +280,9 @@ class FittedMixture(DensityMixin, BaseEstimator):
 
     def _dtype_with(self, dtype: np.dtype) -> np.dtype:
         """The dtype that a product of such rows and the parameters has, float32 or float64."""
-        return np.dtype(np.float32 if np.result_type(dtype, self.means_.dtype) == np.float32 else np.float64)
+        return np.dtype(
+            np.float32 if np.result_type(dtype, np.asarray(self.means_).dtype) == np.float32 else np.float64
+        )
 
     def _sample_weight(self, sample_weight: ArrayLike | None, X: NDArray) -> NDArray[np.float64] | None:
         """Weights, validated; None for none."""

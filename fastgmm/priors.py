@@ -79,14 +79,16 @@ class ConjugatePrior:
                 raise ValueError(f"The prior's mean should have the shape of {(n_features,)}, but got {mean.shape}")
             if not np.isfinite(mean).all():
                 raise ValueError(f"The prior's mean should be finite, but is {mean}")
+        shrinkage = float(self.shrinkage)
         dof = n_features + 2.0 if self.dof is None else float(self.dof)
-        if not (self.shrinkage >= 0 and dof > n_features - 1):
+        if not (0 <= shrinkage < np.inf and n_features - 1 < dof < np.inf):
             raise ValueError(
-                f"The prior's shrinkage should be at least 0 and its dof more than {n_features - 1}, but they are "
-                f"{self.shrinkage} and {dof}"
+                f"The prior's shrinkage should be at least 0 and its dof more than {n_features - 1}, both finite, but "
+                f"they are {shrinkage} and {dof}"
             )
         wanted: tuple[int, ...] = () if model.layout == "diagonal" else (n_features, n_features)
         if self.scale is None:
+            _check_default_scale(covariance, model)
             scale = covariance / n_components ** (2 / n_features)
             scale = np.asarray(np.trace(scale) / n_features) if model.layout == "diagonal" else scale
         else:
@@ -98,7 +100,28 @@ class ConjugatePrior:
         problem = model.form.precision_problem(scale)
         if problem is not None:
             raise ValueError(f"The prior's scale should be {problem}, but is {scale}")
-        return ModePrior.of(model, n_components, self.shrinkage, mean, dof, scale)
+        return ModePrior.of(model, n_components, shrinkage, mean, dof, scale)
+
+
+def _check_default_scale(covariance: Array, model: CovarianceModel) -> None:
+    """Refuse rows of which `ConjugatePrior` cannot take its default scale; constant features are named."""
+    variances = np.diagonal(covariance)
+    constant = np.flatnonzero(variances <= 0)
+    if model.layout == "diagonal":
+        cause = "all rows are equal" if len(constant) == len(variances) else ""
+    elif len(constant):
+        listed = ", ".join(map(str, constant[:10])) + (", ..." if len(constant) > 10 else "")
+        cause = f"feature(s) {listed} are constant"
+    else:
+        roots = np.sqrt(variances)
+        smallest = np.linalg.eigvalsh(covariance / roots / roots[:, np.newaxis])[0]
+        is_singular = smallest <= 10 * len(roots) * np.finfo(np.float64).eps
+        cause = "some features are linear combinations of others" if is_singular else ""
+    if cause:
+        raise ValueError(
+            f"The prior's default scale is the rows' covariance, which must be positive definite, but {cause}. Leave "
+            "such features out, or give ConjugatePrior a positive definite scale."
+        )
 
 
 @dataclass(frozen=True, eq=False)

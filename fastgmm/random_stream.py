@@ -5,6 +5,7 @@ A seed means the same start on every machine, with any number of threads, and wh
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
 import numpy as np
@@ -19,7 +20,7 @@ class Stream:
     MASK = (1 << 64) - 1
 
     def __init__(self, seed: int):
-        self.state = seed & self.MASK
+        self.state = operator.index(seed) & self.MASK  # a NumPy integer would overflow
 
     def word(self) -> int:
         """The next 64 random bits."""
@@ -35,6 +36,7 @@ class Stream:
 
     def uniforms(self, n: int) -> NDArray[np.float64]:
         """The next n numbers in [0, 1), all at once."""
+        n = operator.index(n)
         z = np.uint64(self.state) + np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         self.state = (self.state + n * 0x9E3779B97F4A7C15) & self.MASK
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

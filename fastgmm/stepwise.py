@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .engine import accumulate, estimate_weights_and_means, maximise
+from .model_conversion import statistics_like
 from .parameters import MixtureParameters
 from .statistics import SufficientStatistics
 
@@ -257,7 +258,7 @@ class StepwiseEM:
         statistics, before = self.statistics, self.parameters
         few = (statistics.n_features + 1) * statistics.total_weight / self.n_effective
         missing = np.maximum(few - statistics.weight_sums, 0.0)
-        full = statistics if not missing.any() else statistics + _rows_like(before, missing, reg_covar)
+        full = statistics if not missing.any() else statistics + _as_before(before, missing, reg_covar)
         parameters = maximise(full, before.covariance_type, reg_covar=reg_covar, before=before)
         if full is not statistics:
             parameters = replace(parameters, weights=estimate_weights_and_means(statistics)[0])
@@ -377,17 +378,14 @@ class Stream:
 
 def given(parameters: MixtureParameters, n_rows: float, mean_log_likelihood: float, reg_covar: float) -> StepwiseEM:
     """A model that counts as if it had been learnt from so many rows, with that mean log-likelihood."""
-    statistics = _rows_like(parameters, n_rows * parameters.weights, reg_covar)
+    statistics = _as_before(parameters, n_rows * parameters.weights, reg_covar)
     return StepwiseEM(parameters, replace(statistics, log_likelihood=n_rows * mean_log_likelihood), n_rows, n_rows)
 
 
-def _rows_like(parameters: MixtureParameters, weight_sums: NDArray, reg_covar: float) -> SufficientStatistics:
+def _as_before(parameters: MixtureParameters, weight_sums: NDArray, reg_covar: float) -> SufficientStatistics:
     """Statistics of rows of which an M-step makes the same means and covariances."""
-    form, shape = parameters.model.form, parameters.means.shape
     # The M-step adds `reg_covar` again: if it stayed, a component without rows would grow with every step.
-    full = form.full(parameters.covariances, *shape) - reg_covar * np.eye(shape[1])
-    scatter = form.scatter(weight_sums[:, np.newaxis, np.newaxis] * full)
-    return SufficientStatistics.of_moments(parameters.model.layout, weight_sums, parameters.means, scatter)
+    return statistics_like(parameters, weight_sums, parameters.covariance_type, reg_covar=reg_covar)
 
 
 def _part(X: NDArray, sample_weight: NDArray[np.float64] | None, begin: int, end: int) -> Rows:

@@ -14,23 +14,26 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from sklearn import get_config
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from .base import ILL_DEFINED, BaseMixture
+from .base import ILL_DEFINED, BaseMixture, DegenerateComponentWarning
 from .blocks import BlockSource
 from .conversion import check_sample_weight, validate_data
 from .covariance import COVARIANCE_TYPES, IllDefinedCovarianceError, get_model
 from .gaussian_mixture import GaussianMixture
 from .kernels import resolve_n_jobs, thread_limit
 from .learnt import LearntMixture, described
+from .messages import warn_user
+from .model_conversion import convert
 from .parameters import MixtureParameters
-from .prediction import unchanged_on_error
+from .prediction import FittedMixture, best_of, fitted_parameters, unchanged_on_error
 from .sources import ArraySource, Weights
 from .stepwise import Pace, Rules, Stream, default_sizes, given
-from .validation import check_enough_rows
+from .validation import PlainParameters, check_enough_rows, plain
 
 # A block of which all rows have weight 0 is part of a stream; older versions of scikit-learn let it pass unasked.
 ZERO = "allow_all_zero_weights"
@@ -169,12 +172,20 @@ class StreamingGaussianMixture(LearntMixture):
 
         Parameters
         ----------
-        mixture : GaussianMixture
-            fastgmm's or scikit-learn's, fitted.
+        mixture : GaussianMixture or BayesianGaussianMixture, or a search such as MixtureSearch
+            fastgmm's or scikit-learn's, fitted. Of a search its best estimator is taken.
         n_samples : float
             As how many rows it counts: those it was fitted to, or fewer.
         **options
-            Other parameters of the constructor.
+            Other parameters of the constructor. With another `covariance_type` the stream begins with the mixture of
+            that type that rows of `mixture` would be given.
+
+        Raises
+        ------
+        TypeError
+            If `mixture` is no mixture.
+        ValueError
+            If `n_samples` is not positive and finite.
 
         Examples
         --------
@@ -183,21 +194,33 @@ class StreamingGaussianMixture(LearntMixture):
         >>> StreamingGaussianMixture.from_mixture(known, 9).partial_fit([[1.0]]).means_
         array([[0.1]])
         """
-        check_is_fitted(mixture)
-        if not n_samples > 0:
-            raise ValueError(f"n_samples should be above 0, the rows that the mixture counts as, but is {n_samples!r}")
-        options = {"covariance_type": mixture.covariance_type, "reg_covar": mixture.reg_covar, **options}
-        stream = cls(len(mixture.weights_), **options)
+        if isinstance(mixture, BaseEstimator):
+            check_is_fitted(mixture)
+        mixture = best_of(mixture)
+        if not isinstance(mixture, BaseEstimator) or not hasattr(mixture, "covariance_type"):
+            raise TypeError(
+                "mixture must be a fitted GaussianMixture or BayesianGaussianMixture, or a fitted search for one, got "
+                f"{type(mixture).__name__}."
+            )
+        n_samples = plain(n_samples)
+        if not (isinstance(n_samples, int | float) and 0 < n_samples < math.inf):
+            raise ValueError(
+                f"n_samples must be a number of rows above 0 and finite, got {n_samples!r}. Give the number of rows "
+                "that the mixture was fitted to, or fewer."
+            )
+        own = mixture._parameters() if isinstance(mixture, FittedMixture) else fitted_parameters(mixture)
+        options = {"covariance_type": own.covariance_type, "reg_covar": mixture.reg_covar, **options}
+        stream = cls(own.n_components, **options)
         stream._check_parameters()
-        parameters = MixtureParameters.create(
-            mixture.weights_, mixture.means_, mixture.covariances_, stream.covariance_type
-        )
-        bound = mixture.lower_bound_ if math.isfinite(mixture.lower_bound_) else 0.0  # it may have seen no rows
+        parameters = convert(own, stream.covariance_type)
+        bound = float(getattr(mixture, "lower_bound_", math.nan))
+        bound = bound if math.isfinite(bound) else 0.0  # it may have seen no rows
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(mixture, name):
                 setattr(stream, name, getattr(mixture, name))
-        model = given(parameters, n_samples, bound, stream.reg_covar)
-        stream._stream = stream._new_stream(parameters.n_features).with_model(model, mixture.means_.dtype)
+        model = given(parameters, n_samples, bound, plain(stream.reg_covar))
+        dtype = np.float32 if np.asarray(mixture.means_).dtype == np.float32 else np.float64
+        stream._stream = stream._new_stream(parameters.n_features).with_model(model, np.dtype(dtype))
         return stream
 
     def partial_fit(self, X: ArrayLike | BlockSource, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
@@ -280,7 +303,7 @@ class StreamingGaussianMixture(LearntMixture):
         self._check_parameters()
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         weights = self._sample_weight(sample_weight, X)
-        check_enough_rows(ArraySource(X, weights), self.n_components)
+        check_enough_rows(ArraySource(X, weights), plain(self.n_components))
         stream = self._new_stream(X.shape[1], X.dtype)
         order = np.random.default_rng(stream.rules.seed).permutation(len(X)) if self.shuffle else np.arange(len(X))
         with thread_limit(self.n_jobs), described():
@@ -328,7 +351,7 @@ class StreamingGaussianMixture(LearntMixture):
         both = copy.copy(self)
         dtype = np.result_type(self._stream.dtype, other._stream.dtype)
         with described():
-            model = ours.merged(theirs, reg_covar=self.reg_covar)
+            model = ours.merged(theirs, reg_covar=plain(self.reg_covar))
         both._stream = self._stream.with_model(model, dtype)
         return both
 
@@ -367,20 +390,26 @@ class StreamingGaussianMixture(LearntMixture):
 
     def _rules(self, n_features: int, seed: int) -> Rules:
         """What the stream is learnt by from now on."""
+        asked = PlainParameters(self)
         half_life = math.inf if self.half_life is None else float(self.half_life)
-        n_parameters = get_model(self.covariance_type).n_parameters(self.n_components, n_features)
-        init_size, batch_size = default_sizes(self.n_components, n_features, n_parameters, half_life)
-        init_size = init_size if self.init_size is None else self.init_size
-        batch_size = min(batch_size, init_size) if self.batch_size is None else self.batch_size
+        n_parameters = get_model(self.covariance_type).n_parameters(asked.n_components, n_features)
+        init_size, batch_size = default_sizes(asked.n_components, n_features, n_parameters, half_life)
+        init_size = init_size if self.init_size is None else asked.init_size
+        batch_size = min(batch_size, init_size) if self.batch_size is None else asked.batch_size
         names = ("n_components", "covariance_type", "reg_covar", "init_params", "n_init")
-        options = {"random_state": seed, **{name: getattr(self, name) for name in names}}
-        pace = Pace(batch_size, float(self.learning_decay), half_life)
-        return Rules(pace, init_size, max(2, self.n_components), self.reg_covar, seed, _start, options)
+        options = {"random_state": seed, **{name: getattr(asked, name) for name in names}}
+        pace = Pace(batch_size, asked.learning_decay, half_life)
+        return Rules(pace, init_size, max(2, asked.n_components), asked.reg_covar, seed, _start, options)
 
 
 def _start(X: NDArray, sample_weight: NDArray[np.float64] | None, **options: Any) -> MixtureParameters:
     """The fit of the first rows."""
+    model = GaussianMixture(**START, **options)
     with warnings.catch_warnings():
         # It need not converge: the steps go on from there.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return GaussianMixture(**START, **options).fit(X, sample_weight=sample_weight)._parameters()
+        parameters = model.fit(X, sample_weight=sample_weight)._parameters()
+    degenerate = model._degenerate(parameters)
+    if degenerate:
+        warn_user(" ".join(degenerate), DegenerateComponentWarning)
+    return parameters

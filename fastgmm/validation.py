@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,45 @@ from numpy.typing import ArrayLike, NDArray
 from .conversion import check_array
 from .covariance import get_model
 from .sources import Source, count_rows
+
+
+def plain(value: Any) -> Any:
+    """Return a NumPy number as a number of Python, and anything else as it is.
+
+    NumPy's integers have a width: in ``np.uint8`` and ``np.int64`` sizes and seeds overflow.
+    """
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
+
+
+class PlainParameters:
+    """The attributes of an estimator, NumPy's numbers as numbers of Python.
+
+    A fit reads its parameters here. The estimator keeps them as the user gave them, for `get_params` and `clone`.
+    """
+
+    def __init__(self, estimator: object):
+        self._estimator = estimator
+
+    def __getattr__(self, name: str) -> Any:
+        return plain(getattr(self._estimator, name))
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Return whether two values of a parameter are equal; arrays are compared by their elements."""
+    return one is other or bool(np.array_equal(np.asarray(one), np.asarray(other)))
+
+
+def check_integer(number: Any, smallest: int, name: str) -> int:
+    """Return an integer of at least `smallest` as a number of Python."""
+    if not isinstance(number, Integral) or int(number) < smallest:
+        raise ValueError(f"{name} must be an integer of at least {smallest}, got {number!r}.")
+    return int(number)
 
 
 def check_shape(array: NDArray, shape: tuple[int, ...], name: str) -> None:

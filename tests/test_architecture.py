@@ -15,6 +15,8 @@ PACKAGE = Path(fastgmm.__file__).parent
 # What each module or folder of the package may import from it. Whoever is not listed here has no place yet.
 ALLOWED = {
     "fork_guard": set(),
+    "messages": set(),
+    "subclassing": set(),
     "kernels": {"fork_guard"},
     "covariance": {"kernels"},
     "conversion": set(),
@@ -31,6 +33,7 @@ ALLOWED = {
     "engine": {"covariance", "kernels", "parameters", "statistics"},
     "agglomeration": set(),
     "outliers": {"covariance", "engine", "parameters", "sources", "statistics"},
+    "model_conversion": {"covariance", "engine", "parameters", "statistics"},
     "initialization": {
         "agglomeration", "covariance", "engine", "kernels", "kmeans", "outliers", "parameters", "random_stream",
         "sources", "statistics",
@@ -51,19 +54,19 @@ ALLOWED = {
     "priors": {"covariance", "engine", "parameters", "sources", "statistics"},
     "progress": {"em"},
     "prediction": {
-        "blocks", "conversion", "engine", "kernels", "parameters", "sources", "targets", "writing",
+        "blocks", "conversion", "covariance", "engine", "kernels", "parameters", "sources", "targets", "writing",
     },
     "base": {
-        "blocks", "checkpoint", "conversion", "covariance", "em", "engine", "kernels", "parameters", "prediction",
-        "progress", "rules", "sources", "validation",
+        "blocks", "checkpoint", "conversion", "covariance", "em", "engine", "kernels", "messages", "parameters",
+        "prediction", "progress", "rules", "sources", "subclassing", "validation",
     },
     "gaussian_mixture": {
-        "base", "conversion", "covariance", "em", "engine", "parameters", "priors", "rules", "schedule", "sources",
-        "validation",
+        "base", "conversion", "covariance", "em", "engine", "model_conversion", "parameters", "priors", "progress",
+        "rules", "schedule", "sources", "validation",
     },
     "bayesian_mixture": {
-        "base", "conversion", "covariance", "em", "parameters", "priors", "rules", "schedule", "sources",
-        "validation", "variational",
+        "base", "conversion", "covariance", "em", "model_conversion", "parameters", "prediction", "priors", "progress",
+        "rules", "schedule", "sources", "validation", "variational",
     },
     "dask_source": {"blocks", "conversion", "kernels", "sources"},
     "dask_mixture": {
@@ -71,17 +74,17 @@ ALLOWED = {
     },
     "model_selection": {
         "agglomeration", "base", "conversion", "covariance", "gaussian_mixture", "initialization", "kernels", "moves",
-        "parameters", "prediction", "random_stream", "sources",
+        "parameters", "prediction", "random_stream", "sources", "validation",
     },
-    "stepwise": {"engine", "parameters", "statistics"},
+    "stepwise": {"engine", "model_conversion", "parameters", "statistics"},
     "learnt": {
         "base", "blocks", "covariance", "kernels", "parameters", "prediction", "sources", "statistics", "stepwise",
     },
     "streaming": {
-        "base", "blocks", "conversion", "covariance", "gaussian_mixture", "kernels", "learnt", "parameters",
-        "prediction", "sources", "stepwise", "validation",
+        "base", "blocks", "conversion", "covariance", "gaussian_mixture", "kernels", "learnt", "messages",
+        "model_conversion", "parameters", "prediction", "sources", "stepwise", "validation",
     },
-    "bootstrap": {"conversion", "gaussian_mixture", "prediction"},
+    "bootstrap": {"conversion", "gaussian_mixture", "prediction", "validation"},
     "combination": {"engine", "prediction"},
     "plotting": {"combination", "model_selection"},
     "__init__": {
@@ -106,6 +109,7 @@ KNOW_SCIKIT_LEARN = {
     "prediction",
     "learnt",
     "streaming",
+    "subclassing",
     "validation",
     "demo",
     "environment",

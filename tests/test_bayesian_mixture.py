@@ -248,11 +248,3 @@ def test_priors_of_rows_with_weights_that_sum_to_one_are_ordinary():
     X, _ = some_problem()
     fitted = BayesianGaussianMixture(n_components=2, random_state=0).fit(X, sample_weight=np.full(len(X), 1 / len(X)))
     np.testing.assert_allclose(fitted.covariance_prior_, np.cov(X.T))
-
-
-def test_a_warm_start_with_another_prior_of_the_weights_is_refused():
-    X, _ = some_problem()
-    model = BayesianGaussianMixture(n_components=2, random_state=0, warm_start=True).fit(X)
-    model.set_params(weight_concentration_prior_type="dirichlet_distribution")
-    with pytest.raises(ValueError, match="which had another weight_concentration_prior_type"):
-        model.fit(X)

@@ -155,9 +155,9 @@ def test_data_frames_and_wrong_numbers(two_clusters):
     bootstrap_parameters(model, frame, n_replicates=2, random_state=0)
     with pytest.raises(ValueError, match="feature names should match"):
         bootstrap_parameters(model, frame[["a"]])
-    with pytest.raises(ValueError, match="n_replicates should be a whole number of at least 2"):
+    with pytest.raises(ValueError, match="n_replicates must be an integer of at least 2"):
         bootstrap_parameters(model, frame, n_replicates=1)
-    with pytest.raises(ValueError, match="max_components should be a whole number of at least 1"):
+    with pytest.raises(ValueError, match="max_components must be an integer of at least 1"):
         bootstrap_likelihood_ratio(model, X, max_components=0)
     with pytest.raises(ValueError, match="Give weights that count rows"):
         bootstrap_parameters(model, frame, np.full(len(X), 1 / len(X)))

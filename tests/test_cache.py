@@ -1,5 +1,6 @@
 """The disk cache: found again by the next process, never stale, never in the way."""
 
+import json
 import os
 import shutil
 import stat
@@ -26,20 +27,32 @@ FIT = """
 """
 
 
-def run(package, **environment):
-    """Score three rows in a new process with the package in this folder; values, cache hits, cache misses."""
-    import json
+def start(package, code=FIT, **environment):
+    """Start a new process with the package in this folder, and of Numba's and our settings only those given here.
 
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(FIT)],
-        env={**os.environ, "PYTHONPATH": str(package), **environment},
+    Whoever runs the tests may have set others, NUMBA_CACHE_DIR among them.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBA_", "FASTGMM_"))}
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**inherited, "PYTHONPATH": str(package), **environment},
         cwd=package,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+
+
+def finish(process):
+    """What a process prints; fails if it does."""
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return output
+
+
+def run(package, **environment):
+    """Score three rows in a new process: values, cache hits, cache misses."""
+    return json.loads(finish(start(package, **environment)))
 
 
 @pytest.fixture
@@ -90,6 +103,14 @@ def test_without_a_writable_folder_it_still_works(package):
     assert (values, hits, misses) == ([0.0, -0.5, -2.0], 0, 1)
     assert run(package, FASTGMM_CACHE="0", NUMBA_CACHE_DIR=str(package / "unused"))[1:] == [0, 1]
     assert not (package / "unused").exists()
+
+
+def test_settings_of_whoever_runs_the_tests_have_no_part(package, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(package / "theirs"))
+    monkeypatch.setenv("FASTGMM_CACHE", "0")
+    assert run(package, NUMBA_CACHE_DIR=str(package / "cache"))[1:] == [0, 1]
+    assert run(package, NUMBA_CACHE_DIR=str(package / "cache"))[1:] == [1, 0]
+    assert not (package / "theirs").exists()
 
 
 def test_no_folder_at_all(package):
@@ -147,15 +168,7 @@ def test_code_compiled_from_sources_that_have_changed_since_is_not_kept(package)
         f"out = np.empty(3); import pathlib; p = pathlib.Path({str(leaf)!r}); "
         "p.write_text(p.read_text().replace('e.constant(-0.5)', 'e.constant(-1.5)'))",
     )
-    done = subprocess.run(
-        [sys.executable, "-c", late_edit],
-        env={**os.environ, "PYTHONPATH": str(package), **environment},
-        cwd=package,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "[0.0, -0.5, -2.0]" in done.stdout
+    assert "[0.0, -0.5, -2.0]" in finish(start(package, late_edit, **environment))
     assert run(package, **environment) == [[0.0, -1.5, -6.0], 0, 1]
 
 
@@ -169,12 +182,8 @@ def test_old_versions_are_forgotten(tmp_path):
 
 
 def test_two_processes_that_compile_at_once(package):
-    environment = {"NUMBA_CACHE_DIR": str(package / "cache"), "PYTHONPATH": str(package)}
-    command = [sys.executable, "-c", textwrap.dedent(FIT)]
-    both = [
-        subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, cwd=package)
-        for _ in range(2)
-    ]
-    assert all("[0.0, -0.5, -2.0]" in process.communicate(timeout=300)[0] for process in both)
-    assert run(package, NUMBA_CACHE_DIR=environment["NUMBA_CACHE_DIR"])[1:] == [1, 0]
+    environment = {"NUMBA_CACHE_DIR": str(package / "cache")}
+    both = [start(package, **environment) for _ in range(2)]
+    assert all("[0.0, -0.5, -2.0]" in finish(process) for process in both)
+    assert run(package, **environment)[1:] == [1, 0]
     assert not list((package / "cache").rglob("*.new"))

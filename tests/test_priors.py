@@ -171,3 +171,29 @@ def test_priors_that_are_none_are_refused(prior, name, message):
     X = np.random.default_rng(0).normal(size=(10, 2))
     with pytest.raises(ValueError, match=message):
         GaussianMixture(2, covariance_type=name, prior=prior).fit(X)
+
+
+@pytest.mark.parametrize("name", ["full", "tied", "EEV"])
+def test_rows_without_a_default_scale_are_named(name):
+    """A constant feature has no variance, so the rows' covariance is no scale of a prior."""
+    X, _ = blobs(n_samples=100, n_features=2)
+    options = {"covariance_type": name, "random_state": 0}
+    for value in (1.0, 1e8 + 0.1, -1 / 3):
+        constant = np.column_stack([X[:, 0], np.full(100, value), X[:, 1]])
+        with pytest.raises(ValueError, match=r"but feature\(s\) 1 are constant\. Leave such features out"):
+            GaussianMixture(2, prior=ConjugatePrior(), **options).fit(constant)
+    dependent = np.column_stack([X, X @ [2.0, -3.0]])
+    with pytest.raises(ValueError, match="some features are linear combinations of others"):
+        GaussianMixture(2, prior=ConjugatePrior(), **options).fit(dependent)
+    scaled = GaussianMixture(2, prior=ConjugatePrior(scale=np.eye(3)), **options).fit(dependent)
+    assert np.isfinite(scaled.lower_bound_)
+
+
+@pytest.mark.parametrize("name", ["diag", "spherical", "VEI"])
+def test_one_variance_is_a_scale_for_constant_features_too(name):
+    X, _ = blobs(n_samples=100, n_features=2)
+    constant = np.column_stack([X, np.ones(100)])
+    options = {"covariance_type": name, "random_state": 0, "prior": ConjugatePrior()}
+    assert np.isfinite(GaussianMixture(2, **options).fit(constant).lower_bound_)
+    with pytest.raises(ValueError, match="all rows are equal"):
+        GaussianMixture(2, **options).fit(np.ones((20, 3)))

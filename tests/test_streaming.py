@@ -7,12 +7,15 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.mixture
 from sklearn.base import clone
+from sklearn.cluster import KMeans
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 
 import fastgmm
 import reference
-from fastgmm import DegenerateComponentWarning, GaussianMixture, StreamingGaussianMixture
+from fastgmm import DegenerateComponentWarning, GaussianMixture, MixtureSearch, StreamingGaussianMixture
 from fastgmm.covariance import FOURTEEN
 from fastgmm.engine import accumulate
 from fastgmm.stepwise import Pace
@@ -519,7 +522,7 @@ def test_a_stream_goes_on_from_a_fitted_mixture():
         both = accumulate(mixture._parameters(), X[:600]) + accumulate(mixture._parameters(), X[600:])
         np.testing.assert_allclose(rest.weight_sums, both.weight_sums, rtol=2e-3)
         assert (model.n_samples_seen_, rest.total_weight) == (1000, pytest.approx(1000))
-    with pytest.raises(ValueError, match="n_samples should be above 0"):
+    with pytest.raises(ValueError, match="n_samples must be a number of rows above 0"):
         StreamingGaussianMixture.from_mixture(mixture, 0)
     with pytest.raises(NotFittedError):
         StreamingGaussianMixture.from_mixture(GaussianMixture(), 10)
@@ -596,3 +599,22 @@ def test_rows_from_files_are_a_stream(tmp_path):
         model.partial_fit(fastgmm.rows(bad, block_bytes=16 * 300))
     np.testing.assert_array_equal(model.means_, expected.means_)
     assert model.n_samples_seen_ == 5000
+
+
+def test_streams_from_searches_and_from_scikit_learns_mixtures():
+    X, _ = blobs(n_components=2)
+    search = MixtureSearch(2, covariance_types=["VVV"], random_state=0).fit(X)
+    grid = GridSearchCV(GaussianMixture(random_state=0), {"n_components": [2]}).fit(X)
+    for found in (search, grid):
+        stream = StreamingGaussianMixture.from_mixture(found, len(X))
+        np.testing.assert_allclose(stream.means_, found.best_estimator_.means_)
+        assert stream.partial_fit(X).n_samples_seen_ == 2 * len(X)
+    theirs = sklearn.mixture.BayesianGaussianMixture(n_components=2, random_state=0).fit(X)
+    np.testing.assert_allclose(StreamingGaussianMixture.from_mixture(theirs, 100).covariances_, theirs.covariances_)
+    with pytest.raises(NotFittedError):
+        StreamingGaussianMixture.from_mixture(MixtureSearch(2), 100)
+    with pytest.raises(NotFittedError):
+        StreamingGaussianMixture.from_mixture(GaussianMixture(2), 100)
+    for wrong in (KMeans(2).fit(X), None, X, "mixture", GaussianMixture):
+        with pytest.raises(TypeError, match="mixture must be a fitted GaussianMixture or BayesianGaussianMixture"):
+            StreamingGaussianMixture.from_mixture(wrong, 100)

@@ -73,6 +73,10 @@ class Form(abc.ABC):
     def factor_precisions(self, precisions: Array) -> Array:
         """Factors of precisions that are known to be positive definite."""
 
+    def upper_triangular(self, precisions_cholesky: Array) -> Array:
+        """Return factors P of the same precisions ``P P^T`` that are upper triangular with a positive diagonal."""
+        return precisions_cholesky
+
     @abc.abstractmethod
     def precision_problem(self, precisions: Array) -> str | None:
         """What, if anything, these precisions should be and are not."""
@@ -254,6 +258,16 @@ class _Matrices(Form):
     def factor_precisions(self, precisions: Array) -> Array:
         # Upper times its transpose: Cholesky's factor of the matrix with rows and columns reversed, reversed back.
         return np.ascontiguousarray(np.linalg.cholesky(precisions[..., ::-1, ::-1])[..., ::-1, ::-1])
+
+    def upper_triangular(self, precisions_cholesky: Array) -> Array:
+        diagonal = np.einsum("...dd->...d", precisions_cholesky)
+        if not np.tril(precisions_cholesky, -1).any() and (diagonal > 0).all():
+            return precisions_cholesky
+        # P = R Q with Q orthogonal: the QR factors of the transpose with its columns reversed, reversed back.
+        reversed_rows = precisions_cholesky[..., ::-1, :]
+        right: Array = np.linalg.qr(reversed_rows.swapaxes(-1, -2)).R
+        root = right.swapaxes(-1, -2)[..., ::-1, ::-1]
+        return np.ascontiguousarray(root * np.sign(np.einsum("...dd->...d", root))[..., np.newaxis, :])
 
     def precision_problem(self, precisions: Array) -> str | None:
         symmetric = np.allclose(precisions, precisions.swapaxes(-1, -2))

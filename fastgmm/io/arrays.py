@@ -104,7 +104,7 @@ class SliceReader:
         self.weighted = any(given is not None for given in (weight, stored_weights, self.weight_field))
         maps = files_behind([array if reopen is None else None, self._weights])
         paths = (*files, weight_path, *maps)
-        self.files: tuple[Path, ...] = tuple(path for path in paths if path is not None)
+        self.files: tuple[Path, ...] = tuple(dict.fromkeys(path for path in paths if path is not None))
         self.open_weights(stored_weights)
 
     def _check_matrix(self, is_numpy: bool) -> None:

@@ -11,6 +11,7 @@ In these two situations kernels run on one thread, with the same bits.
 from __future__ import annotations
 
 import contextlib
+import operator
 import threading
 import warnings
 from collections.abc import Iterator
@@ -73,6 +74,7 @@ def resolve_n_jobs(n_jobs: int | None) -> int:
     """
     if n_jobs is None:
         return numba.get_num_threads()
+    n_jobs = operator.index(n_jobs)  # in NumPy's narrow integers the sum below would overflow
     if n_jobs == 0:
         raise ValueError("n_jobs == 0 has no meaning: give a number of threads, -1 for all, or None for Numba's own")
     available = numba.config.NUMBA_NUM_THREADS
