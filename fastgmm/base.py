@@ -205,12 +205,12 @@ class BaseMixture(FittedMixture, abc.ABC):
         """Warn of components that are hardly any."""
 
     def _set_fitted(self, parameters: MixtureParameters, result: EMResult, dtype: np.dtype) -> None:
-        with np.errstate(over="ignore"):  # a precision may be beyond float32
-            self.weights_ = parameters.weights.astype(dtype)
-            self.means_ = parameters.means.astype(dtype)
-            self.covariances_ = parameters.covariances.astype(dtype)
-            self.precisions_cholesky_ = parameters.precisions_cholesky.astype(dtype)
-            self.precisions_ = parameters.model.form.precisions(parameters.precisions_cholesky).astype(dtype)
+        dtype = parameters.attribute_dtype(dtype)
+        self.weights_ = parameters.weights.astype(dtype)
+        self.means_ = parameters.means.astype(dtype)
+        self.covariances_ = parameters.covariances.astype(dtype)
+        self.precisions_cholesky_ = parameters.precisions_cholesky.astype(dtype)
+        self.precisions_ = parameters.model.form.precisions(parameters.precisions_cholesky).astype(dtype)
         self.converged_ = result.converged
         self.n_iter_ = result.n_iter
         self.lower_bound_ = result.lower_bound

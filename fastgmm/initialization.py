@@ -20,7 +20,7 @@ from .engine import accumulate_labels, accumulate_resp, estimate_covariances, es
 from .kmeans import Clusters, few_rows, kmeans, kmeans_plusplus, lloyd, quick_start
 from .parameters import MixtureParameters
 from .random_stream import Stream, at_most, drawer
-from .sources import ArraySource, Source, Weights
+from .sources import ArraySource, Source, Weights, in_range, squares_leave_range
 from .statistics import SufficientStatistics
 
 Array = NDArray[np.float64]
@@ -150,7 +150,7 @@ def from_kmeans(
 
     `quick`: a few steps on few rows. `whiten`: distances are those of `whitened` rows, and clusters those of a sample.
     """
-    some = source.whole() if quick else enough_rows(source, n_components, stream)
+    some = in_range(source.whole()) if quick else enough_rows(source, n_components, stream)
     seen = whitened(some) if whiten else some
     if quick:
         centres = quick_start(few_rows(seen, n_components, stream), n_components, stream, steps=QUICK_STEPS)
@@ -225,6 +225,8 @@ def whitened(source: ArraySource) -> ArraySource:
 
 def nearest(source: ArraySource, centres: Array) -> NDArray[np.int32]:
     """The nearest of some centres (K, D) to each row, (N,)."""
+    if source.X.dtype == np.float32 and squares_leave_range(centres.astype(np.float32)):
+        return np.concatenate(list(source.each(lambda X, _: nearest(ArraySource(X.astype(np.float64)), centres))))
     clusters = Clusters(source, kernels.shift_origin(centres, source.X.dtype), len(centres))
     clusters.assign(centres)
     return clusters.labels
@@ -236,7 +238,7 @@ def enough_rows(source: Source, n_components: int, stream: Stream) -> ArraySourc
     Rows of weight 0 are not there; otherwise rows are counted, not their weights, whose unit is anyone's.
     """
     enough = max(ENOUGH, ENOUGH_A_COMPONENT * n_components)
-    return source.whole() if source.n_weighted <= enough else at_most(source, enough, stream)
+    return in_range(source.whole() if source.n_weighted <= enough else at_most(source, enough, stream))
 
 
 def nearest_rows(source: ArraySource, points: Array) -> NDArray[np.intp]:

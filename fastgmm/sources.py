@@ -20,6 +20,8 @@ Weights = NDArray[np.float64] | None
 # A function of a block of rows (n, D) and their weights (n,) or None.
 BlockFunction = Callable[[NDArray, Weights], Any]
 ROWS_A_SLICE = 1 << 18
+# Sizes of numbers whose squares stay in the range of float32, by a wide margin.
+SMALLEST_TO_SQUARE, LARGEST_TO_SQUARE = 1e-15, 1e15
 
 
 class Source(Protocol):
@@ -166,3 +168,16 @@ class ArraySource:
     def part(self, rows: slice) -> tuple[NDArray, Weights]:
         """A slice of the rows and of the weights."""
         return self.X[rows], None if self.sample_weight is None else self.sample_weight[rows]
+
+
+def squares_leave_range(points: NDArray) -> bool:
+    """Whether the squares of the largest of some float32 numbers overflow or become zero."""
+    if points.dtype != np.float32 or points.size == 0:
+        return False
+    largest = max(float(points.max()), -float(points.min()))
+    return largest > LARGEST_TO_SQUARE or 0 < largest < SMALLEST_TO_SQUARE
+
+
+def in_range(source: ArraySource) -> ArraySource:
+    """The rows, copied to float64 if distances between them leave the range of float32."""
+    return ArraySource(source.X.astype(np.float64), source.sample_weight) if squares_leave_range(source.X) else source
