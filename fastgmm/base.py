@@ -37,6 +37,10 @@ ILL_DEFINED = (
     "caused by singleton or collapsed samples). Try to decrease the number of components, increase reg_covar, or scale "
     "the input data."
 )
+OUT_OF_RANGE = (
+    "The precisions of the fitted components are too large for float64: the rows' variances must be above 1e-307. "
+    "Multiply the rows by a power of ten."
+)
 FLOAT32_HINT = " The numerical accuracy can also be improved by passing float64 data instead of float32."
 NOT_CONVERGED = (
     "Best performing initialization did not converge. Try different init parameters, or increase max_iter, tol, or "
@@ -172,13 +176,16 @@ class BaseMixture(FittedMixture, abc.ABC):
             raise ValueError(f"Found array with {found} while a minimum of 2 is required by {type(self).__name__}.")
         check_enough_rows(source, self.n_components)
         get_model(self.covariance_type).check_features(source.n_features)
-        with thread_limit(self.n_jobs):
+        # What overflows makes covariances infinite or NaN, which have no factors: an error that says so.
+        with thread_limit(self.n_jobs), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             try:
                 result = self._best_run(source, resumed)
             except IllDefinedCovarianceError as error:
                 hint = FLOAT32_HINT if source.dtype == np.float32 else ""
                 raise ValueError(f"{ILL_DEFINED}{hint} Here {error.describe()}.") from None
-        self._set_fitted(result.parameters, result, source.dtype)
+            self._set_fitted(result.parameters, result, source.dtype)
+        if not np.isfinite(self.precisions_).all():
+            raise ValueError(OUT_OF_RANGE)
         if not (result.converged or result.stopped or result.interrupted) and self.max_iter > 0:
             self._warn_not_converged(result.last_change, self._unmet(result))
         self._warn_degenerate(result.parameters)

@@ -52,6 +52,7 @@ __all__ = [
 LOSSY_RATIO = {np.dtype(np.float64): 1e6, np.dtype(np.float32): 1e3}
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def accumulate(
     parameters: MixtureParameters,
     X: NDArray,
@@ -130,6 +131,7 @@ def accumulate_resp(
     return _accumulate_given({"resp": np.asarray(resp)}, reference, X, sample_weight, covariance_type, n_jobs)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def maximise(
     statistics: SufficientStatistics,
     covariance_type: str = "full",
@@ -217,6 +219,7 @@ def predict_proba(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | No
     return _score(parameters, X, "resp", n_jobs)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _score(parameters: MixtureParameters, X: NDArray, name: str, n_jobs: int | None) -> NDArray:
     """What `kernels.score` calls `name`, of each row."""
     X = _rows(X, parameters.n_features)
@@ -246,6 +249,7 @@ def _rows(X: NDArray, n_features: int) -> NDArray:
     return X if X.dtype.isnative else X.astype(X.dtype.newbyteorder("="))
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _accumulate_given(
     given: dict[str, Any],
     reference: ArrayLike,

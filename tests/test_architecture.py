@@ -65,7 +65,7 @@ ALLOWED = {
     "dask_mixture": {"base", "bayesian_mixture", "dask_source", "gaussian_mixture", "sources", "validation"},
     "model_selection": {
         "agglomeration", "base", "covariance", "gaussian_mixture", "initialization", "kernels", "moves", "parameters",
-        "prediction", "random_stream", "sources",
+        "prediction", "random_stream", "sources", "statistics",
     },
     "stepwise": {"engine", "parameters", "statistics"},
     "learnt": {

@@ -27,23 +27,27 @@ class IllDefinedCovarianceError(ValueError):
     ----------
     components : list of int
         Whose covariances these are; empty if all components share one.
+    overflowed : bool
+        Whether they are infinite or NaN because squares of the rows overflow.
     """
 
-    def __init__(self, components: Sequence[int]):
-        self.components = [int(k) for k in components]
+    def __init__(self, components: Sequence[int], overflowed: bool = False):
+        self.components, self.overflowed = [int(k) for k in components], overflowed
         super().__init__(self.describe())
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.components,)  # to be raised across processes
+        return type(self), (self.components, self.overflowed)  # to be raised across processes
 
     def describe(self) -> str:
         """Which covariances, as a phrase."""
+        what = "finite: squares of the rows overflow, so divide the rows by a power of ten"
+        what = what if self.overflowed else "positive definite"
         if not self.components:
-            return "the covariance that all components share is not positive definite"
+            return f"the covariance that all components share is not {what}"
         listed = ", ".join(map(str, self.components[:10])) + (", ..." if len(self.components) > 10 else "")
         if len(self.components) == 1:
-            return f"the covariance of component {listed} is not positive definite"
-        return f"the covariances of components {listed} are not positive definite"
+            return f"the covariance of component {listed} is not {what}"
+        return f"the covariances of components {listed} are not {what}"
 
 
 # Features up to which the axes of a covariance are computed to see whether it is flat. With more, some power iterations
@@ -184,7 +188,7 @@ class _Scales(Form):
         defined = (covariances > 0) & np.isfinite(covariances)
         bad = np.flatnonzero(~defined.reshape(len(covariances), -1).all(axis=1))
         if bad.size:
-            raise IllDefinedCovarianceError(bad.tolist())
+            raise IllDefinedCovarianceError(bad.tolist(), bool(np.isposinf(covariances).any()))
         return 1 / np.sqrt(covariances)
 
     def precisions(self, precisions_cholesky: Array) -> Array:
@@ -288,7 +292,8 @@ class _Matrices(Form):
         stacked = covariances.reshape(-1, *covariances.shape[-2:])
         factor, well_defined = kernels.factor_covariances(stacked)
         if not well_defined.all():
-            raise IllDefinedCovarianceError([] if covariances.ndim == 2 else np.flatnonzero(~well_defined).tolist())
+            bad = [] if covariances.ndim == 2 else np.flatnonzero(~well_defined).tolist()
+            raise IllDefinedCovarianceError(bad, bool(np.isposinf(self.variances(covariances)).any()))
         return np.ascontiguousarray(factor.swapaxes(1, 2)).reshape(covariances.shape)
 
     def precisions(self, precisions_cholesky: Array) -> Array:
