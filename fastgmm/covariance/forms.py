@@ -188,7 +188,7 @@ class _Scales(Form):
         defined = (covariances > 0) & np.isfinite(covariances)
         bad = np.flatnonzero(~defined.reshape(len(covariances), -1).all(axis=1))
         if bad.size:
-            raise IllDefinedCovarianceError(bad.tolist(), bool(np.isposinf(covariances).any()))
+            raise IllDefinedCovarianceError(bad.tolist(), not np.isfinite(covariances).all())
         return 1 / np.sqrt(covariances)
 
     def precisions(self, precisions_cholesky: Array) -> Array:
@@ -293,7 +293,7 @@ class _Matrices(Form):
         factor, well_defined = kernels.factor_covariances(stacked)
         if not well_defined.all():
             bad = [] if covariances.ndim == 2 else np.flatnonzero(~well_defined).tolist()
-            raise IllDefinedCovarianceError(bad, bool(np.isposinf(self.variances(covariances)).any()))
+            raise IllDefinedCovarianceError(bad, not np.isfinite(self.variances(covariances)).all())
         return np.ascontiguousarray(factor.swapaxes(1, 2)).reshape(covariances.shape)
 
     def precisions(self, precisions_cholesky: Array) -> Array:
