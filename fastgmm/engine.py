@@ -230,8 +230,7 @@ def _score(parameters: MixtureParameters, X: NDArray, name: str, n_jobs: int | N
     with thread_limit(n_jobs):
         if not in_double:
             kernels.score(layout, X, operands, **{name: out})
-            return out
-        for part in parts_in_double(X):
+        for part in parts_in_double(X) if in_double else ():
             wide = out[part] if name == "labels" else np.empty(out[part].shape)
             kernels.score(layout, X[part].astype(np.float64), operands, **{name: wide})
             with np.errstate(over="ignore"):  # a log-density beyond float32 is -inf
@@ -366,10 +365,7 @@ def _is_lossy(statistics: SufficientStatistics, parameters: MixtureParameters, d
 def _accumulate_tied_precisely(
     parameters: MixtureParameters, X: NDArray, asked: dict[str, Any], n_jobs: int | None
 ) -> SufficientStatistics:
-    """Statistics of the tied layout with every component's scatter about its own mean, by way of the full layout.
-
-    As many times dearer as a full covariance is, and as precise.
-    """
+    """Statistics of the tied layout by way of the full one, about each component's mean: as precise, and as dear."""
     operands = parameters.centred_operands(X.dtype)
     with thread_limit(n_jobs):
         sums = kernels.accumulate("full", X, operands, **asked)

@@ -31,16 +31,13 @@ from .parameters import MixtureParameters
 from .prediction import unchanged_on_error
 from .random_stream import Stream
 from .sources import ArraySource
-from .statistics import rounding_variance, scatter_about_means
+from .statistics import features_depend
 
 GIVEN = ("weights_init", "means_init", "precisions_init", "resp_init")
 # Whether more is better.
 CRITERIA = {"bic": False, "icl": False, "aic": False, "cv": True}
 # Why a fit has no result. The likelihood of a component that only `reg_covar` keeps from collapsing says nothing.
 FAILURES = (ValueError, np.linalg.LinAlgError, DegenerateComponentWarning)
-
-# A feature is constant if its variance is no more than so many times that of its rounding.
-ROUNDING = 100
 
 
 class Rows(NamedTuple):
@@ -276,7 +273,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
                 f"models with correlations need more rows than features, but a fit has {n_rows} rows of {n_features} "
                 "features (with a prior they can be tried)"
             )
-        if len(matrices) < len(types) and features_depend(fitted[0].source):
+        if len(matrices) < len(types) and features_depend(total_scatter(fitted[0].source), fitted[0].source.dtype):
             return matrices, (
                 "features depend on each other, so the likelihood of models with correlations is what reg_covar makes "
                 "of it (drop features, use a prior, or search among models with correlations alone)"
@@ -410,21 +407,6 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         if start is None:
             return None
         return _given(start.model, start.weights, start.means, start.precisions_cholesky)
-
-
-def features_depend(source: ArraySource) -> bool:
-    """Whether some features are a linear function of others, to rounding; constant features are not."""
-    statistics = total_scatter(source)
-    scatter = scatter_about_means(statistics, statistics.weight_sums)
-    variances = np.diagonal(scatter)
-    floor = statistics.total_weight * rounding_variance(statistics.reference[0])
-    there = variances > ROUNDING * floor
-    deviations = np.sqrt(variances[there])
-    if not there.any():
-        return False
-    smallest = np.linalg.eigvalsh(scatter[np.ix_(there, there)] / np.outer(deviations, deviations))[0]
-    rounding = 10 * len(deviations) * float(np.finfo(np.float64).eps), (8 * float(np.finfo(source.dtype).eps)) ** 2
-    return bool(smallest < max(rounding))
 
 
 def _given(model: CovarianceModel, weights: NDArray, means: NDArray, precisions_cholesky: NDArray) -> dict[str, Any]:

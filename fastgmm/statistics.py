@@ -17,6 +17,8 @@ from .kernels import serial_matmul
 # Components' weight sums are kept above 0, as scikit-learn keeps them, so that a mean can be divided by one; of rows
 # with tiny weights by as much less.
 LEAST_WEIGHT = 10 * np.finfo(np.float64).eps
+# A feature is constant if its variance is no more than so many times that of its rounding.
+ROUNDING_VARIANCES = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,3 +193,20 @@ def rounding_variance(means: NDArray) -> NDArray:
     """The square of the rounding of float64 numbers of this size: no variance can be told from a smaller one."""
     with np.errstate(over="ignore"):
         return (np.finfo(np.float64).eps * means) ** 2
+
+
+def features_depend(statistics: SufficientStatistics, dtype: np.dtype) -> bool:
+    """Whether some features are a linear function of others, to rounding; constant features are not.
+
+    The statistics are those of all rows, of a dtype, as one component in the tied layout.
+    """
+    scatter = scatter_about_means(statistics, statistics.weight_sums)
+    variances = np.diagonal(scatter)
+    floor = statistics.total_weight * rounding_variance(statistics.reference[0])
+    there = variances > ROUNDING_VARIANCES * floor
+    if not there.any():
+        return False
+    deviations = np.sqrt(variances[there])
+    smallest = np.linalg.eigvalsh(scatter[np.ix_(there, there)] / np.outer(deviations, deviations))[0]
+    rounding = 10 * len(deviations) * float(np.finfo(np.float64).eps), (8 * float(np.finfo(dtype).eps)) ** 2
+    return bool(smallest < max(rounding))

@@ -297,7 +297,8 @@ def test_features_that_depend_on_each_other(make, covariance_type, n_components)
             tol=1e3,
         ).fit(X)
         assert np.isfinite(bgm.score(X))
-        assert np.linalg.eigvalsh(bgm.covariance_prior_.astype(np.float64))[0] > 0
+        if X.dtype == np.float64:  # otherwise the attribute is rounded to float32
+            assert np.linalg.eigvalsh(bgm.covariance_prior_)[0] > 0
 
 
 def test_a_prior_that_is_positive_definite_stays_as_it_is():
