@@ -96,13 +96,12 @@ class Squarem:
     def _extrapolate(
         self, first: MixtureParameters, second: MixtureParameters, third: MixtureParameters
     ) -> MixtureParameters | None:
-        form = third.model.form
+        form, settled = third.model.form, self._settled(third)
+        if not settled.any():  # coordinates cost K D^3 multiply-adds
+            return None
         if self.frame is None:
             self.frame = form.frame(first.weights, first.means, first.covariances)
         x0, x1, x2 = (self._coordinates(p) for p in (first, second, third))
-        settled = self._settled(third)
-        if not settled.any():
-            return None
         r = [b - a for a, b in zip(x0, x1, strict=True)]
         v = [(c - b) - d for b, c, d in zip(x1, x2, r, strict=True)]
         length, bend = (

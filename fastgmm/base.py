@@ -37,6 +37,10 @@ ILL_DEFINED = (
     "caused by singleton or collapsed samples). Try to decrease the number of components, increase reg_covar, or scale "
     "the input data."
 )
+OUT_OF_RANGE = (
+    "The precisions of the fitted components are too large for float64: the rows' variances must be above 1e-307. "
+    "Multiply the rows by a power of ten."
+)
 FLOAT32_HINT = " The numerical accuracy can also be improved by passing float64 data instead of float32."
 NOT_CONVERGED = (
     "Best performing initialization did not converge. Try different init parameters, or increase max_iter, tol, or "
@@ -193,7 +197,8 @@ class BaseMixture(FittedMixture, abc.ABC):
         get_model(self.covariance_type).check_features(source.n_features)
         asked = PlainParameters(self)
         progress = Progress(asked.verbose, asked.verbose_interval, asked.n_components, getattr(self, "callback", None))
-        with thread_limit(self.n_jobs):
+        # What overflows makes covariances infinite or NaN, which have no factors: an error that says so.
+        with thread_limit(self.n_jobs), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             try:
                 checkpoint = self._checkpoint(source)
                 resumed = checkpoint.load() if resume and checkpoint is not None else None
@@ -201,7 +206,9 @@ class BaseMixture(FittedMixture, abc.ABC):
             except IllDefinedCovarianceError as error:
                 hint = FLOAT32_HINT if source.dtype == np.float32 else ""
                 raise ValueError(f"{ILL_DEFINED}{hint} Here {error.describe()}.") from None
-        self._set_fitted(result.parameters, result, source.dtype)
+            self._set_fitted(result.parameters, result, source.dtype)
+        if not np.isfinite(self.precisions_).all():
+            raise ValueError(OUT_OF_RANGE)
         self._warn(result, progress.fewest)
         return result.interrupted
 
@@ -250,12 +257,12 @@ class BaseMixture(FittedMixture, abc.ABC):
         return []
 
     def _set_fitted(self, parameters: MixtureParameters, result: EMResult, dtype: np.dtype) -> None:
-        with np.errstate(over="ignore"):  # a precision may be beyond float32
-            self.weights_ = parameters.weights.astype(dtype)
-            self.means_ = parameters.means.astype(dtype)
-            self.covariances_ = parameters.covariances.astype(dtype)
-            self.precisions_cholesky_ = parameters.precisions_cholesky.astype(dtype)
-            self.precisions_ = parameters.model.form.precisions(parameters.precisions_cholesky).astype(dtype)
+        dtype = parameters.attribute_dtype(dtype)
+        self.weights_ = parameters.weights.astype(dtype)
+        self.means_ = parameters.means.astype(dtype)
+        self.covariances_ = parameters.covariances.astype(dtype)
+        self.precisions_cholesky_ = parameters.precisions_cholesky.astype(dtype)
+        self.precisions_ = parameters.model.form.precisions(parameters.precisions_cholesky).astype(dtype)
         self.converged_ = result.converged
         self.n_iter_ = result.n_iter
         self.lower_bound_ = result.lower_bound

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from . import schedule
 from .base import BaseMixture
 from .conversion import check_array
-from .covariance import BASIC_TYPES, get_model
+from .covariance import BASIC_TYPES, IllDefinedCovarianceError, get_model
 from .em import EMResult
 from .model_conversion import mixture_statistics
 from .parameters import MixtureParameters
@@ -35,6 +35,9 @@ from .variational import (
     posterior_of,
     raise_bound,
 )
+
+# What is added to a singular prior at least, in units of the rounding of its largest variance.
+PRIOR_ROUNDING = 16
 
 
 class BayesianGaussianMixture(BaseMixture):
@@ -72,7 +75,8 @@ class BayesianGaussianMixture(BaseMixture):
         Above ``n_features - 1``: how many rows the prior of the covariances is worth. None is `n_features`.
     covariance_prior : float or array-like, default=None
         The scatter of those rows: (D, D) for "full" and "tied", (D,) for "diag", a number for "spherical". None is the
-        rows' covariance.
+        rows' covariance; if features depend on each other (dummies of all categories, parts of a whole), it is that
+        plus `reg_covar` on its diagonal.
     random_state : int, RandomState instance or None, default=None
         Seeds the start, and `sample`.
     warm_start : bool, default=False
@@ -227,6 +231,8 @@ class BayesianGaussianMixture(BaseMixture):
             )
         if self.covariance_prior is not None:
             covariance = check_covariance_prior(self.covariance_prior, self.covariance_type, n_features)
+        else:
+            covariance = self._made_positive_definite(covariance, n_features)
         concentration = asked.weight_concentration_prior
         return Prior(
             self._weight_prior(),
@@ -237,10 +243,26 @@ class BayesianGaussianMixture(BaseMixture):
             covariance,
         )
 
+    def _made_positive_definite(self, covariance: NDArray, n_features: int) -> NDArray:
+        """The rows' covariance as a prior: with features that depend on each other, with more on its diagonal.
+
+        Components without rows have the prior's covariance, which then would exist by the luck of rounding alone.
+        What is added is `reg_covar`, or, where that is less, the rounding of the largest variance.
+        """
+        form = get_model(self.covariance_type).form
+        try:
+            form.precisions_cholesky(covariance if form.layout == "tied" else covariance[np.newaxis])
+        except IllDefinedCovarianceError:
+            covariance = np.array(covariance)
+            variances = form.variances(covariance)
+            rounding = PRIOR_ROUNDING * n_features * float(np.finfo(np.float64).eps)
+            variances += max(self.reg_covar, rounding * float(np.max(variances)))
+        return covariance
+
     def _set_fitted(self, parameters: MixtureParameters, result: EMResult, dtype: np.dtype) -> None:
         super()._set_fitted(parameters, result, dtype)
         assert isinstance(parameters, Posterior)
-        prior = parameters.prior
+        prior, dtype = parameters.prior, self.means_.dtype
         self.weight_concentration_prior_ = prior.weight_concentration
         self.mean_precision_prior_ = prior.mean_precision
         self.mean_prior_ = prior.mean.astype(dtype)

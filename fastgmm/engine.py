@@ -28,9 +28,10 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import kernels
 from .covariance import BASIC_TYPES, CovarianceModel, IllDefinedCovarianceError, get_model
+from .float_range import has_lost_digits, has_overflowed, has_underflowed, parts_in_double, sum_in_double
 from .kernels import serial_matmul, thread_limit
 from .parameters import MixtureParameters
-from .statistics import SufficientStatistics
+from .statistics import SufficientStatistics, positive_weight_sums, scatter_about_means
 
 __all__ = [
     "IllDefinedCovarianceError",
@@ -46,14 +47,12 @@ __all__ = [
     "warmup",
 ]
 
-# Components' weight sums are kept above 0, as scikit-learn keeps them, so that a mean can be divided by one; of rows
-# with tiny weights by as much less.
-LEAST_WEIGHT = 10 * np.finfo(np.float64).eps
 # When the scatter about the means is this much smaller than the total scatter in some direction, computing it as a
 # difference has lost six digits of float64 (or, for float32 rows, three of the digits of the first moments).
 LOSSY_RATIO = {np.dtype(np.float64): 1e6, np.dtype(np.float32): 1e3}
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def accumulate(
     parameters: MixtureParameters,
     X: NDArray,
@@ -85,19 +84,13 @@ def accumulate(
         About the means of the components (in the tied layout: about one point). The same bits for any `n_jobs`.
     """
     X = _rows(X, parameters.n_features)
-    layout = parameters.model.layout
-    if layout != "tied" or known is None or known.layout != "tied":
-        known = None
-    asked: dict[str, Any] = {"sample_weight": sample_weight, "log_prob_norm": log_prob_norm, "resp_out": resp}
-    if known is not None and not _has_common_reference(known, X.dtype):  # this fit has found the short way lossy before
-        return _accumulate_tied_precisely(parameters, X, asked, n_jobs)
-    operands = parameters.operands(X.dtype, None if known is None else known.reference[0])
-    with thread_limit(n_jobs):
-        sums = kernels.accumulate(layout, X, operands, with_scatter=known is None, **asked)
-    statistics = _statistics(layout, operands, sums, sample_weight, len(X), known)
-    if layout == "tied" and _is_lossy(statistics, parameters, X.dtype):
-        return _accumulate_tied_precisely(parameters, X, asked, n_jobs)
-    return statistics
+    given = {"sample_weight": None if sample_weight is None else np.asarray(sample_weight)}
+    outputs = {"log_prob_norm": log_prob_norm, "resp_out": resp}
+    if not parameters.needs_double(X.dtype):
+        statistics = _accumulate(parameters, X, given | outputs, known, n_jobs)
+        if not has_overflowed(statistics, X.dtype):
+            return statistics
+    return sum_in_double(X, given, outputs, lambda rows, part: _accumulate(parameters, rows, part, None, n_jobs))
 
 
 def accumulate_labels(
@@ -138,6 +131,7 @@ def accumulate_resp(
     return _accumulate_given({"resp": np.asarray(resp)}, reference, X, sample_weight, covariance_type, n_jobs)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def maximise(
     statistics: SufficientStatistics,
     covariance_type: str = "full",
@@ -207,38 +201,41 @@ def estimate_covariances(
 
 def score_samples(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray:
     """Log-density of each row in nats, (n,), in the rows' dtype."""
-    X = _rows(X, parameters.n_features)
-    log_prob_norm = np.empty(len(X), X.dtype)
-    with thread_limit(n_jobs):
-        kernels.score(parameters.model.layout, X, parameters.operands(X.dtype), log_prob_norm=log_prob_norm)
-    return log_prob_norm
+    return _score(parameters, X, "log_prob_norm", n_jobs)
 
 
 def log_highest_resp(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray:
     """Logarithm of the highest responsibility of each row, (n,), in the rows' dtype."""
-    X = _rows(X, parameters.n_features)
-    max_log_resp = np.empty(len(X), X.dtype)
-    with thread_limit(n_jobs):
-        kernels.score(parameters.model.layout, X, parameters.operands(X.dtype), max_log_resp=max_log_resp)
-    return max_log_resp
+    return _score(parameters, X, "max_log_resp", n_jobs)
 
 
 def predict(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray[np.int64]:
     """The component of highest responsibility of each row, (n,) int64."""
-    X = _rows(X, parameters.n_features)
-    labels = np.empty(len(X), np.int64)
-    with thread_limit(n_jobs):
-        kernels.score(parameters.model.layout, X, parameters.operands(X.dtype), labels=labels)
-    return labels
+    return _score(parameters, X, "labels", n_jobs)
 
 
 def predict_proba(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray:
     """Responsibilities, (n, K), in the rows' dtype."""
+    return _score(parameters, X, "resp", n_jobs)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _score(parameters: MixtureParameters, X: NDArray, name: str, n_jobs: int | None) -> NDArray:
+    """What `kernels.score` calls `name`, of each row."""
     X = _rows(X, parameters.n_features)
-    resp = np.empty((len(X), parameters.n_components), X.dtype)
+    shape = (len(X), parameters.n_components) if name == "resp" else (len(X),)
+    out = np.empty(shape, np.int64 if name == "labels" else X.dtype)
+    in_double = parameters.needs_double(X.dtype)
+    layout, operands = parameters.e_step(np.float64 if in_double else X.dtype)
     with thread_limit(n_jobs):
-        kernels.score(parameters.model.layout, X, parameters.operands(X.dtype), resp=resp)
-    return resp
+        if not in_double:
+            kernels.score(layout, X, operands, **{name: out})
+        for part in parts_in_double(X) if in_double else ():
+            wide = out[part] if name == "labels" else np.empty(out[part].shape)
+            kernels.score(layout, X[part].astype(np.float64), operands, **{name: wide})
+            with np.errstate(over="ignore"):  # a log-density beyond float32 is -inf
+                out[part] = wide
+    return out
 
 
 def _rows(X: NDArray, n_features: int) -> NDArray:
@@ -251,6 +248,7 @@ def _rows(X: NDArray, n_features: int) -> NDArray:
     return X if X.dtype.isnative else X.astype(X.dtype.newbyteorder("="))
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _accumulate_given(
     given: dict[str, Any],
     reference: ArrayLike,
@@ -276,6 +274,16 @@ def _accumulate_given(
             raise ValueError(
                 f"labels should be below the number of components, {len(reference)}, but reach {values.max()}"
             )
+    given = {"sample_weight": None if sample_weight is None else np.asarray(sample_weight), **given}
+    with thread_limit(n_jobs):
+        statistics = _accumulate_about(reference, X, given, layout)
+        if not any(lost(statistics, X.dtype) for lost in (has_overflowed, has_underflowed, has_lost_digits)):
+            return statistics
+        return sum_in_double(X, given, {}, lambda rows, part: _accumulate_about(reference, rows, part, layout))
+
+
+def _accumulate_about(reference: NDArray, X: NDArray, given: dict[str, Any], layout: str) -> SufficientStatistics:
+    """Statistics under labels or responsibilities that are given, in the arithmetic of the rows' dtype."""
     origin = kernels.shift_origin(reference, X.dtype)
     operands = kernels.Operands(
         origin,
@@ -283,14 +291,37 @@ def _accumulate_given(
         np.zeros((1, 1, 1), X.dtype),
         np.zeros(len(reference), X.dtype),
     )
+    sample_weight = given["sample_weight"]
+    statistics = _statistics(layout, operands, kernels.accumulate(layout, X, operands, **given), sample_weight, len(X))
+    if layout == "tied":
+        within = scatter_about_means(statistics, positive_weight_sums(statistics))
+        if (np.diagonal(statistics.scatter) > LOSSY_RATIO[X.dtype] * np.diagonal(within)).any():
+            sums = kernels.accumulate("full", X, operands, **given)
+            return _pooled(_statistics("full", operands, sums, sample_weight, len(X)))
+    return statistics
+
+
+def _accumulate(
+    parameters: MixtureParameters,
+    X: NDArray,
+    asked: dict[str, Any],
+    known: SufficientStatistics | None,
+    n_jobs: int | None,
+) -> SufficientStatistics:
+    """Statistics of an E-step, in the arithmetic of the rows' dtype."""
+    layout = parameters.model.layout
+    if layout != "tied" or known is None or known.layout != "tied":
+        known = None
+    if known is not None and not _has_common_reference(known, X.dtype):  # this fit has found the short way lossy before
+        return _accumulate_tied_precisely(parameters, X, asked, n_jobs)
+    step = parameters.e_step(X.dtype, None if known is None else known.reference[0])
+    if step.layout != layout:
+        return _accumulate_tied_precisely(parameters, X, asked, n_jobs)
     with thread_limit(n_jobs):
-        sums = kernels.accumulate(layout, X, operands, sample_weight=sample_weight, **given)
-        statistics = _statistics(layout, operands, sums, sample_weight, len(X))
-        if layout == "tied":
-            within = scatter_about_means(statistics, positive_weight_sums(statistics))
-            if (np.diagonal(statistics.scatter) > LOSSY_RATIO[X.dtype] * np.diagonal(within)).any():
-                sums = kernels.accumulate("full", X, operands, sample_weight=sample_weight, **given)
-                return _pooled(_statistics("full", operands, sums, sample_weight, len(X)))
+        sums = kernels.accumulate(layout, X, step.operands, with_scatter=known is None, **asked)
+    statistics = _statistics(layout, step.operands, sums, asked["sample_weight"], len(X), known)
+    if layout == "tied" and _is_lossy(statistics, parameters, X.dtype):
+        return _accumulate_tied_precisely(parameters, X, asked, n_jobs)
     return statistics
 
 
@@ -318,11 +349,6 @@ def _statistics(
     )
 
 
-def positive_weight_sums(statistics: SufficientStatistics) -> NDArray:
-    """The weight sums, above 0."""
-    return statistics.weight_sums + LEAST_WEIGHT * min(1.0, statistics.total_weight)
-
-
 def _has_common_reference(statistics: SufficientStatistics, dtype: np.dtype) -> bool:
     """Whether all reference points are one point, and one that rows of this dtype can be shifted by exactly."""
     point = statistics.reference[0]
@@ -339,13 +365,8 @@ def _is_lossy(statistics: SufficientStatistics, parameters: MixtureParameters, d
 def _accumulate_tied_precisely(
     parameters: MixtureParameters, X: NDArray, asked: dict[str, Any], n_jobs: int | None
 ) -> SufficientStatistics:
-    """Statistics of the tied layout with every component's scatter about its own mean, by way of the full layout.
-
-    As many times dearer as a full covariance is, and as precise.
-    """
-    origin, _, factor, log_coef = parameters.operands(X.dtype)
-    means = np.ascontiguousarray(parameters.means - origin.astype(np.float64), dtype=X.dtype)
-    operands = kernels.Operands(origin, means, np.tile(factor, (len(means), 1, 1)), log_coef)
+    """Statistics of the tied layout by way of the full one, about each component's mean: as precise, and as dear."""
+    operands = parameters.centred_operands(X.dtype)
     with thread_limit(n_jobs):
         sums = kernels.accumulate("full", X, operands, **asked)
     return _pooled(_statistics("full", operands, sums, asked["sample_weight"], len(X)))
@@ -354,26 +375,6 @@ def _accumulate_tied_precisely(
 def _pooled(statistics: SufficientStatistics) -> SufficientStatistics:
     """Statistics of the full layout as those of the tied layout."""
     return replace(statistics, layout="tied", scatter=statistics.scatter.sum(axis=0))
-
-
-def scatter_about_means(statistics: SufficientStatistics, weight_sums: NDArray) -> NDArray:
-    """The scatter about the means ``c + f / weight_sums``, in one step and so without losing symmetry or sign."""
-    move = statistics.first_moments / weight_sums[:, np.newaxis]
-    # S - f d^T - d f^T + n d d^T with f = weight_sums d.
-    factor = 2 * weight_sums - statistics.weight_sums
-    if statistics.layout == "diagonal":
-        scatter = statistics.scatter - factor[:, np.newaxis] * move**2
-        # Rows that are equal as far as their digits go are no nearer than their rounding.
-        return np.maximum(scatter, weight_sums[:, np.newaxis] * rounding_variance(statistics.reference + move))
-    if statistics.layout == "tied":
-        return statistics.scatter - serial_matmul((factor[:, np.newaxis] * move).T, move)
-    return statistics.scatter - np.einsum("k,kd,ke->kde", factor, move, move)
-
-
-def rounding_variance(means: NDArray) -> NDArray:
-    """The square of the rounding of float64 numbers of this size: no variance can be told from a smaller one."""
-    with np.errstate(over="ignore"):
-        return (np.finfo(np.float64).eps * means) ** 2
 
 
 def warmup(*, n_jobs: int | None = None) -> list[str]:

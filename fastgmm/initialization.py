@@ -21,7 +21,7 @@ from .kmeans import Clusters, few_rows, kmeans, kmeans_plusplus, lloyd, quick_st
 from .outliers import representative
 from .parameters import MixtureParameters
 from .random_stream import Stream, at_most, drawer
-from .sources import ArraySource, Source, Weights
+from .sources import ArraySource, Source, Weights, in_range, squares_leave_range
 from .statistics import SufficientStatistics
 
 Array = NDArray[np.float64]
@@ -151,7 +151,7 @@ def from_kmeans(
 
     `quick`: a few steps on few rows. `whiten`: distances are those of `whitened` rows, and clusters those of a sample.
     """
-    some = source.whole() if quick else enough_rows(source, n_components, stream, model, reg_covar)
+    some = in_range(source.whole()) if quick else enough_rows(source, n_components, stream, model, reg_covar)
     seen = whitened(some) if whiten else some
     if quick:
         centres = quick_start(few_rows(seen, n_components, stream), n_components, stream, steps=QUICK_STEPS)
@@ -227,6 +227,8 @@ def whitened(source: ArraySource) -> ArraySource:
 
 def nearest(source: ArraySource, centres: Array) -> NDArray[np.int32]:
     """The nearest of some centres (K, D) to each row, (N,)."""
+    if source.X.dtype == np.float32 and squares_leave_range(centres.astype(np.float32)):
+        return np.concatenate(list(source.each(lambda X, _: nearest(ArraySource(X.astype(np.float64)), centres))))
     clusters = Clusters(source, kernels.shift_origin(centres, source.X.dtype), len(centres))
     clusters.assign(centres)
     return clusters.labels
@@ -242,9 +244,9 @@ def enough_rows(
     """
     enough = max(ENOUGH, ENOUGH_A_COMPONENT * n_components)
     if source.n_weighted <= enough:
-        return source.whole()
+        return in_range(source.whole())
     sample = at_most(source, enough, stream)
-    return sample if model is None else representative(source, sample, model, reg_covar)
+    return in_range(sample if model is None else representative(source, sample, model, reg_covar))
 
 
 def nearest_rows(source: ArraySource, points: Array) -> NDArray[np.intp]:

@@ -6,7 +6,6 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
@@ -58,14 +57,13 @@ class LearntMixture(FittedMixture):
         return now.weights, now.means, now.covariances, now.covariance_type
 
     def _learnt(self, name: str) -> NDArray:
-        """An attribute of the model, in the rows' dtype."""
+        """An attribute of the model, in the rows' dtype if that can hold all of them."""
         parameters = self._parameters()
         if name == "precisions_":
             values = parameters.model.form.precisions(parameters.precisions_cholesky)
         else:
             values = getattr(parameters, name.removesuffix("_"))
-        with np.errstate(over="ignore"):  # a precision may be beyond float32
-            return values.astype(self._stream.dtype)
+        return values.astype(parameters.attribute_dtype(self._stream.dtype))
 
     weights_: NDArray = property(lambda self: self._learnt("weights_"))  # type: ignore[assignment]
     means_: NDArray = property(lambda self: self._learnt("means_"))  # type: ignore[assignment]

@@ -32,6 +32,7 @@ from .parameters import MixtureParameters
 from .prediction import replicate_of, unchanged_on_error
 from .random_stream import Stream
 from .sources import ArraySource
+from .statistics import features_depend
 from .validation import plain
 
 GIVEN = ("weights_init", "means_init", "precisions_init", "resp_init")
@@ -77,7 +78,9 @@ class MixtureSearch(DensityMixin, BaseEstimator):
     What R's `Mclust` does. All fits start from one hierarchy of micro-clusters, cut where there are as many groups as
     components, so a start costs no pass over the rows; where the same model has been fitted with one component less,
     a second fit starts from that, and the better is kept. A fit that fails, or in which a component has collapsed,
-    takes no part in the choice, and its `problem` in `results_` says why.
+    takes no part in the choice, and its `problem` in `results_` says why. Models with correlations are left out, with a
+    warning, where they have no likelihood of their own: with no more rows than features, as in mclust, and beside
+    models without correlations where features depend on each other; unless the estimator has a prior.
 
     Parameters
     ----------
@@ -201,9 +204,14 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         stream = Stream(int(check_random_state(self.random_state).randint(2**63 - 1, dtype=np.int64)))
         folds = self._folds(X, weights, max(numbers), stream) if self.criterion == "cv" else []
         rows = self._rows(X, weights, max(numbers), stream)
+        left_out, why = self._undefined(types, [rows, *(some for some, _, _ in folds)])
+        if left_out:
+            warnings.warn(f"Left out {', '.join(left_out)}: {why}.", stacklevel=3)
+        types = [name for name in types if name not in left_out]
         tasks = (delayed(self._cells_of)(name, numbers, rows, folds) for name in types)
         n_processes = 1 if self.n_processes is None else plain(self.n_processes)
         cells = [cell for found in Parallel(n_processes)(tasks) for cell in found]
+        cells += [Cell(name, n_components, problem=why) for name in left_out for n_components in numbers]
         best = min(cells, key=self._cost)
         if not math.isfinite(self._cost(best)):
             raise ValueError(
@@ -249,6 +257,30 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         if not numbers or not all(isinstance(n, Integral) and int(n) >= 1 for n in numbers):
             raise ValueError(f"n_components should be whole numbers above 0, at least one, but are {given!r}")
         return list(dict.fromkeys(int(n) for n in numbers))
+
+    def _undefined(self, types: list[str], fitted: list[Rows]) -> tuple[list[str], str]:
+        """Return the models whose likelihood only `reg_covar` keeps finite, and why that is.
+
+        With no more rows than features, matrices are singular whatever the components; mclust tries none then. Where
+        features depend on each other, they are singular in the same directions, so that models with matrices compare
+        with each other, but not with models without. A prior makes all of them proper.
+        """
+        matrices = [name for name in types if get_model(name).layout != "diagonal"]
+        if self._template().prior is not None or not matrices:
+            return [], ""
+        n_features = fitted[0].source.n_features
+        n_rows = min(rows.source.n_weighted for rows in fitted)
+        if n_rows <= n_features > 1:
+            return matrices, (
+                f"models with correlations need more rows than features, but a fit has {n_rows} rows of {n_features} "
+                "features (with a prior they can be tried)"
+            )
+        if len(matrices) < len(types) and features_depend(total_scatter(fitted[0].source), fitted[0].source.dtype):
+            return matrices, (
+                "features depend on each other, so the likelihood of models with correlations is what reg_covar makes "
+                "of it (drop features, use a prior, or search among models with correlations alone)"
+            )
+        return [], ""
 
     def _types(self, n_features: int) -> list[str]:
         types = self.covariance_types

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .covariance import CovarianceModel, get_model
-from .kernels import Operands, serial_matmul, shift_origin
+from .kernels import Operands, lower_triangle, serial_matmul, shift_origin
 
 LOG_2_PI = float(np.log(2 * np.pi))
+# The tied layout whitens rows about one point. Rounding then grows with the distance of the components from that point,
+# and not with their own width: so many times as much, at most, is allowed before rows are centred at each component.
+TIED_REACH = {np.dtype(np.float64): 1e6, np.dtype(np.float32): 1e2}
+# Variances for which sums of squares stay in the range of float32, by a wide margin.
+SMALLEST_IN_SINGLE, LARGEST_IN_SINGLE = 1e-30, 1e30
+# The standard deviation of a feature in units of that given the others, up to which scatter that is summed in float32
+# has the digits for a Cholesky factor: its square is the part of a variance that is left.
+INFLATED_IN_SINGLE = 400
+
+
+class EStep(NamedTuple):
+    """How to compute an E-step.
+
+    layout : str
+        The kernels' layout. That of the model, or "full" where the tied layout would lose digits.
+    operands : Operands
+    """
+
+    layout: str
+    operands: Operands
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +99,66 @@ class MixtureParameters:
     @property
     def n_features(self) -> int:
         return self.means.shape[1]
+
+    def needs_double(self, dtype: np.dtype) -> bool:
+        """Whether sums over float32 rows of these components leave the range of float32, or need more digits."""
+        if dtype != np.float32:
+            return False
+        form = self.model.form
+        variances = form.variances(self.covariances)
+        if variances.min() < SMALLEST_IN_SINGLE or variances.max() > LARGEST_IN_SINGLE:
+            return True
+        return form.inflation(self.covariances, self.precisions_cholesky) > INFLATED_IN_SINGLE
+
+    def attribute_dtype(self, dtype: np.dtype) -> np.dtype:
+        """Return the dtype of fitted attributes for rows of a dtype: float64 where float32 cannot hold them all."""
+        single, variances = np.finfo(np.float32), self.model.form.variances(self.covariances)
+        with np.errstate(over="ignore"):
+            largest_precision = self.n_features * np.square(self.precisions_cholesky).max()
+        largest = max(np.abs(self.means).max(), variances.max(), largest_precision)
+        fits = dtype != np.float32 or (variances.min() > single.tiny and largest < single.max)
+        return np.dtype(dtype if fits else np.float64)
+
+    def e_step(self, dtype: DTypeLike, origin: NDArray | None = None) -> EStep:
+        """Choose how to compute an E-step over rows of a dtype, from the parameters alone.
+
+        A fit and the predictions of its result so compute densities in the same way. `origin` is that of `operands`.
+        """
+        layout, operands = self.model.layout, self.operands(dtype, origin)
+        if layout == "tied" and self._tied_components_are_far(operands):
+            return EStep("full", self.centred_operands(dtype))
+        return EStep(layout, operands)
+
+    def centred_operands(self, dtype: DTypeLike) -> Operands:
+        """What an E-step of the full layout reads, for any form of covariances with matrices."""
+        origin = shift_origin(self.means, dtype)
+        factor = lower_triangle(np.broadcast_to(self.precisions_cholesky.swapaxes(-1, -2), self._matrices_shape()))
+        arrays = origin, self.means - origin.astype(np.float64), factor, self.log_coef()
+        return Operands(*(np.ascontiguousarray(a, dtype=dtype) for a in arrays))
+
+    def _matrices_shape(self) -> tuple[int, int, int]:
+        return self.n_components, self.n_features, self.n_features
+
+    def _tied_components_are_far(self, operands: Operands) -> bool:
+        """Whether rounding about the tied layout's origin is much larger than about each component's mean.
+
+        With L the factor, that of ``L (x - origin)`` is in proportion to ``|L| |x - origin|``, that of ``L (x - mean)``
+        to ``|L| |x - mean|``, which is about ``|L|`` times the standard deviations. The absolute values matter: digits
+        that a feature far away has lost reach all features that are correlated with it.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is far
+            centred = np.abs(self.means - operands.origin.astype(np.float64))
+            reached = serial_matmul(centred, np.abs(self.precisions_cholesky))
+            limit = TIED_REACH[operands.origin.dtype] * self.amplification()
+            return not np.linalg.norm(reached, axis=1).max() <= limit
+
+    def amplification(self) -> float:
+        """Return how much larger than rows' own the rounding of whitened rows is, the largest of all components.
+
+        That is the norm of ``|L| s`` with L the factor and s the standard deviations: the square root of D without
+        correlations, and the larger, the nearer a component is to being flat.
+        """
+        return self.model.form.amplification(self.covariances, self.precisions_cholesky, self.n_features)
 
     def operands(self, dtype: DTypeLike, origin: NDArray | None = None) -> Operands:
         """What an E-step over rows of a dtype reads.

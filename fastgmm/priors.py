@@ -13,15 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .covariance import CovarianceModel, IllDefinedCovarianceError, get_model
-from .engine import (
-    accumulate_labels,
-    estimate_weights_and_means,
-    positive_weight_sums,
-    scatter_about_means,
-)
+from .engine import accumulate_labels, estimate_weights_and_means
 from .parameters import MixtureParameters
 from .sources import Source, Weights, count_rows
-from .statistics import SufficientStatistics
+from .statistics import SufficientStatistics, positive_weight_sums, scatter_about_means
 
 Array = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ rows that are read from somewhere, block after block.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -23,6 +23,8 @@ ROWS_A_SLICE = 1 << 18
 # Of checksums: rows at a time, 2^64 over the golden ratio, and the multiplier of Evensen's `rrmxmx` mixing function.
 ROWS_A_CHECKSUM = 1 << 14
 GOLDEN, MIXER = 0x9E3779B97F4A7C15, 0x9FB21C651E98DF25
+# Sizes of numbers whose squares stay in the range of float32, by a wide margin.
+SMALLEST_TO_SQUARE, LARGEST_TO_SQUARE = 1e-15, 1e15
 
 
 class Source(Protocol):
@@ -225,3 +227,16 @@ class ArraySource:
     def part(self, rows: slice) -> tuple[NDArray, Weights]:
         """A slice of the rows and of the weights."""
         return self.X[rows], None if self.sample_weight is None else self.sample_weight[rows]
+
+
+def squares_leave_range(points: NDArray) -> bool:
+    """Whether the squares of the largest of some float32 numbers overflow or become zero."""
+    if points.dtype != np.float32 or points.size == 0:
+        return False
+    largest = max(float(points.max()), -float(points.min()))
+    return largest > LARGEST_TO_SQUARE or 0 < largest < SMALLEST_TO_SQUARE
+
+
+def in_range(source: ArraySource) -> ArraySource:
+    """The rows, copied to float64 if distances between them leave the range of float32."""
+    return replace(source, X=source.X.astype(np.float64), known=None) if squares_leave_range(source.X) else source

@@ -12,6 +12,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from .kernels import serial_matmul
+
+# Components' weight sums are kept above 0, as scikit-learn keeps them, so that a mean can be divided by one; of rows
+# with tiny weights by as much less.
+LEAST_WEIGHT = 10 * np.finfo(np.float64).eps
+# A feature is constant if its variance is no more than so many times that of its rounding.
+ROUNDING_VARIANCES = 100
+
 
 @dataclass(frozen=True, eq=False)
 class SufficientStatistics:
@@ -159,3 +167,46 @@ class SufficientStatistics:
             log_likelihood=factor * self.log_likelihood,
             total_weight=factor * self.total_weight,
         )
+
+
+def positive_weight_sums(statistics: SufficientStatistics) -> NDArray:
+    """The weight sums, above 0."""
+    return statistics.weight_sums + LEAST_WEIGHT * min(1.0, statistics.total_weight)
+
+
+def scatter_about_means(statistics: SufficientStatistics, weight_sums: NDArray) -> NDArray:
+    """The scatter about the means ``c + f / weight_sums``, in one step and so without losing symmetry or sign."""
+    move = statistics.first_moments / weight_sums[:, np.newaxis]
+    # S - f d^T - d f^T + n d d^T with f = weight_sums d.
+    factor = 2 * weight_sums - statistics.weight_sums
+    if statistics.layout == "diagonal":
+        scatter = statistics.scatter - factor[:, np.newaxis] * move**2
+        # Rows that are equal as far as their digits go are no nearer than their rounding.
+        return np.maximum(scatter, weight_sums[:, np.newaxis] * rounding_variance(statistics.reference + move))
+    if statistics.layout == "tied":
+        return statistics.scatter - serial_matmul((factor[:, np.newaxis] * move).T, move)
+    moved = np.einsum("k,kd,ke->kde", factor, move, move)
+    return np.subtract(statistics.scatter, moved, out=moved)
+
+
+def rounding_variance(means: NDArray) -> NDArray:
+    """The square of the rounding of float64 numbers of this size: no variance can be told from a smaller one."""
+    with np.errstate(over="ignore"):
+        return (np.finfo(np.float64).eps * means) ** 2
+
+
+def features_depend(statistics: SufficientStatistics, dtype: np.dtype) -> bool:
+    """Whether some features are a linear function of others, to rounding; constant features are not.
+
+    The statistics are those of all rows, of a dtype, as one component in the tied layout.
+    """
+    scatter = scatter_about_means(statistics, statistics.weight_sums)
+    variances = np.diagonal(scatter)
+    floor = statistics.total_weight * rounding_variance(statistics.reference[0])
+    there = variances > ROUNDING_VARIANCES * floor
+    if not there.any():
+        return False
+    deviations = np.sqrt(variances[there])
+    smallest = np.linalg.eigvalsh(scatter[np.ix_(there, there)] / np.outer(deviations, deviations))[0]
+    rounding = 10 * len(deviations) * float(np.finfo(np.float64).eps), (8 * float(np.finfo(dtype).eps)) ** 2
+    return bool(smallest < max(rounding))

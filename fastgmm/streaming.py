@@ -263,7 +263,7 @@ class StreamingGaussianMixture(LearntMixture):
             stream = self._stream if hasattr(self, "_stream") else self._new_stream(rows.shape[1], rows.dtype)
             self._check_same_model(stream)
             stream = replace(stream, rules=self._rules(rows.shape[1], stream.rules.seed))
-            with thread_limit(self.n_jobs):
+            with thread_limit(self.n_jobs), np.errstate(over="ignore", invalid="ignore"):
                 self._stream = stream.fed(rows, weights)
 
     def _blocks(
@@ -306,7 +306,7 @@ class StreamingGaussianMixture(LearntMixture):
         check_enough_rows(ArraySource(X, weights), plain(self.n_components))
         stream = self._new_stream(X.shape[1], X.dtype)
         order = np.random.default_rng(stream.rules.seed).permutation(len(X)) if self.shuffle else np.arange(len(X))
-        with thread_limit(self.n_jobs), described():
+        with thread_limit(self.n_jobs), np.errstate(over="ignore", invalid="ignore"), described():
             for begin in range(0, len(X), stream.rules.init_size):
                 some = order[begin : begin + stream.rules.init_size]
                 stream = stream.fed(X[some], None if weights is None else weights[some])

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from scipy.special import betaln, digamma, gammaln
 
 from .covariance import CovarianceModel
-from .engine import positive_weight_sums, scatter_about_means
 from .parameters import MixtureParameters
-from .statistics import SufficientStatistics
+from .statistics import SufficientStatistics, positive_weight_sums, scatter_about_means
 
 Array = NDArray[np.float64]
 

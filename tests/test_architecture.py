@@ -20,7 +20,7 @@ ALLOWED = {
     "kernels": {"fork_guard"},
     "covariance": {"kernels"},
     "conversion": set(),
-    "statistics": set(),
+    "statistics": {"kernels"},
     "sources": {"kernels"},
     "walk": {"kernels"},
     "blocks": {"kernels", "sources", "walk"},
@@ -30,7 +30,8 @@ ALLOWED = {
     "random_stream": {"sources"},
     "kmeans": {"kernels", "random_stream", "sources"},
     "parameters": {"covariance", "kernels"},
-    "engine": {"covariance", "kernels", "parameters", "statistics"},
+    "float_range": {"kernels", "parameters", "statistics"},
+    "engine": {"covariance", "float_range", "kernels", "parameters", "statistics"},
     "agglomeration": set(),
     "outliers": {"covariance", "engine", "parameters", "sources", "statistics"},
     "model_conversion": {"covariance", "engine", "parameters", "statistics"},
@@ -50,7 +51,7 @@ ALLOWED = {
     "plain_data": set(),
     "checkpoint": {"em", "parameters", "plain_data", "rules", "targets", "variational", "writing"},
     "validation": {"conversion", "covariance", "sources"},
-    "variational": {"covariance", "engine", "parameters", "statistics"},
+    "variational": {"covariance", "parameters", "statistics"},
     "priors": {"covariance", "engine", "parameters", "sources", "statistics"},
     "progress": {"em"},
     "prediction": {
@@ -74,7 +75,7 @@ ALLOWED = {
     },
     "model_selection": {
         "agglomeration", "base", "conversion", "covariance", "gaussian_mixture", "initialization", "kernels", "moves",
-        "parameters", "prediction", "random_stream", "sources", "validation",
+        "parameters", "prediction", "random_stream", "sources", "statistics", "validation",
     },
     "stepwise": {"engine", "model_conversion", "parameters", "statistics"},
     "learnt": {

@@ -248,3 +248,51 @@ def test_priors_of_rows_with_weights_that_sum_to_one_are_ordinary():
     X, _ = some_problem()
     fitted = BayesianGaussianMixture(n_components=2, random_state=0).fit(X, sample_weight=np.full(len(X), 1 / len(X)))
     np.testing.assert_allclose(fitted.covariance_prior_, np.cov(X.T))
+
+
+def one_hot(rng):
+    return np.eye(4)[np.arange(60) % 4]
+
+
+def both_dummies(rng):
+    group = rng.integers(0, 2, 300)
+    return np.c_[np.eye(2)[group], rng.normal(size=300) + 3 * group]
+
+
+def parts_of_a_whole(rng):
+    return rng.dirichlet(np.ones(3), 300)
+
+
+def dependent_in_float32(rng):
+    a = np.r_[rng.normal(size=40), rng.normal(size=40) * 0.5 + 6]
+    return np.c_[a, 2 * a + 1, 3 - a].astype(np.float32)
+
+
+def fewer_rows_than_features(rng):
+    return rng.normal(size=(6, 9))
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied"])
+@pytest.mark.parametrize(
+    "make", [one_hot, both_dummies, parts_of_a_whole, dependent_in_float32, fewer_rows_than_features]
+)
+@pytest.mark.parametrize("n_components", [1, 6])
+def test_features_that_depend_on_each_other(make, covariance_type, n_components):
+    for seed in range(3):
+        X = make(np.random.default_rng(seed))
+        bgm = BayesianGaussianMixture(
+            n_components=n_components,
+            covariance_type=covariance_type,
+            weight_concentration_prior=1e-3,
+            random_state=seed,
+            max_iter=10,
+            tol=1e3,
+        ).fit(X)
+        assert np.isfinite(bgm.score(X))
+        if X.dtype == np.float64:  # otherwise the attribute is rounded to float32
+            assert np.linalg.eigvalsh(bgm.covariance_prior_)[0] > 0
+
+
+def test_a_prior_that_is_positive_definite_stays_as_it_is():
+    X = blobs(0, n_samples=200, n_features=3)[0]
+    np.testing.assert_allclose(BayesianGaussianMixture().fit(X).covariance_prior_, np.cov(X.T), rtol=1e-12)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import reference
-from fastgmm import em, engine
+from fastgmm import GaussianMixture, em, engine
 from fastgmm.engine import MixtureParameters, accumulate, maximise
 from fastgmm.initialization import initial_parameters
 from fastgmm.sources import ArraySource
@@ -203,3 +203,27 @@ def test_engine_predictions_agree_with_the_naive_twin():
     np.testing.assert_allclose(engine.predict_proba(parameters, X), resp, atol=1e-13)
     np.testing.assert_array_equal(engine.predict(parameters, X), resp.argmax(axis=1))
     np.testing.assert_allclose(engine.log_highest_resp(parameters, X), np.log(resp.max(axis=1)), atol=1e-12)
+
+
+@pytest.mark.parametrize("n_features", [10, 80])
+def test_collapsed_components_are_found_beside_constant_features(n_features):
+    """By axes, and with many features by power iterations."""
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(n_features, n_features)))[0]
+    variances = np.tile(rng.uniform(1, 2, n_features), (3, 1))
+    variances[:, 0] = 1e-6  # no component to blame
+    variances[1, 5] = 1e-6
+    covariances = (axes * variances[:, np.newaxis]) @ axes.T
+    parameters = MixtureParameters.create(np.full(3, 1 / 3), np.zeros((3, n_features)), covariances)
+    assert em.flat_components(parameters, 1e-6).tolist() == [1]
+    diagonal = MixtureParameters.create(np.full(3, 1 / 3), np.zeros((3, n_features)), variances, "diag")
+    assert em.flat_components(diagonal, 1e-6).tolist() == [1]
+
+
+@pytest.mark.filterwarnings("ignore::fastgmm.DegenerateComponentWarning")
+def test_fewer_rows_than_features_end_when_only_rounding_changes():
+    X = np.random.default_rng(0).normal(size=(40, 200))
+    X[:20] += 4
+    gm = GaussianMixture(2, random_state=0, acceleration=None).fit(X)
+    assert gm.converged_
+    assert gm.n_iter_ <= 2

@@ -11,7 +11,7 @@ import pytest
 import reference
 from fastgmm import kernels
 from fastgmm.covariance import get_model
-from fastgmm.kernels import passes, rows, runtime, tiles
+from fastgmm.kernels import passes, rows, runtime, tiles, triangles
 from helpers import (
     COVARIANCE_TYPES,
     DTYPES,
@@ -395,3 +395,28 @@ def test_kernels_without_a_compiler():
     ]
     done = subprocess.run(command, env=environment, cwd=here.parent.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("n_features", [1, 7, 8, 9, 64, 65, 130, 200])
+def test_factors_of_many_features(n_features):
+    root = np.random.default_rng(n_features).normal(size=(2, n_features, 2 * n_features))
+    covariances = root @ root.swapaxes(1, 2)
+    factor, well_defined = kernels.factor_covariances(covariances)
+    assert well_defined.all()
+    assert not np.triu(factor, 1).any()
+    expected = np.linalg.inv(np.linalg.cholesky(covariances))
+    np.testing.assert_allclose(factor, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
+    covariances[1, -1] = covariances[1, :, -1] = covariances[1, 0]  # equal features
+    covariances[1, -1, -1] = covariances[1, 0, 0]
+    if n_features > 1:
+        factor, well_defined = kernels.factor_covariances(covariances)
+        assert well_defined.tolist() == [True, False]
+        assert not factor[1].any()
+
+
+def test_triangles_in_blocks():
+    matrices = np.random.default_rng(0).normal(size=(2, 150, 150))
+    np.testing.assert_array_equal(kernels.lower_triangle(matrices), np.tril(matrices))
+    mirrored = matrices.copy()
+    triangles.mirror_lower(mirrored)
+    np.testing.assert_array_equal(mirrored, np.tril(matrices) + np.tril(matrices, -1).swapaxes(1, 2))

@@ -354,3 +354,30 @@ def test_fits_share_the_scatter_of_all_rows(monkeypatch):
     )
     np.testing.assert_allclose(shared.covariances_, own.covariances_, rtol=0, atol=1e-10)
     np.testing.assert_allclose(shared.means_, own.means_, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("n_rows", "n_features"), [(20, 20), (22, 20), (20, 30)])
+def test_models_with_correlations_need_more_rows_than_features(n_rows, n_features):
+    X = np.random.default_rng(0).normal(size=(n_rows, n_features))
+    labels = np.arange(n_rows) // (n_rows // 2)
+    X[labels == 0, : max(2, n_features // 6)] += 4
+    search = MixtureSearch(range(1, 4), covariance_types=["EII", "VII", "EEE", "VVV"], random_state=0)
+    if n_rows > n_features:
+        search.fit(X)
+    else:
+        with pytest.warns(UserWarning, match="Left out EEE, VVV: models with correlations need more rows"):
+            search.fit(X)
+        out = np.isin(search.results_["covariance_type"], ["EEE", "VVV"])
+        assert ["more rows than features" in problem for problem in search.results_["problem"]] == out.tolist()
+    assert search.best_params_ == {"covariance_type": "EII", "n_components": 2}
+    np.testing.assert_array_equal(search.predict(X) == search.predict(X)[0], labels == labels[0])
+
+
+def test_models_with_correlations_are_left_out_where_features_depend_on_each_other():
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    X = np.c_[X, X.sum(axis=1), np.full(100, 3.0)]
+    with pytest.warns(UserWarning, match="Left out VVV: features depend on each other"):
+        MixtureSearch([1, 2], covariance_types=["VVI", "VVV"], random_state=0).fit(X)
+    # A constant feature depends on none, and models of one kind compare with each other.
+    MixtureSearch([1], covariance_types=["VVI", "VVV"], random_state=0).fit(X[:, [0, 1, 3]])
+    MixtureSearch([1], covariance_types=["VVV"], random_state=0).fit(X)

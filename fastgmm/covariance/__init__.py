@@ -4,7 +4,8 @@ Plain NumPy on sufficient statistics. The rows and the kernels know nothing of m
 the forms map to: spherical and diagonal forms are read by the diagonal layout, matrices by "full" or "tied".
 """
 
-from .forms import Form, IllDefinedCovarianceError
+from .errors import IllDefinedCovarianceError
+from .forms import Form
 from .models import BASIC_TYPES, COVARIANCE_TYPES, FOURTEEN, CovarianceModel, get_model
 
 __all__ = [

@@ -10,40 +10,20 @@ kernels read ``L = P^T``, lower triangular: ``|L (x - m)|^2`` is the squared Mah
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgmm import kernels
 
+from .errors import IllDefinedCovarianceError
+
 Array = NDArray[np.float64]
 
 
-class IllDefinedCovarianceError(ValueError):
-    """Covariances that are not positive definite.
-
-    Attributes
-    ----------
-    components : list of int
-        Whose covariances these are; empty if all components share one.
-    """
-
-    def __init__(self, components: Sequence[int]):
-        self.components = [int(k) for k in components]
-        super().__init__(self.describe())
-
-    def __reduce__(self) -> tuple:
-        return type(self), (self.components,)  # to be raised across processes
-
-    def describe(self) -> str:
-        """Which covariances, as a phrase."""
-        if not self.components:
-            return "the covariance that all components share is not positive definite"
-        listed = ", ".join(map(str, self.components[:10])) + (", ..." if len(self.components) > 10 else "")
-        if len(self.components) == 1:
-            return f"the covariance of component {listed} is not positive definite"
-        return f"the covariances of components {listed} are not positive definite"
+# Features up to which the axes of a covariance are computed to see whether it is flat. With more, some power iterations
+# find a direction: with 768 features and 5 components 0.04 s in place of 0.4 s.
+DENSE_FEATURES, POWER_STEPS = 64, 8
 
 
 class Form(abc.ABC):
@@ -88,6 +68,10 @@ class Form(abc.ABC):
     @abc.abstractmethod
     def log_det(self, precisions_cholesky: Array, n_features: int) -> Array:
         """Logarithm of the determinant of each precision factor; one number if all components share it."""
+
+    @abc.abstractmethod
+    def variances(self, covariances: Array) -> Array:
+        """Return the features' variances in these covariances, as a view."""
 
     @abc.abstractmethod
     def full(self, covariances: Array, n_components: int, n_features: int) -> Array:
@@ -144,6 +128,31 @@ class Form(abc.ABC):
         values, vectors = np.linalg.eigh(self.full(covariances, n_components, n_features))
         return values[:, 0], vectors[:, :, 0]
 
+    @abc.abstractmethod
+    def amplification(self, covariances: Array, precisions_cholesky: Array, n_features: int) -> float:
+        """The largest norm of ``|L| s`` with L a precision's factor and s the standard deviations."""
+
+    @abc.abstractmethod
+    def inflation(self, covariances: Array, precisions_cholesky: Array) -> float:
+        """The largest ratio of a feature's standard deviation to that given the features before it."""
+
+    @abc.abstractmethod
+    def is_flat(self, covariances: Array, precisions_cholesky: Array, total: Array, thin: Array, wide: Array) -> Array:
+        """Whether each component is flat in a direction in which the mixture as a whole is not.
+
+        Parameters
+        ----------
+        covariances, precisions_cholesky : as `shape` says
+        total : (D, D)
+            The covariance of the mixture as a whole.
+        thin, wide : (K,)
+            In that direction a flat component's variance is below `thin`, and that of the whole above `wide`.
+
+        Returns
+        -------
+        flat : (K,) bool
+        """
+
 
 class _Scales(Form):
     """What the two forms without correlations have in common."""
@@ -154,7 +163,7 @@ class _Scales(Form):
         defined = (covariances > 0) & np.isfinite(covariances)
         bad = np.flatnonzero(~defined.reshape(len(covariances), -1).all(axis=1))
         if bad.size:
-            raise IllDefinedCovarianceError(bad.tolist())
+            raise IllDefinedCovarianceError(bad.tolist(), not np.isfinite(covariances).all())
         return 1 / np.sqrt(covariances)
 
     def precisions(self, precisions_cholesky: Array) -> Array:
@@ -169,6 +178,9 @@ class _Scales(Form):
 
     def precision_problem(self, precisions: Array) -> str | None:
         return None if np.all(precisions > 0) else "positive"
+
+    def variances(self, covariances: Array) -> Array:
+        return covariances
 
     def scatter(self, full: Array) -> Array:
         return np.einsum("kdd->kd", full)
@@ -197,6 +209,16 @@ class _Scales(Form):
         scales = np.broadcast_to(covariances.reshape(n_components, -1), (n_components, n_features))
         axis = scales.argmin(axis=1)
         return scales.min(axis=1), np.eye(n_features)[axis]
+
+    def amplification(self, covariances: Array, precisions_cholesky: Array, n_features: int) -> float:
+        return float(np.sqrt(n_features))
+
+    def inflation(self, covariances: Array, precisions_cholesky: Array) -> float:
+        return 1.0
+
+    def is_flat(self, covariances: Array, precisions_cholesky: Array, total: Array, thin: Array, wide: Array) -> Array:
+        scales = covariances.reshape(len(thin), -1)
+        return np.any((scales < thin[:, np.newaxis]) & (np.diagonal(total) > wide[:, np.newaxis]), axis=1)
 
 
 class Spherical(_Scales):
@@ -245,7 +267,8 @@ class _Matrices(Form):
         stacked = covariances.reshape(-1, *covariances.shape[-2:])
         factor, well_defined = kernels.factor_covariances(stacked)
         if not well_defined.all():
-            raise IllDefinedCovarianceError([] if covariances.ndim == 2 else np.flatnonzero(~well_defined).tolist())
+            bad = [] if covariances.ndim == 2 else np.flatnonzero(~well_defined).tolist()
+            raise IllDefinedCovarianceError(bad, not np.isfinite(self.variances(covariances)).all())
         return np.ascontiguousarray(factor.swapaxes(1, 2)).reshape(covariances.shape)
 
     def precisions(self, precisions_cholesky: Array) -> Array:
@@ -276,6 +299,9 @@ class _Matrices(Form):
     def log_det(self, precisions_cholesky: Array, n_features: int) -> Array:
         return np.log(np.diagonal(precisions_cholesky, axis1=-2, axis2=-1)).sum(axis=-1)
 
+    def variances(self, covariances: Array) -> Array:
+        return np.einsum("...dd->...d", covariances)
+
     def frame(self, weights: Array, means: Array, covariances: Array) -> Array:
         centred = means - weights @ means
         within = covariances if covariances.ndim == 2 else np.tensordot(weights, covariances, axes=1)
@@ -298,6 +324,46 @@ class _Matrices(Form):
         root = frame @ root
         stacked: Array = root @ root.swapaxes(1, 2)
         return means @ frame.T, self._stored(stacked)
+
+    def amplification(self, covariances: Array, precisions_cholesky: Array, n_features: int) -> float:
+        deviations = np.sqrt(self.variances(covariances))
+        sums = np.matmul(deviations[..., np.newaxis, :], np.abs(precisions_cholesky))
+        return float(np.linalg.norm(sums, axis=-1).max())
+
+    def inflation(self, covariances: Array, precisions_cholesky: Array) -> float:
+        return float((np.sqrt(self.variances(covariances)) * self.variances(precisions_cholesky)).max())
+
+    def is_flat(self, covariances: Array, precisions_cholesky: Array, total: Array, thin: Array, wide: Array) -> Array:
+        n_features = len(total)
+        if n_features > DENSE_FEATURES:
+            return self._is_flat_by_power_iteration(precisions_cholesky, total, thin, wide)
+        values, vectors = np.linalg.eigh(covariances.reshape(-1, n_features, n_features))
+        flat = np.zeros(len(thin), dtype=bool)
+        for k in range(len(thin)):
+            at = min(k, len(values) - 1)
+            axes = vectors[at][:, values[at] < thin[k]]
+            flat[k] = axes.size > 0 and np.linalg.eigvalsh(axes.T @ total @ axes)[-1] > wide[k]
+        return flat
+
+    def _is_flat_by_power_iteration(self, precisions_cholesky: Array, total: Array, thin: Array, wide: Array) -> Array:
+        """`is_flat` in the direction in which the whole is widest in units of the component.
+
+        That is ``P w`` for the w that ``P^T total P`` stretches most, P the factor of the precision. Where a component
+        is flat it stretches so much more than elsewhere that a few steps find such a direction.
+        """
+        flat = np.zeros(len(thin), dtype=bool)
+        factors = precisions_cholesky.reshape(-1, *total.shape)
+        for k in range(len(thin)):
+            P = factors[min(k, len(factors) - 1)]
+            w = np.ones(len(total))
+            for _ in range(POWER_STEPS):
+                w /= np.linalg.norm(w)
+                direction = P @ w
+                image = total @ direction
+                length = direction @ direction
+                flat[k] |= 1 / length < thin[k] and direction @ image / length > wide[k]
+                w = P.T @ image
+        return flat
 
     def _stored(self, stacked: Array) -> Array:
         return stacked

@@ -100,7 +100,7 @@ class CovarianceModel:
         """
         if reg_covar:
             scatter = scatter.copy()
-            self._variances(scatter)[...] += reg_covar * self._counts(weight_sums)
+            self.form.variances(scatter)[...] += reg_covar * self._counts(weight_sums)
         return self.maximise(scatter, weight_sums, before)
 
     def nearest(self, covariances: Array, weights: Array, before: Array | None = None) -> Array:
@@ -116,10 +116,6 @@ class CovarianceModel:
                 f"covariance_type {self.name!r} is for {self.n_features} feature, but there are {n_features}. Of more "
                 "features 'EII' has one variance for all components and 'VII' one for each."
             )
-
-    def _variances(self, scatter: Array) -> Array:
-        """A view of the variances in a scatter."""
-        return scatter if self.layout == "diagonal" else np.einsum("...dd->...d", scatter)
 
     def _counts(self, weight_sums: Array) -> Array:
         """How many rows are in each of these variances, (1,) or (K, 1)."""

@@ -23,7 +23,6 @@ here knows anything of the rest of the package.
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -39,6 +38,7 @@ from .rows import read_only, rows_view, shift_origin, tiling, weights_view
 from .simd import VECTOR_BITS
 from .single_precision import SEARCHED_FEATURES
 from .threads import may_run_parallel_anywhere, resolve_n_jobs, serial_matmul, thread_limit
+from .triangles import lower_triangle, mirror_lower
 
 __all__ = [
     "SEARCHED_FEATURES",
@@ -79,17 +79,6 @@ class Operands(NamedTuple):
     means: np.ndarray
     factor: np.ndarray
     log_coef: np.ndarray
-
-
-@functools.lru_cache(maxsize=16)
-def _lower(n: int) -> np.ndarray:
-    """Where a square matrix has its lower triangle. `np.tril` makes this anew each time: a tenth of a small pass."""
-    return np.tri(n, dtype=bool)
-
-
-def lower_triangle(matrices: np.ndarray) -> np.ndarray:
-    """Copies of matrices (..., D, D) with zeros above their diagonals."""
-    return np.where(_lower(matrices.shape[-1]), matrices, 0.0)
 
 
 def _operations_a_row(layout: str, n_components: int, n_features: int) -> float:
@@ -187,7 +176,7 @@ def accumulate(
         np.multiply(scale, shares.T, out=resp_out)
     total = sum_of_chunks(scatter)
     if layout != "diagonal":
-        total = np.where(_lower(n_features), total, total.swapaxes(-1, -2))
+        mirror_lower(total)
     return (
         scale * weight_sums.sum(axis=0),
         scale * first.sum(axis=0),
@@ -258,18 +247,19 @@ def factor_covariances(covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     Returns
     -------
     factor : (K, D, D) float64
-        Lower triangular, ``factor @ covariance @ factor.T = I``; zeros where there is none.
+        Lower triangular, ``factor @ covariance @ factor.T = I``; zeros where there is none. A view: its transposes are
+        contiguous.
     well_defined : (K,) bool
         Whether the covariance is positive definite beyond rounding.
     """
     covariances = np.ascontiguousarray(covariances, dtype=np.float64)
-    factor, well_defined = np.zeros(covariances.shape), np.zeros(len(covariances), dtype=np.bool_)
+    upper, well_defined = np.zeros(covariances.shape), np.zeros(len(covariances), dtype=np.bool_)
     operations = covariances.size * covariances.shape[-1] / 3
     matrices_a_chunk = 1 if operations > runtime.WORTH_THREADS else max(1, len(covariances))
     n_chunks = -(-len(covariances) // matrices_a_chunk)
-    options = {"scratch": runtime.Scratch(*covariances.shape[1:]), "operations": operations}
-    cholesky.factor_covariances(n_chunks, matrices_a_chunk, covariances, factor, well_defined, **options)
-    return factor, well_defined
+    options = {"scratch": cholesky.scratch(covariances.shape[-1]), "operations": operations}
+    cholesky.factor_covariances(n_chunks, matrices_a_chunk, covariances, upper, well_defined, **options)
+    return upper.swapaxes(1, 2), well_defined
 
 
 def random_resp(X: np.ndarray, n_components: int, seed: int, start: int, stop: int) -> np.ndarray:

@@ -31,7 +31,12 @@ add_chunks = Kernel(add_chunk)
 
 
 def sum_of_chunks(partial: np.ndarray) -> np.ndarray:
-    """``partial.sum(axis=0)`` of a C-contiguous float64 array, to the same bits, on all threads if that pays."""
+    """``partial.sum(axis=0)`` of a C-contiguous float64 array, to the same bits, on all threads if that pays.
+
+    The sum of a single chunk is that chunk itself, and not a copy.
+    """
+    if len(partial) == 1:
+        return partial[0]
     operations = COST * partial.size
     if operations <= WORTH_THREADS:
         return partial.sum(axis=0)

@@ -323,6 +323,13 @@ class Emitter:
                 self._add_part(vectors[position // lanes], position % lanes, count, pointer)
                 done, position = done + count, position + count
 
+    def store_lane_sums(self, variables: Sequence[Variable], array: Matrix, place: tuple[Number, ...]) -> None:
+        """Write the sums of the lanes of some variables of float64 to as many elements in a row, from a place on."""
+        zeros = self.constant(0.0, len(variables)).value
+        pointer = self.builder.bitcast(array.pointer_to(*place), zeros.type.as_pointer())
+        self.builder.store(zeros, pointer, align=8)
+        self.add_lane_sums([(variables, array, place)])
+
     def _add_part(self, sums: ir.Value, first: int, count: int, pointer: ir.Value) -> None:
         """Add `count` lanes of a vector, from a first one on, to as many float64 numbers in memory."""
         mask = ir.Constant(ir.VectorType(I32, count), list(range(first, first + count)))
