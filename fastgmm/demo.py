@@ -52,6 +52,7 @@ def timed_fit(estimator, X: NDArray) -> Timing:
 def checked_picture(output: Path) -> Path:
     """Return the file that a picture can be written to; SystemExit if there can be none."""
     try:
+        import matplotlib  # noqa: F401
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ImportError as error:
         raise SystemExit(HINT) from error

@@ -111,6 +111,14 @@ def test_demo_prints_both_libraries_and_writes_the_picture(tmp_path, capsys, mon
     assert len(content) > 20_000
 
 
+def test_demo_refuses_what_is_no_picture(tmp_path):
+    thesis = tmp_path / "thesis.docx"
+    thesis.write_bytes(b"my work")
+    with pytest.raises(SystemExit, match=r"--output should be a picture, .*\*\.png.*, but is .*thesis\.docx"):
+        command_line.main(["demo", "--output", str(thesis)])
+    assert thesis.read_bytes() == b"my work"
+
+
 def test_demo_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(SystemExit, match=r'pip install "fastgmm\[demo\]"'):
