@@ -295,7 +295,7 @@ class BaseMixture(FittedMixture, abc.ABC):
         return earlier
 
     def _is_same_objective(self) -> bool:
-        """Whether all parameters that say what a fit maximises are those of the last fit."""
+        """Return whether all parameters that define what a fit maximises are those of the last fit."""
         before = getattr(self, "_fitted_as_", {})
         return all(is_same(before.get(name, getattr(self, name)), getattr(self, name)) for name in self._objective)
 

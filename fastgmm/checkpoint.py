@@ -41,7 +41,7 @@ ADVICE = "Remove it, or give another name, to start anew."
 
 
 class Content(NamedTuple):
-    """What a checkpoint has in it; see `Checkpoint`. `about` has a digest and a short text for each name."""
+    """The content of a checkpoint; see `Checkpoint`. `about` has a digest and a short text for each name."""
 
     about: dict[str, dict[str, str]]
     all_rows: int | None

@@ -221,7 +221,7 @@ def predict_proba(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | No
 
 @np.errstate(over="ignore", invalid="ignore")
 def _score(parameters: MixtureParameters, X: NDArray, name: str, n_jobs: int | None) -> NDArray:
-    """What `kernels.score` calls `name`, of each row."""
+    """Return the output of `kernels.score` that has this name, for each row."""
     X = _rows(X, parameters.n_features)
     shape = (len(X), parameters.n_components) if name == "resp" else (len(X),)
     out = np.empty(shape, np.int64 if name == "labels" else X.dtype)

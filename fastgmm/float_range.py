@@ -60,7 +60,7 @@ def sum_in_double(
 
 
 def has_overflowed(statistics: SufficientStatistics, dtype: np.dtype) -> bool:
-    """Whether sums of float32 rows are not finite, which those of finite rows would be in float64."""
+    """Return whether sums of float32 rows are not finite; those of finite rows are finite in float64."""
     if dtype != np.float32 or np.isnan(statistics.log_likelihood):  # rows of NaN stay so
         return False
     with np.errstate(over="ignore", invalid="ignore"):
@@ -68,7 +68,7 @@ def has_overflowed(statistics: SufficientStatistics, dtype: np.dtype) -> bool:
 
 
 def has_underflowed(statistics: SufficientStatistics, dtype: np.dtype) -> bool:
-    """Whether squares of float32 rows may be smaller than float32 can hold; not if the rows are all equal."""
+    """Return whether squares of float32 rows may be below the range of float32; False if all rows are equal."""
     if dtype != np.float32:
         return False
     tied = statistics.layout == "tied"

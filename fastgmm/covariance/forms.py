@@ -138,7 +138,7 @@ class Form(abc.ABC):
 
     @abc.abstractmethod
     def is_flat(self, covariances: Array, precisions_cholesky: Array, total: Array, thin: Array, wide: Array) -> Array:
-        """Whether each component is flat in a direction in which the mixture as a whole is not.
+        """Return whether each component is flat in a direction in which the mixture as a whole is not.
 
         Parameters
         ----------
