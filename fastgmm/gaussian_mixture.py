@@ -82,11 +82,11 @@ class GaussianMixture(BaseMixture):
     acceleration : {"progressive", "squarem"} or None, default="progressive"
         Beyond scikit-learn. "squarem": once EM steps raise the mean log-likelihood by less than 2e-3 nats per row, EM
         continues from where every two of them lead, if the likelihood is no lower there; fixed points are those of EM.
-        "progressive": the same. If nothing of the start is given, samples of very many rows (80,000 and 2,048 a
-        component and 80 a parameter, an eighth of which takes 32 MB at most) are fitted first; they have all rows of a
-        low density, and are discarded if all rows are less likely after them than at the start. With a `tol` of 1e-4 or
-        less (not 0), 1,000 rows or more, and three components or more, one move (see `n_moves`) is tried; it is kept if
-        EM then converges higher. None is plain EM on all rows, step for step scikit-learn's.
+        "progressive": the same if `tol` is below 1e-3, or `limit_tol` is given. If nothing of the start is given,
+        samples of very many rows (80,000 and 2,048 a component and 80 a parameter, an eighth of which takes 32 MB at
+        most) are fitted first; they have all rows of a low density, and are discarded if all rows are less likely after
+        them than at the start. With a `tol` of 1e-4 or less (not 0), 1,000 rows or more, and three components or more,
+        one move (see `n_moves`) is tried; it is kept if EM then converges higher. None is plain EM on all rows, step for step scikit-learn's.
     limit_tol : float, default=None
         Beyond scikit-learn. A small rise is not a small distance: to have converged, the limit of the mean
         log-likelihood must also be so near, in nats per row, by the estimate that is `remaining_`.

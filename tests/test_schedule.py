@@ -283,6 +283,18 @@ def test_the_default_starts_where_plain_em_starts(covariance_type, n_samples):
     assert default.lower_bound_ > plain.lower_bound_ - 1e-3
 
 
+def test_a_coarse_fit_is_plain_em_unless_an_acceleration_is_asked_for():
+    X, _ = blobs(4, n_samples=2_000, n_features=3, n_components=6, separation=1.5)
+    options = {"n_components": 6, "random_state": 0, "max_iter": 500}
+    plain = GaussianMixture(acceleration=None, **options).fit(X)
+    np.testing.assert_array_equal(GaussianMixture(**options).fit(X).lower_bounds_, plain.lower_bounds_)
+    for finer in ({"limit_tol": 1e-4}, {"tol": 1e-6}):
+        accelerated, plain = (GaussianMixture(**options, **finer, acceleration=a).fit(X) for a in ("squarem", None))
+        assert accelerated.n_iter_ < plain.n_iter_
+        default = GaussianMixture(**options, **finer).fit(X)
+        assert default.lower_bounds_[: accelerated.n_iter_] == accelerated.lower_bounds_
+
+
 def test_an_interrupt_at_any_pass_keeps_what_there_is(monkeypatch):
     X, original = blobs(2, n_samples=3_000, n_features=2, n_components=7, separation=2.0)[0], em.sweep
     for last in range(2, 25):
