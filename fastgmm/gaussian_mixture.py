@@ -86,7 +86,8 @@ class GaussianMixture(BaseMixture):
         samples of very many rows (80,000 and 2,048 a component and 80 a parameter, an eighth of which takes 32 MB at
         most) are fitted first; they have all rows of a low density, and are discarded if all rows are less likely after
         them than at the start. With a `tol` of 1e-4 or less (not 0), 1,000 rows or more, and three components or more,
-        one move (see `n_moves`) is tried; it is kept if EM then converges higher. None is plain EM on all rows, step for step scikit-learn's.
+        one move (see `n_moves`) is tried; it is kept if EM then converges higher. None is plain EM on all rows, step
+        for step scikit-learn's.
     limit_tol : float, default=None
         Beyond scikit-learn. A small rise is not a small distance: to have converged, the limit of the mean
         log-likelihood must also be so near, in nats per row, by the estimate that is `remaining_`.

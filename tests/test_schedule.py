@@ -284,7 +284,7 @@ def test_the_default_starts_where_plain_em_starts(covariance_type, n_samples):
 
 
 def test_a_coarse_fit_is_plain_em_unless_an_acceleration_is_asked_for():
-    X, _ = blobs(4, n_samples=2_000, n_features=3, n_components=6, separation=1.5)
+    X, _ = blobs(4, n_samples=2_000, n_features=3, n_components=6, separation=0.5)
     options = {"n_components": 6, "random_state": 0, "max_iter": 500}
     plain = GaussianMixture(acceleration=None, **options).fit(X)
     np.testing.assert_array_equal(GaussianMixture(**options).fit(X).lower_bounds_, plain.lower_bounds_)
