@@ -72,6 +72,7 @@ def improve(
     *,
     effort: Effort = THOROUGH,
     max_iter: int | None = None,
+    reg_covar: float = 0.0,
 ) -> EMResult:
     """Merge two components and split a third, up to `n_moves` times, wherever EM then ends higher.
 
@@ -94,6 +95,9 @@ def improve(
     max_iter : int, optional
         Passes that are left: a run that has not converged by then is not kept. By default each run is kept that ends
         higher, and has as many as `run` gives it.
+    reg_covar : float
+        What is added to every variance. A result with more components that only this keeps from being flat is not
+        kept: its likelihood is only as high as `reg_covar` is small.
 
     Returns
     -------
@@ -111,6 +115,7 @@ def improve(
                 continue
             trial = _run_to_end(source, moved, result, run, watcher, effort, max_iter)
             higher = trial.lower_bound > result.lower_bound and (trial.converged or max_iter is None)
+            higher = higher and not _is_flatter(trial.parameters, result.parameters, reg_covar)
             watcher.note(
                 f"Move {move}: {f'kept, {trial.lower_bound - result.lower_bound:.5f} higher' if higher else 'not kept'}"
             )
@@ -126,6 +131,11 @@ def improve(
     except KeyboardInterrupt:
         result.interrupted, result.converged = True, False
     return result
+
+
+def _is_flatter(parameters: MixtureParameters, before: MixtureParameters, reg_covar: float) -> bool:
+    """Return whether more components are flat than before."""
+    return len(em.flat_components(parameters, reg_covar)) > len(em.flat_components(before, reg_covar))
 
 
 def _run_to_end(

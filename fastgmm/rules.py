@@ -37,9 +37,18 @@ ACCELERATIONS = {"progressive": Acceleration(Squarem, True), "squarem": Accelera
 
 
 class Kept(NamedTuple):
-    """What a fit that has been killed continues from: the state of its run on all rows."""
+    """What a fit that has been killed continues from.
+
+    Attributes
+    ----------
+    state : em.State
+        Of its run on all rows.
+    light_moves : bool
+        Whether light moves may follow; see `Rules.tries_light_moves`.
+    """
 
     state: em.State
+    light_moves: bool
 
 
 class Checkpoint(Protocol):
@@ -96,10 +105,10 @@ class Rules:
         by_default = self.acceleration is not None and self.acceleration.progressive
         return by_default and min(tol, self.tol) >= COARSE and self.limit_tol == math.inf
 
-    def keep(self) -> Callable[[em.State], None] | None:
+    def keep(self, *, light_moves: bool) -> Callable[[em.State], None] | None:
         """Return what keeps the state of a run, if it is to be kept."""
         checkpoint = self.checkpoint
-        return None if checkpoint is None else lambda state: checkpoint.save(Kept(state))
+        return None if checkpoint is None else lambda state: checkpoint.save(Kept(state, light_moves))
 
     def step(self, statistics: SufficientStatistics, point: MixtureParameters) -> tuple[MixtureParameters, float]:
         """Return where an M-step leads from a point, given the statistics of rows under it, and the point's bound."""

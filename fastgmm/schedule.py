@@ -13,6 +13,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -36,6 +37,9 @@ ROUNDS = (3, 4)
 TRIES, TRIES_OF = 4, {"small_em": 10, "hc": 1}
 # Of so many rows and more light moves are tried; with fewer a fit takes a millisecond or two.
 FINE_ROWS = 1_000
+# Samples, other starts and their comparison cost about as many passes over all rows: where EM takes no more steps on
+# the first sample, they are left out.
+SHORT = 6
 # A run on n rows stops when a step raises the likelihood by less than this part of what p parameters gain by chance,
 # p / 2n nats per row.
 NOISE = 0.002
@@ -140,11 +144,17 @@ def fit(
         start, n_distinct = starts.make(source, drawn[0])
     watcher.duplicates(n_distinct)
     if sampled:
-        found = from_samples(source, starts, start, rules, n_init, Stream(drawn[0]), watcher)
-        if found is not None:
-            # A component may still collapse on all rows that did not on a sample.
-            with contextlib.suppress(IllDefinedCovarianceError):
-                return _finish(source, found.parameters, rules, watcher, statistics=found.statistics)
+        point = from_samples(source, starts, start, rules, n_init, Stream(drawn[0]), watcher)
+        # A component may still collapse on all rows that did not on a sample.
+        with contextlib.suppress(IllDefinedCovarianceError):
+            return _finish(
+                source,
+                point.parameters,
+                rules,
+                watcher,
+                statistics=point.statistics,
+                lower_bound=point.lower_bound,
+            )
     return _finish(source, start, rules, watcher, light_moves=not starts.given)
 
 
@@ -159,7 +169,7 @@ def go_on(source: Source, parameters: MixtureParameters, rules: Rules, watcher: 
 def resume(source: Source, kept: Kept, rules: Rules, watcher: Watcher) -> EMResult:
     """The rest of a fit that has been killed."""
     watcher.start(0)
-    return _finish(source, kept.state.point, rules, watcher, resumed=kept.state)
+    return _finish(source, kept.state.point, rules, watcher, resumed=kept.state, light_moves=kept.light_moves)
 
 
 def short_runs(
@@ -207,10 +217,20 @@ def short_runs(
 
 
 class Point(NamedTuple):
-    """Parameters, and the statistics of rows under them, whose pass has been made."""
+    """Where a run on all rows continues.
+
+    Attributes
+    ----------
+    parameters : MixtureParameters
+    statistics : SufficientStatistics or None
+        Of the rows under them, if their pass has been made.
+    lower_bound : float
+        The bound at the point from which an EM step led here, or -inf, in nats per row.
+    """
 
     parameters: MixtureParameters
-    statistics: SufficientStatistics
+    statistics: SufficientStatistics | None = None
+    lower_bound: float = -math.inf
 
 
 def from_samples(
@@ -221,12 +241,15 @@ def from_samples(
     n_init: int,
     stream: Stream,
     watcher: Watcher,
-) -> Point | None:
+) -> Point:
     """Return where EM leads on samples, each larger than the one before.
 
     The first EM step from the start, on all rows, also finds the rows that a sample of moderate size would miss (see
     `outliers`); every sample has all of them. On the first sample EM runs from there and from the best of some other
     starts after short runs. Which of the two ends is better is decided on other rows.
+
+    The result is where the first EM step leads if EM from there takes few steps on the first sample, if a component
+    collapses, or if all rows are less likely in the end than at the start.
 
     Parameters
     ----------
@@ -244,50 +267,66 @@ def from_samples(
 
     Returns
     -------
-    Point or None
-        None if a component collapses, or if all rows are less likely than at the start.
+    Point
     """
     sizes = sample_sizes.growing(source, *starts.mixture)
     # All samples are drawn at once: rows that come from a file are read once for it.
     drawn = source.draw(*(shares(size, stream) for size in sizes))
     found = pass_with_outliers(source, start, drawn[0])
     first, *larger = (with_outliers(sample, start, found) for sample in drawn)
+    stepped, start_bound = rules.step(found.statistics, start)
+    here = Point(stepped, lower_bound=start_bound)
     try:
-        stepped, start_bound = rules.step(found.statistics, start)
-        candidates = [stepped]
+        result = _on_sample(first, stepped, rules, watcher)
+        if _n_steps(result, rules.tol) <= SHORT:
+            return here
+        ends = [result.parameters]
         if seeds := words(stream, max(n_init, starts.n_tries) - 1):
             n_few = sample_sizes.enough_for_short_runs(sizes[0], source.n_features, *starts.mixture)
             few = first.draw(shares(n_few, stream))[0]
             with contextlib.suppress(IllDefinedCovarianceError):
-                candidates.append(short_runs(few, starts, rules, seeds, quick=True)[0])
+                other, _ = short_runs(few, starts, rules, seeds, quick=True)
                 watcher.note(f"Best of {len(seeds)} starts after {sum(ROUNDS)} iterations on {len(few.X)} rows")
-        ends = list(_surviving(functools.partial(_on_sample, first, point, rules, watcher) for point in candidates))
+                ends.append(_on_sample(first, other, rules, watcher).parameters)
         if larger:
             best = ends[0] if len(ends) == 1 else _likeliest(larger[0], ends, rules)[0].parameters
             for rows in larger:
-                best = _on_sample(rows, best, rules, watcher)
+                best = _on_sample(rows, best, rules, watcher).parameters
             ends = [best]
         point, bound = _likeliest(source, ends, rules)
     except IllDefinedCovarianceError:
-        return None
-    return point if bound >= start_bound else None
+        return here
+    return point if bound >= start_bound else here
 
 
-def _on_sample(rows: ArraySource, point: MixtureParameters, rules: Rules, watcher: Watcher) -> MixtureParameters:
-    """Return where EM leads on a sample, to a tolerance that its noise allows."""
+def _n_steps(result: EMResult, tol: float) -> float:
+    """Return how many steps of a run were needed until one changed the bound by less than a tolerance."""
+    return next(
+        (n for n, (before, after) in enumerate(pairwise(result.lower_bounds)) if abs(after - before) < tol), math.inf
+    )
+
+
+def _on_sample(rows: ArraySource, point: MixtureParameters, rules: Rules, watcher: Watcher) -> EMResult:
+    """Run EM on a sample, to a tolerance that its noise allows."""
     n_parameters = point.model.n_parameters(*point.means.shape)
     tol = max(NOISE * n_parameters / (2 * len(rows.X)), rules.tol / 10)
     result = em.finished(rules.run(rows, point, tol=tol, limit_tol=math.inf))
     watcher.note(f"Sample of {len(rows.X)} rows: {result.n_iter} iterations")
-    return result.parameters
+    return result
 
 
 def _likeliest(source: Source, ends: list[MixtureParameters], rules: Rules) -> tuple[Point, float]:
-    """Return the parameters with the highest bound on some rows, and that bound."""
-    points = [Point(parameters, em.sweep(source, parameters)) for parameters in ends]
-    bounds = [rules.step(point.statistics, point.parameters)[1] for point in points]
+    """Return the parameters with the highest bound on some rows, and that bound.
+
+    Others than the first are not considered if more of their components are flat: the likelihood of these is only as
+    high as `reg_covar` is small.
+    """
+    flat = [len(em.flat_components(parameters, rules.reg_covar)) for parameters in ends]
+    ends = [parameters for parameters, n_flat in zip(ends, flat, strict=True) if n_flat <= flat[0]]
+    passes = [em.sweep(source, parameters) for parameters in ends]
+    bounds = [rules.step(statistics, parameters)[1] for statistics, parameters in zip(passes, ends, strict=True)]
     best = int(np.argmax(np.nan_to_num(bounds, nan=-np.inf)))
-    return points[best], bounds[best]
+    return Point(ends[best], passes[best]), bounds[best]
 
 
 def words(stream: Stream, n: int) -> list[int]:
@@ -328,14 +367,14 @@ def _finish(
         lower_bound=lower_bound,
         statistics=statistics,
         on_iteration=watcher.iteration,
-        keep=rules.keep(),
+        keep=rules.keep(light_moves=light_moves),
         resumed=resumed,
     )
     if rules.n_moves and not (result.stopped or result.interrupted):
-        result = improve(source, result, rules.run, rules.n_moves, watcher)
+        result = improve(source, result, rules.run, rules.n_moves, watcher, reg_covar=rules.reg_covar)
     elif light_moves and rules.tries_light_moves and result.converged and source.n_samples >= FINE_ROWS:
         left = rules.max_iter - result.n_iter
-        result = improve(source, result, rules.run, 1, watcher, effort=LIGHT, max_iter=left)
+        result = improve(source, result, rules.run, 1, watcher, effort=LIGHT, max_iter=left, reg_covar=rules.reg_covar)
     if rules.max_iter > 0:
         watcher.end(result)
     return result

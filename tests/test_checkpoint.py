@@ -222,3 +222,39 @@ print(model.means_.tobytes().hex())
     options = {**OPTIONS, "acceleration": "squarem"}
     expected = quietly(lambda: GaussianMixture(6, **options).fit(rows(tmp_path / "x.npy", block_bytes=20_000)))
     assert done.stdout.strip() == expected.means_.tobytes().hex()
+
+
+@pytest.mark.parametrize("start", ["means_init", "resp_init", "warm_start", "nothing"])
+def test_a_resumed_fit_makes_the_moves_of_the_fit_and_no_others(start, tmp_path):
+    """Moves that nobody has asked for are not made from a start that is given."""
+    rng = np.random.default_rng(3)
+    X = np.concatenate([rng.normal(size=(400, 2)) + m for m in [(0, 0), (4, 0), (8, 0), (20, 0), (20, 5)]])
+    means = np.array([[0, 0], [1, 0], [2, 0], [8.0, 0], [20, 2.5]])
+    options = {"n_components": 5, "tol": 1e-4, "max_iter": 500, "random_state": 0}
+    if start == "means_init":
+        options["means_init"] = means
+    elif start == "resp_init":
+        options["resp_init"] = ((X[:, None] - means) ** 2).sum(axis=2).argmin(axis=1)
+
+    class Killed(Exception):
+        pass
+
+    def kill(n_iter, *_):
+        if n_iter >= 3:
+            raise Killed
+
+    def made(**more):
+        model = GaussianMixture(**options, **more)
+        if start == "warm_start":
+            model.set_params(warm_start=True, means_init=means, max_iter=1)
+            with warnings.catch_warnings(action="ignore"):
+                model.set_params(callback=None, checkpoint=None).fit(X)
+            model.set_params(means_init=None, max_iter=500, **more)
+        return model
+
+    whole = made().fit(X)
+    with pytest.raises(Killed):
+        made(checkpoint=tmp_path / "fit", callback=kill).fit(X)
+    resumed = made(checkpoint=tmp_path / "fit").resume(X)
+    np.testing.assert_array_equal(resumed.means_, whole.means_)
+    assert resumed.lower_bounds_ == whole.lower_bounds_

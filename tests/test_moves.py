@@ -200,6 +200,22 @@ def test_light_moves_are_for_fine_fits_to_many_rows(monkeypatch):
         assert model.n_iter_ == len(model.lower_bounds_)
 
 
+@pytest.mark.parametrize(("variance", "kept"), [(1e-6, False), (0.1, True)])
+def test_a_move_to_a_flat_component_is_not_kept(variance, kept, monkeypatch):
+    """Rows that are equal make a component whose likelihood is as high as reg_covar is small."""
+    X = three_clusters()
+    stuck = run(ArraySource(X), badly_started())
+    covariances = np.concatenate([stuck.parameters.covariances[:2], [np.diag([variance, 1.0])]])
+    moved = MixtureParameters.create(stuck.parameters.weights, stuck.parameters.means, covariances)
+    trial = em.EMResult(moved, [stuck.lower_bound + 1], converged=True)
+    monkeypatch.setattr(moves, "_run_to_end", lambda *_: trial)
+    means, bound = stuck.parameters.means, stuck.lower_bound
+    end = improve(ArraySource(X), stuck, run, 1, Watcher(), reg_covar=1e-6)
+    np.testing.assert_array_equal(end.parameters.means, means)
+    assert (end.parameters is moved) == kept
+    assert end.lower_bound == bound + kept
+
+
 def test_equal_components_are_merged_first_and_two_clusters_split_first():
     X, parameters = three_clusters(), badly_started()
     assert least_merge(parameters)[0] == (0, 1)

@@ -43,6 +43,13 @@ def many():
     return blobs(3, n_samples=MANY, n_features=2, n_components=5, separation=6.0)[0]
 
 
+@pytest.fixture
+def long_samples(monkeypatch):
+    """However short EM is, samples are fitted."""
+    monkeypatch.setattr(schedule, "SHORT", 0)
+
+
+@pytest.mark.usefixtures("long_samples")
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 def test_a_fit_that_begins_with_a_sample_ends_where_others_do(covariance_type, weighted, many):
@@ -61,6 +68,7 @@ def test_a_fit_that_begins_with_a_sample_ends_where_others_do(covariance_type, w
     assert 0 <= step.lower_bounds_[1] - model.lower_bound_ < 1e-6
 
 
+@pytest.mark.usefixtures("long_samples")
 def test_a_fit_that_begins_with_a_sample_takes_fewer_passes(many):
     passes = np.zeros((4, 2))
     for i, covariance_type in enumerate(COVARIANCE_TYPES):
@@ -107,6 +115,7 @@ def begin_from_samples(X, starts, watcher, n_init=1, tol=1e-3):
     return from_samples(source, starts, start, rules, n_init, Stream(0), watcher), start
 
 
+@pytest.mark.usefixtures("long_samples")
 def test_samples_grow_until_a_quarter_of_the_rows(monkeypatch):
     monkeypatch.setattr(sample_sizes, "ROWS", 200)
     X, _ = blobs(3, n_samples=60_000, n_features=2, n_components=2)
@@ -119,6 +128,7 @@ def test_samples_grow_until_a_quarter_of_the_rows(monkeypatch):
     assert em.run(ArraySource(X), found.parameters, tol=1e-3, max_iter=10, reg_covar=1e-6).n_iter <= 3
 
 
+@pytest.mark.usefixtures("long_samples")
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 def test_samples_lead_no_lower_than_the_start(covariance_type, many):
     found, start = begin_from_samples(many, Starts(5, covariance_type, "kmeans", 1e-6), Silent())
@@ -139,12 +149,30 @@ def test_a_sample_that_leads_nowhere_is_not_continued_from(many, monkeypatch):
         parameters = MixtureParameters.create(parameters.weights, worse, parameters.covariances, "full")
         return run(source, parameters, **{**options, "max_iter": 0})
 
-    monkeypatch.setattr(em, "run", collapse)
-    assert begin_from_samples(many, starts, Silent())[0] is None
-    monkeypatch.setattr(em, "run", astray)
-    assert begin_from_samples(many, starts, Silent())[0] is None
+    source = ArraySource(many)
+    for broken in (collapse, astray):
+        monkeypatch.setattr(em, "run", broken)
+        found, start = begin_from_samples(many, starts, Silent())
+        first = em.sweep(source, start)
+        stepped, bound = em.maximum_likelihood(first, start, None, reg_covar=1e-6)
+        assert found.statistics is None
+        assert found.lower_bound == pytest.approx(bound, rel=1e-12)
+        np.testing.assert_allclose(found.parameters.means, stepped.means, rtol=1e-9)
 
 
+def test_where_em_is_short_all_rows_are_as_fast(many):
+    """Fewer steps than samples, other starts and their comparison cost."""
+    clear, _ = blobs(3, n_samples=MANY, n_features=2, n_components=3, separation=30.0)
+    options = {"n_components": 3, "random_state": 0}
+    default, plain = (GaussianMixture(**options, acceleration=a).fit(clear) for a in ("progressive", None))
+    np.testing.assert_allclose(default.means_, plain.means_, rtol=1e-9)
+    assert default.n_iter_ == plain.n_iter_ - 1  # the first finds the outliers
+    found, _ = begin_from_samples(clear, Starts(3, "full", "kmeans", 1e-6), watcher := Silent())
+    assert found.statistics is None
+    assert len(watcher.notes) == 1
+
+
+@pytest.mark.usefixtures("long_samples")
 def test_of_two_ends_on_a_sample_the_better_is_continued_from(many, monkeypatch):
     """The start of plain EM is one of them; it may be the better, or the worse."""
     starts = Starts(5, "full", "kmeans", 1e-6)
@@ -228,11 +256,12 @@ def test_small_em_is_the_best_of_short_runs():
         GaussianMixture(2, init_params="small_em", reg_covar=0).fit(np.ones((50, 2)))
 
 
+@pytest.mark.usefixtures("long_samples")
 def test_progress_names_the_sample(many, capsys):
     GaussianMixture(5, random_state=0, verbose=1).fit(many)
     text = capsys.readouterr().out
-    assert text.startswith("Initialization 0\n  Best of 3 starts after 7 iterations on ")
-    assert "Sample of " in text
+    assert text.startswith("Initialization 0\n  Sample of ")
+    assert "Best of 3 starts after 7 iterations on " in text
     assert text.rstrip().endswith("Initialization converged.")
 
 
