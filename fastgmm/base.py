@@ -193,9 +193,9 @@ class BaseMixture(FittedMixture, abc.ABC):
         if source.n_samples < 2:
             found = f"{source.n_samples} sample(s) (shape=({source.n_samples}, {source.n_features}))"
             raise ValueError(f"Found array with {found} while a minimum of 2 is required by {type(self).__name__}.")
-        check_enough_rows(source, plain(self.n_components))
-        get_model(self.covariance_type).check_features(source.n_features)
         asked = PlainParameters(self)
+        check_enough_rows(source, asked.n_components)
+        get_model(asked.covariance_type).check_features(source.n_features)
         progress = Progress(asked.verbose, asked.verbose_interval, asked.n_components, getattr(self, "callback", None))
         # What overflows makes covariances infinite or NaN, which have no factors: an error that says so.
         with thread_limit(self.n_jobs), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -268,7 +268,7 @@ class BaseMixture(FittedMixture, abc.ABC):
         self.lower_bound_ = result.lower_bound
         self.lower_bounds_ = result.lower_bounds
         self.remaining_ = result.remaining
-        self._fitted_as_ = {name: getattr(self, name) for name in self._objective}
+        self._fitted_as_ = {name: plain(getattr(self, name)) for name in self._objective}
 
     def _seeds(self) -> Iterator[int]:
         """Seeds of starts."""

@@ -74,8 +74,10 @@ class _Packer:
         self.begins: dict[int, int] = {}
 
     def plain(self, value: Any) -> Any:
-        if value is None or type(value) in (bool, int, float, str):
+        if value is None or type(value) in (bool, int, float):
             return value
+        if isinstance(value, str):
+            return str.__str__(value)  # also of NumPy's strings
         if type(value) is list:
             return [self.plain(item) for item in value]
         if type(value) is tuple:
