@@ -237,7 +237,7 @@ class BaseMixture(FittedMixture, abc.ABC):
         """Where this fit is kept."""
         if self.checkpoint is None:
             return None
-        options = {name: value for name, value in self.get_params(deep=False).items() if name not in NO_MATTER}
+        options = {name: plain(v) for name, v in self.get_params(deep=False).items() if name not in NO_MATTER}
         about = {
             "class": type(self).__name__,
             **options,
