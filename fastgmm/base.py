@@ -137,7 +137,8 @@ class BaseMixture(FittedMixture, abc.ABC):
         The answer is that of the fit if it had not been killed, to the last bit. Parameters, result and errors are
         those of `fit`. The rows must be the same: their number, columns, weights and a checksum are compared. Rows in
         memory are compared completely and at once. Of rows from files the first ones are compared at once, and all of
-        them at the end of the first pass. Of rows on a cluster a sample is compared.
+        them at the end of the first pass; if the fit had ended, they are read once for that. Of rows on a cluster a
+        sample is compared.
 
         Raises
         ------
@@ -203,10 +204,13 @@ class BaseMixture(FittedMixture, abc.ABC):
                 checkpoint = self._checkpoint(source)
                 resumed = checkpoint.load() if resume and checkpoint is not None else None
                 result = self._best_run(source, checkpoint, resumed, progress)
+                if checkpoint is not None and not result.interrupted:
+                    checkpoint.verify(lambda: source.reduce(lambda *_: 0))
             except IllDefinedCovarianceError as error:
                 hint = FLOAT32_HINT if source.dtype == np.float32 else ""
                 raise ValueError(f"{ILL_DEFINED}{hint} Here {error.describe()}.") from None
             self._set_fitted(result.parameters, result, source.dtype)
+            self._kept_in_ = None if checkpoint is None else str(checkpoint.target)
         if not np.isfinite(self.precisions_).all():
             raise ValueError(OUT_OF_RANGE)
         self._warn(result, progress.fewest)

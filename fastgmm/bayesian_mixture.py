@@ -211,7 +211,10 @@ class BayesianGaussianMixture(BaseMixture):
             if self._is_same_objective() and kind is self._weight_prior():
                 start, bound = self._posterior(prior), float(getattr(self, "lower_bound_", -math.inf))
             else:
-                start, bound = create(mixture_statistics(earlier, source.total_weight, asked.covariance_type)), -math.inf
+                start, bound = (
+                    create(mixture_statistics(earlier, source.total_weight, asked.covariance_type)),
+                    -math.inf,
+                )
             return schedule.go_on(source, start, rules, progress, bound)
         return schedule.fit(source, starts, rules, n_init=asked.n_init, seeds=self._seeds(), watcher=progress)
 

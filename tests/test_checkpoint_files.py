@@ -160,6 +160,28 @@ def test_the_current_folder_may_change_during_the_fit(tmp_path, monkeypatch):
     assert (tmp_path / "state").exists()
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("method", ["fit", "resume", "fit_predict"])
+def test_results_do_not_replace_a_state_in_another_folder(method, estimator, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    model = estimator(n_components=2, random_state=0, checkpoint="kept.npy")
+    quietly(lambda: getattr(model, method)(X))
+    before = (tmp_path / "kept.npy").read_bytes()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "link.npy").symlink_to("kept.npy")
+    for fitted in (model, pickle.loads(pickle.dumps(model)), model.set_params(checkpoint=None)):
+        for out in ("../kept.npy", tmp_path / "kept.npy", "../link.npy"):
+            with pytest.raises(ValueError, match="out should be another file than the fit's state is kept in"):
+                fitted.predict(X, out=out)
+    assert (tmp_path / "kept.npy").read_bytes() == before
+    model.set_params(checkpoint="kept.npy").predict(X, out="free.npy")
+    np.testing.assert_array_equal(np.load("free.npy"), model.predict(X))
+    shutil.copy(tmp_path / "kept.npy", "kept.npy")  # which a fit would write now
+    with pytest.raises(ValueError, match="out should be another file than the fit's state is kept in"):
+        model.predict(X, out="kept.npy")
+
+
 def test_an_older_state_outlives_bad_input(state):
     before = state.read_bytes()
     bad = X.copy()
@@ -406,6 +428,26 @@ def test_other_rows_far_into_a_file_are_noticed_once_they_are_read(tmp_path):
     (tmp_path / "y.npy").rename(tmp_path / "moved.npy")  # which file they are in does not matter
     expected = quietly(lambda: GaussianMixture(**OPTIONS).fit(rows(Y, **BLOCKS)))
     np.testing.assert_array_equal(resumed(path, rows(tmp_path / "moved.npy", **BLOCKS)).means_, expected.means_)
+
+
+@pytest.mark.parametrize("options", [{"max_iter": 3}, {"tol": 1e-2, "max_iter": 500}], ids=["used up", "converged"])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_other_rows_are_noticed_though_the_run_had_ended(estimator, options, tmp_path):
+    path, Y = tmp_path / "state", np.tile(X, (10, 1))
+    np.save(tmp_path / "y.npy", Y)
+    other = Y.copy()
+    other[-1] += 1e-9
+    np.save(tmp_path / "z.npy", other)
+    model = estimator(n_components=2, random_state=0, checkpoint=path, **options)
+    quietly(lambda: model.fit(rows(tmp_path / "y.npy", **BLOCKS)))
+    before, means = path.read_bytes(), model.means_
+    assert model.converged_ == (options["max_iter"] == 500)
+    with pytest.raises(ValueError, match="state is of another fit: now that all rows have been read"):
+        quietly(lambda: model.resume(rows(tmp_path / "z.npy", **BLOCKS)))
+    assert path.read_bytes() == before
+    assert model.means_ is means
+    quietly(lambda: model.resume(rows(tmp_path / "y.npy", **BLOCKS)))
+    np.testing.assert_array_equal(model.means_, means)
 
 
 def test_a_source_is_not_read_once_more_for_its_checksum(tmp_path):
