@@ -26,13 +26,14 @@ import numpy as np
 from . import em, rules
 from .parameters import MixtureParameters
 from .plain_data import NotPlainDataError, digest, listed, pack, unpack
+from .statistics import SufficientStatistics
 from .targets import READ, check_target
 from .variational import WEIGHT_PRIORS, Posterior, Prior
 from .writing import check_writable, replacing
 
 # As in PNG: a byte that is no text, and line ends that a transfer as text would change.
 MAGIC = b"\x93fastgmm fit\r\n\x1a\n"
-VERSION = 2  # version 1 was a pickle
+VERSION = 3  # version 1 was a pickle
 HEADER = struct.Struct("<16sIQ")
 N_DIGEST = 32
 # How much of a file is read to tell what it is.
@@ -55,6 +56,7 @@ TYPES = listed(
     em.State,
     em.EMResult,
     MixtureParameters,
+    SufficientStatistics,
     Posterior,
     Prior,
     *WEIGHT_PRIORS.values(),

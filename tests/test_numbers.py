@@ -237,7 +237,7 @@ def test_rows_in_blocks():
     np.testing.assert_allclose(means, GaussianMixture(2, random_state=0).fit(X[:, [0, 2]]).means_)
 
 
-class Kind(str, enum.Enum):
+class Kind(str, enum.Enum):  # noqa: UP042, for a StrEnum's str() is its text
     """As programs name their choices."""
 
     FULL = "full"
