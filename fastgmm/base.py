@@ -137,7 +137,8 @@ class BaseMixture(FittedMixture, abc.ABC):
         The answer is that of the fit if it had not been killed, to the last bit. Parameters, result and errors are
         those of `fit`. The rows must be the same: their number, columns, weights and a checksum are compared. Rows in
         memory are compared completely and at once. Of rows from files the first ones are compared at once, and all of
-        them at the end of the first pass. Of rows on a cluster a sample is compared.
+        them at the end of the first pass; if the fit had ended, they are read once for that. Of rows on a cluster a
+        sample is compared.
 
         Raises
         ------
@@ -193,9 +194,9 @@ class BaseMixture(FittedMixture, abc.ABC):
         if source.n_samples < 2:
             found = f"{source.n_samples} sample(s) (shape=({source.n_samples}, {source.n_features}))"
             raise ValueError(f"Found array with {found} while a minimum of 2 is required by {type(self).__name__}.")
-        check_enough_rows(source, plain(self.n_components))
-        get_model(self.covariance_type).check_features(source.n_features)
         asked = PlainParameters(self)
+        check_enough_rows(source, asked.n_components)
+        get_model(asked.covariance_type).check_features(source.n_features)
         progress = Progress(asked.verbose, asked.verbose_interval, asked.n_components, getattr(self, "callback", None))
         # What overflows makes covariances infinite or NaN, which have no factors: an error that says so.
         with thread_limit(self.n_jobs), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -203,10 +204,13 @@ class BaseMixture(FittedMixture, abc.ABC):
                 checkpoint = self._checkpoint(source)
                 resumed = checkpoint.load() if resume and checkpoint is not None else None
                 result = self._best_run(source, checkpoint, resumed, progress)
+                if checkpoint is not None and not result.interrupted:
+                    checkpoint.verify(lambda: source.reduce(lambda *_: 0))
             except IllDefinedCovarianceError as error:
                 hint = FLOAT32_HINT if source.dtype == np.float32 else ""
                 raise ValueError(f"{ILL_DEFINED}{hint} Here {error.describe()}.") from None
             self._set_fitted(result.parameters, result, source.dtype)
+            self._kept_in_ = None if checkpoint is None else str(checkpoint.target)
         if not np.isfinite(self.precisions_).all():
             raise ValueError(OUT_OF_RANGE)
         self._warn(result, progress.fewest)
@@ -237,7 +241,7 @@ class BaseMixture(FittedMixture, abc.ABC):
         """Where this fit is kept."""
         if self.checkpoint is None:
             return None
-        options = {name: value for name, value in self.get_params(deep=False).items() if name not in NO_MATTER}
+        options = {name: plain(v) for name, v in self.get_params(deep=False).items() if name not in NO_MATTER}
         about = {
             "class": type(self).__name__,
             **options,
@@ -268,7 +272,7 @@ class BaseMixture(FittedMixture, abc.ABC):
         self.lower_bound_ = result.lower_bound
         self.lower_bounds_ = result.lower_bounds
         self.remaining_ = result.remaining
-        self._fitted_as_ = {name: getattr(self, name) for name in self._objective}
+        self._fitted_as_ = {name: plain(getattr(self, name)) for name in self._objective}
 
     def _seeds(self) -> Iterator[int]:
         """Seeds of starts."""

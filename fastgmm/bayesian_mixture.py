@@ -24,7 +24,7 @@ from .priors import overall_moments
 from .progress import Progress
 from .rules import Checkpoint, Kept, Rules
 from .sources import Source
-from .validation import PlainParameters, check_covariance_prior, check_shape
+from .validation import PlainParameters, check_covariance_prior, check_shape, plain
 from .variational import (
     WEIGHT_PRIORS,
     DirichletDistribution,
@@ -198,11 +198,11 @@ class BayesianGaussianMixture(BaseMixture):
         earlier = self._earlier_fit(source.n_features)
         prior = self._prior(source)
         # The start has added `reg_covar`.
-        create = functools.partial(posterior_of, model=get_model(self.covariance_type), prior=prior, reg_covar=0.0)
+        create = functools.partial(posterior_of, model=get_model(asked.covariance_type), prior=prior, reg_covar=0.0)
         update = functools.partial(raise_bound, reg_covar=asked.reg_covar)
         rules = Rules(asked.tol, asked.max_iter, asked.reg_covar, update=update, checkpoint=checkpoint)
         starts = schedule.Starts(
-            asked.n_components, self.covariance_type, self.init_params, asked.reg_covar, create=create, update=update
+            asked.n_components, asked.covariance_type, asked.init_params, asked.reg_covar, create=create, update=update
         )
         if resumed is not None:
             return schedule.resume(source, resumed, rules, progress)
@@ -211,7 +211,10 @@ class BayesianGaussianMixture(BaseMixture):
             if self._is_same_objective() and kind is self._weight_prior():
                 start, bound = self._posterior(prior), float(getattr(self, "lower_bound_", -math.inf))
             else:
-                start, bound = create(mixture_statistics(earlier, source.total_weight, self.covariance_type)), -math.inf
+                start, bound = (
+                    create(mixture_statistics(earlier, source.total_weight, asked.covariance_type)),
+                    -math.inf,
+                )
             return schedule.go_on(source, start, rules, progress, bound)
         return schedule.fit(source, starts, rules, n_init=asked.n_init, seeds=self._seeds(), watcher=progress)
 
@@ -219,7 +222,7 @@ class BayesianGaussianMixture(BaseMixture):
         """The priors, validated."""
         asked = PlainParameters(self)
         n_features = source.n_features
-        mean, covariance = overall_moments(source, self.covariance_type)
+        mean, covariance = overall_moments(source, asked.covariance_type)
         if self.mean_prior is not None:
             mean = check_array(self.mean_prior, dtype=[np.float64, np.float32], ensure_2d=False).astype(np.float64)
             check_shape(mean, (n_features,), "means")
@@ -230,7 +233,7 @@ class BayesianGaussianMixture(BaseMixture):
                 f"{freedom:.3f}."
             )
         if self.covariance_prior is not None:
-            covariance = check_covariance_prior(self.covariance_prior, self.covariance_type, n_features)
+            covariance = check_covariance_prior(self.covariance_prior, asked.covariance_type, n_features)
         else:
             covariance = self._made_positive_definite(covariance, n_features)
         concentration = asked.weight_concentration_prior
@@ -249,7 +252,7 @@ class BayesianGaussianMixture(BaseMixture):
         Components without rows have the prior's covariance, which then would exist by the luck of rounding alone.
         What is added is `reg_covar`, or, where that is less, the rounding of the largest variance.
         """
-        form = get_model(self.covariance_type).form
+        form = get_model(plain(self.covariance_type)).form
         try:
             form.precisions_cholesky(covariance if form.layout == "tied" else covariance[np.newaxis])
         except IllDefinedCovarianceError:
@@ -274,7 +277,7 @@ class BayesianGaussianMixture(BaseMixture):
         self.degrees_of_freedom_ = np.asarray(parameters.degrees_of_freedom).astype(dtype)[()]
 
     def _weight_prior(self) -> type[WeightPrior]:
-        return WEIGHT_PRIORS[self.weight_concentration_prior_type]
+        return WEIGHT_PRIORS[plain(self.weight_concentration_prior_type)]
 
     def _posterior(self, prior: Prior) -> Posterior:
         """The fitted posterior, with some prior to go on from."""

@@ -26,13 +26,14 @@ import numpy as np
 from . import em, rules
 from .parameters import MixtureParameters
 from .plain_data import NotPlainDataError, digest, listed, pack, unpack
+from .statistics import SufficientStatistics
 from .targets import READ, check_target
 from .variational import WEIGHT_PRIORS, Posterior, Prior
 from .writing import check_writable, replacing
 
 # As in PNG: a byte that is no text, and line ends that a transfer as text would change.
 MAGIC = b"\x93fastgmm fit\r\n\x1a\n"
-VERSION = 2  # version 1 was a pickle
+VERSION = 3  # version 1 was a pickle
 HEADER = struct.Struct("<16sIQ")
 N_DIGEST = 32
 # How much of a file is read to tell what it is.
@@ -55,6 +56,7 @@ TYPES = listed(
     em.State,
     em.EMResult,
     MixtureParameters,
+    SufficientStatistics,
     Posterior,
     Prior,
     *WEIGHT_PRIORS.values(),
@@ -86,16 +88,42 @@ class Checkpoint:
 
     def save(self, kept: rules.Kept) -> None:
         """Write the state; the file has the one before or this one, whatever happens."""
-        all_rows = self.all_rows()
-        if self.resumed_rows is not None and all_rows is not None and all_rows != self.resumed_rows:
-            raise ValueError(
-                f"{self.path} is of another fit: now that all rows have been read, their values are not those that it "
-                "is of. Give the same rows, or remove the file to start anew."
-            )
+        all_rows = self._checked_rows()
         # For meanwhile something else may have been put there.
         _check_replaceable(check_target(self.target, "checkpoint", {}), self.path)
         with replacing(self.target) as file:
             file.write(encoded(Content(self.about, all_rows, kept)))
+
+    def verify(self, read_all: Callable[[], object]) -> None:
+        """Compare all rows with those of the loaded state, once a run has ended.
+
+        A run that had ended before makes no pass over the rows, so they would not be compared otherwise.
+
+        Parameters
+        ----------
+        read_all : callable
+            Reads all rows; it is called if there is something to compare, and they have not been read.
+
+        Raises
+        ------
+        ValueError
+            If the rows are others.
+        """
+        if self.resumed_rows is not None and self.all_rows() is None:
+            read_all()
+        self._checked_rows()
+
+    def _checked_rows(self) -> int | None:
+        """Return the checksum of all rows, as far as it is known; ValueError if it is not that of the loaded state."""
+        all_rows = self.all_rows()
+        if all_rows is None:
+            return self.resumed_rows
+        if self.resumed_rows is not None and all_rows != self.resumed_rows:
+            raise ValueError(
+                f"{self.path} is of another fit: now that all rows have been read, their values are not those that it "
+                "is of. Give the same rows, or remove the file to start anew."
+            )
+        return all_rows
 
     def load(self) -> rules.Kept | None:
         """The state; None if there is no file. ValueError if it is not one of this fit."""

@@ -118,12 +118,17 @@ class EMResult:
 
 @dataclass
 class State:
-    """All that a run goes on from: what it has come to, where it is, and whether that was proposed by whom."""
+    """All that a run goes on from: what it has come to, where it is, and whether that was proposed by whom.
+
+    `known` are the statistics of the last pass, if the next one reads them: their scatter is another one, in its last
+    bits, than that of a pass that begins anew.
+    """
 
     result: EMResult
     point: MixtureParameters
     proposed: bool = False
     accelerator: Accelerator | None = None
+    known: SufficientStatistics | None = None
 
 
 def remaining_rise(rise: float, ratio: float) -> float:
@@ -205,11 +210,12 @@ def run(
     at = resumed or State(
         EMResult(parameters, rounding=rounding, start_bound=lower_bound), parameters, accelerator=accelerator
     )
-    result, known, ready = at.result, source.known, statistics
+    result, known, ready = at.result, at.known or source.known, statistics
     try:
         while result.n_iter < max_iter and not result.converged:
             statistics = sweep(source, at.point, known) if ready is None else ready
             known, ready = statistics, None
+            at.known = statistics if statistics.layout == "tied" else None
             updated, bound = update(statistics, at.point, result.lower_bound if at.proposed else None)
             if at.accelerator is not None and at.proposed:
                 at.accelerator.judge(updated is not None)

@@ -325,7 +325,7 @@ class GaussianMixture(BaseMixture):
         earlier = self._earlier_fit(source.n_features)
         update = create = None
         if self.prior is not None:
-            model = get_model(self.covariance_type)
+            model = get_model(asked.covariance_type)
             prior = self.prior.resolved(source, model, asked.n_components)
             update = functools.partial(maximum_posterior, prior=prior, reg_covar=asked.reg_covar)
             create = functools.partial(mode, model=model, prior=prior, reg_covar=0.0)  # which the start has added
@@ -334,15 +334,15 @@ class GaussianMixture(BaseMixture):
             asked.max_iter,
             asked.reg_covar,
             limit_tol=math.inf if self.limit_tol is None else asked.limit_tol,
-            acceleration=None if self.acceleration is None else ACCELERATIONS[self.acceleration],
+            acceleration=None if self.acceleration is None else ACCELERATIONS[asked.acceleration],
             n_moves=asked.n_moves,
             update=update,
             checkpoint=checkpoint,
         )
         starts = schedule.Starts(
             asked.n_components,
-            self.covariance_type,
-            self.init_params,
+            asked.covariance_type,
+            asked.init_params,
             asked.reg_covar,
             whiten=bool(self.whiten_init),
             given=given,
@@ -354,9 +354,9 @@ class GaussianMixture(BaseMixture):
         if earlier is not None:
             start, bound = earlier, float(getattr(self, "lower_bound_", -math.inf))
             if not self._is_same_objective():
-                statistics = mixture_statistics(earlier, source.total_weight, self.covariance_type)
+                statistics = mixture_statistics(earlier, source.total_weight, asked.covariance_type)
                 create = create or functools.partial(
-                    engine.maximise, covariance_type=self.covariance_type, reg_covar=0.0
+                    engine.maximise, covariance_type=asked.covariance_type, reg_covar=0.0
                 )
                 start, bound = create(statistics), -math.inf
             return schedule.go_on(source, start, rules, progress, bound)

@@ -290,7 +290,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         unknown = [name for name in types if name not in COVARIANCE_TYPES]
         if unknown or not types:
             raise ValueError(f"covariance_types should be among {', '.join(COVARIANCE_TYPES)}, but are {types}")
-        return list(dict.fromkeys(types))
+        return [plain(name) for name in dict.fromkeys(types)]
 
     def _cost(self, cell: Cell) -> float:
         """The criterion, lower for better, infinite for a cell that failed."""

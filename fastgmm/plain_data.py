@@ -7,11 +7,12 @@ are packed as their attributes, named tuples as their fields. An object of a typ
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 
 # What is never a reference to something else.
 KINDS_OF_NUMBERS = "fiub"
+# Of an array that is hashed, numbers that are converted at a time.
+NUMBERS_A_SLICE = 1 << 16
 Types = Mapping[str, type]
 
 
@@ -74,8 +77,10 @@ class _Packer:
         self.begins: dict[int, int] = {}
 
     def plain(self, value: Any) -> Any:
-        if value is None or type(value) in (bool, int, float, str):
+        if value is None or type(value) in (bool, int, float):
             return value
+        if isinstance(value, str):
+            return str.__str__(value)  # also of NumPy's strings
         if type(value) is list:
             return [self.plain(item) for item in value]
         if type(value) is tuple:
@@ -171,8 +176,9 @@ def restored(kind: type, values: dict[str, Any]) -> Any:
 def digest(value: Any) -> str:
     """Return a hash of an object's content, to compare it with another one later.
 
-    Arrays count by their dtype, shape and values, in whatever memory order. Objects of types that are no plain data
-    count by their dataclass fields, the state of random numbers, or else the type alone.
+    Equal numbers count alike, NumPy's and Python's, and so do equal arrays and lists of numbers, of whatever dtype and
+    memory order. Objects of types that are no plain data count by their dataclass fields, or else by the type alone.
+    Generators of random numbers do so too: their state is another one once they have been drawn from.
     """
     found = hashlib.blake2b(digest_size=16)
     _feed(found, value)
@@ -181,15 +187,12 @@ def digest(value: Any) -> str:
 
 def _feed(found: Any, value: Any) -> None:
     """Add an object to a hash. Every part has its type and length before it, so that no two parts run together."""
-    if isinstance(value, np.random.RandomState):
-        value = value.get_state(legacy=False)
-    if hasattr(value, "iloc") and hasattr(value, "to_numpy"):
-        value = value.to_numpy()
+    value = _simplified(value)
     name = f"{type(value).__module__}.{type(value).__qualname__}"
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in KINDS_OF_NUMBERS:
-        array = np.ascontiguousarray(value)
-        found.update(f"array {array.dtype.str} {np.shape(value)} ".encode())
-        found.update(array.reshape(-1).view(np.uint8).data)
+    if isinstance(value, np.ndarray) and value.dtype.kind in KINDS_OF_NUMBERS:
+        found.update(f"array {value.shape} ".encode())
+        for part in _slices(value):
+            found.update(np.ascontiguousarray(part, dtype=np.float64).reshape(-1).view(np.uint8).data)
     elif isinstance(value, np.ndarray):
         _feed(found, (str(value.dtype), value.tolist()))
     elif isinstance(value, list | tuple):
@@ -205,3 +208,35 @@ def _feed(found: Any, value: Any) -> None:
         found.update(f"{name} {len(text)} ".encode() + text)
     else:
         found.update(f"{name} {np.shape(value) if hasattr(value, 'shape') else ''} ".encode())
+
+
+def _simplified(value: Any) -> Any:
+    """Return a number, a string or an array in the form that all values equal to it have, and others as they are."""
+    if hasattr(value, "iloc") and hasattr(value, "to_numpy"):
+        value = value.to_numpy()
+    if isinstance(value, list | tuple) and _is_nested_numbers(value):
+        with contextlib.suppress(ValueError):  # lists of different lengths
+            value = np.asarray(value)
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, np.generic):
+        value = float(value) if isinstance(value, np.floating) else value.item()
+    if isinstance(value, str):
+        return str.__str__(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _is_nested_numbers(values: Any) -> bool:
+    """Return whether lists and tuples hold numbers alone, in lists, tuples and arrays or by themselves."""
+    return all(
+        isinstance(value, int | float | np.number | np.ndarray)
+        or (isinstance(value, list | tuple) and _is_nested_numbers(value))
+        for value in values
+    )
+
+
+def _slices(array: NDArray) -> Iterator[NDArray]:
+    """Yield an array in slices, of which a copy in float64 needs little memory."""
+    rows = max(1, NUMBERS_A_SLICE // max(1, math.prod(array.shape[1:])))
+    for begin in range(0, len(array), rows):
+        yield array[begin : begin + rows]

@@ -260,8 +260,9 @@ class FittedMixture(DensityMixin, BaseEstimator):
 
     def _files_in_use(self, X: Any) -> dict[str, tuple[Path, ...]]:
         """Files that results must not be written to, by what they are used for."""
-        checkpoint = getattr(self, "checkpoint", None)
-        kept = () if checkpoint is None else (Path(os.path.expanduser(checkpoint)),)
+        # The file of the fit, wherever the current folder was then, and the one that a fit would write now.
+        names = (getattr(self, "_kept_in_", None), getattr(self, "checkpoint", None))
+        kept = tuple(Path(os.path.expanduser(name)) for name in names if name is not None)
         return {READ: files_read(X), "the fit's state is kept in": kept}
 
     def _to_predict(self, X: ArrayLike | BlockSource, sample_weight: ArrayLike | None = None) -> Source:

@@ -212,7 +212,7 @@ class StreamingGaussianMixture(LearntMixture):
         options = {"covariance_type": own.covariance_type, "reg_covar": mixture.reg_covar, **options}
         stream = cls(own.n_components, **options)
         stream._check_parameters()
-        parameters = convert(own, stream.covariance_type)
+        parameters = convert(own, plain(stream.covariance_type))
         bound = float(getattr(mixture, "lower_bound_", math.nan))
         bound = bound if math.isfinite(bound) else 0.0  # it may have seen no rows
         for name in ("n_features_in_", "feature_names_in_"):
@@ -392,7 +392,7 @@ class StreamingGaussianMixture(LearntMixture):
         """What the stream is learnt by from now on."""
         asked = PlainParameters(self)
         half_life = math.inf if self.half_life is None else float(self.half_life)
-        n_parameters = get_model(self.covariance_type).n_parameters(asked.n_components, n_features)
+        n_parameters = get_model(asked.covariance_type).n_parameters(asked.n_components, n_features)
         init_size, batch_size = default_sizes(asked.n_components, n_features, n_parameters, half_life)
         init_size = init_size if self.init_size is None else asked.init_size
         batch_size = min(batch_size, init_size) if self.batch_size is None else asked.batch_size

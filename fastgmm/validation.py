@@ -14,21 +14,24 @@ from .sources import Source, count_rows
 
 
 def plain(value: Any) -> Any:
-    """Return a NumPy number as a number of Python, and anything else as it is.
+    """Return a NumPy number or string as one of Python, and anything else as it is.
 
-    NumPy's integers have a width: in ``np.uint8`` and ``np.int64`` sizes and seeds overflow.
+    NumPy's integers have a width: in ``np.uint8`` and ``np.int64`` sizes and seeds overflow. Its strings, and those of
+    other subclasses, have the text of a string, but not its type, which files of plain data ask for.
     """
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if isinstance(value, np.bool_):
         return bool(value)
+    if isinstance(value, str):
+        return str.__str__(value)  # the text itself: an enumeration's str() is another one
     if isinstance(value, Integral):
         return int(value)
     return float(value) if isinstance(value, Real) else value
 
 
 class PlainParameters:
-    """The attributes of an estimator, NumPy's numbers as numbers of Python.
+    """The attributes of an estimator, NumPy's numbers and strings as those of Python.
 
     A fit reads its parameters here. The estimator keeps them as the user gave them, for `get_params` and `clone`.
     """

@@ -49,7 +49,7 @@ ALLOWED = {
         "sample_sizes", "sources", "statistics",
     },
     "plain_data": set(),
-    "checkpoint": {"em", "parameters", "plain_data", "rules", "targets", "variational", "writing"},
+    "checkpoint": {"em", "parameters", "plain_data", "rules", "statistics", "targets", "variational", "writing"},
     "validation": {"conversion", "covariance", "sources"},
     "variational": {"covariance", "parameters", "statistics"},
     "priors": {"covariance", "engine", "parameters", "sources", "statistics"},

@@ -56,6 +56,8 @@ def quietly(call):
         {"n_moves": 2},
         {"covariance_type": "VEV", "prior": ConjugatePrior(shrinkage=0.1)},
         {"limit_tol": 1e-5},
+        {"covariance_type": "tied"},
+        {"covariance_type": "tied", "acceleration": None},
     ],
     ids=str,
 )
@@ -82,8 +84,9 @@ def test_a_pass_is_not_made_twice(tmp_path, monkeypatch):
     assert begun[0] == 21
 
 
-def test_posteriors_are_kept_too(tmp_path, monkeypatch):
-    options = {"n_components": 6, **OPTIONS}
+@pytest.mark.parametrize("covariance_type", ["full", "tied"])
+def test_posteriors_are_kept_too(covariance_type, tmp_path, monkeypatch):
+    options = {"n_components": 6, "covariance_type": covariance_type, **OPTIONS}
     expected = quietly(lambda: BayesianGaussianMixture(**options).fit(X))
     model = BayesianGaussianMixture(checkpoint=tmp_path / "state", **options)
     assert killed_in(7, monkeypatch, lambda: model.fit(X))

@@ -160,6 +160,28 @@ def test_the_current_folder_may_change_during_the_fit(tmp_path, monkeypatch):
     assert (tmp_path / "state").exists()
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("method", ["fit", "resume", "fit_predict"])
+def test_results_do_not_replace_a_state_in_another_folder(method, estimator, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    model = estimator(n_components=2, random_state=0, checkpoint="kept.npy")
+    quietly(lambda: getattr(model, method)(X))
+    before = (tmp_path / "kept.npy").read_bytes()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "link.npy").symlink_to("kept.npy")
+    for fitted in (model, pickle.loads(pickle.dumps(model)), model.set_params(checkpoint=None)):
+        for out in ("../kept.npy", tmp_path / "kept.npy", "../link.npy"):
+            with pytest.raises(ValueError, match="out should be another file than the fit's state is kept in"):
+                fitted.predict(X, out=out)
+    assert (tmp_path / "kept.npy").read_bytes() == before
+    model.set_params(checkpoint="kept.npy").predict(X, out="free.npy")
+    np.testing.assert_array_equal(np.load("free.npy"), model.predict(X))
+    shutil.copy(tmp_path / "kept.npy", "kept.npy")  # which a fit would write now
+    with pytest.raises(ValueError, match="out should be another file than the fit's state is kept in"):
+        model.predict(X, out="kept.npy")
+
+
 def test_an_older_state_outlives_bad_input(state):
     before = state.read_bytes()
     bad = X.copy()
@@ -286,14 +308,76 @@ def test_plain_data_come_back_as_they_were():
 
 def test_digests_tell_values_apart():
     values = [
-        None, 1, 1.0, True, "1", [1], (1,), [1, 2], [[1], 2], [[1, 2]], ["ab", "c"], ["a", "bc"], np.arange(2),
-        np.arange(2.0), np.arange(2.0)[:, None], np.array(["a", "b"], dtype=object), np.random.RandomState(0),
-        np.random.RandomState(1), ConjugatePrior(), ConjugatePrior(shrinkage=0.1), {"a": 1}, {"a": 2}, np.float64(1),
+        None, 1, 1.5, True, "1", [1], [1, 2], [[1], 2], [[1, 2]], ["ab", "c"], ["a", "bc"], ("ab", "c"), np.arange(2),
+        np.arange(2.0)[:, None], np.array(["a", "b"], dtype=object), np.random.RandomState(0), ConjugatePrior(),
+        ConjugatePrior(shrinkage=0.1), {"a": 1}, {"a": 2}, [], [None], float("nan"), float("inf"),
     ]  # fmt: skip
     assert len({digest(value) for value in values}) == len(values)
     F = np.asfortranarray(np.arange(6.0).reshape(2, 3))
     assert digest(F) == digest(np.ascontiguousarray(F))
-    assert digest(np.random.RandomState(3)) == digest(np.random.RandomState(3))
+    long = np.arange(200_000.0).reshape(-1, 2)
+    other = long.copy()
+    other[-1, -1] += 1
+    assert digest(long) != digest(other)
+    assert digest(long) == digest(np.asfortranarray(long)) == digest(long.astype(np.int32)) == digest(long.tolist())
+
+
+@pytest.mark.parametrize(
+    "equal",
+    [
+        [2, 2.0, np.int64(2), np.uint8(2), np.float32(2), np.longdouble(2), np.array(2)],
+        [0.25, np.float64(0.25), np.float16(0.25), np.array(0.25)],
+        [True, np.True_, np.array(True)],
+        ["full", np.str_("full"), np.array("full")],
+        [[[1, 2], [3, 4]], np.array([[1.0, 2], [3, 4]]), [(1, 2.0), np.array([3, 4])], np.float32([[1, 2], [3, 4]])],
+        [ConjugatePrior(mean=[0, 1], dof=5), ConjugatePrior(mean=np.array([0.0, 1]), dof=np.float64(5))],
+        [np.random.RandomState(0), np.random.RandomState(1)],  # the state is another one after the fit
+    ],
+    ids=str,
+)
+def test_digests_of_equal_values_are_equal(equal):
+    assert len({digest(value) for value in equal}) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "equal"),
+    [
+        ({"n_components": np.int64(2)}, {"n_components": 2}),
+        ({"tol": np.float64(0.0), "reg_covar": np.float32(0.5)}, {"tol": 0, "reg_covar": 0.5}),
+        ({"random_state": np.int64(0)}, {"random_state": 0}),
+        ({"random_state": np.random.RandomState(0)}, {"random_state": np.random.RandomState(0)}),
+        ({"covariance_type": np.str_("diag")}, {"covariance_type": "diag"}),
+        ({"means_init": X[:2].tolist()}, {"means_init": X[:2]}),
+        ({"means_init": np.float32(X[:2])}, {"means_init": np.float32(X[:2]).tolist()}),
+        ({"weights_init": (0.25, 0.75)}, {"weights_init": np.array([0.25, 0.75])}),
+        ({"precisions_init": [[1, 2], [3, 4]], "covariance_type": "diag"},
+         {"precisions_init": np.array([[1.0, 2], [3, 4]]), "covariance_type": "diag"}),
+        ({"resp_init": (X[:, 0] > 0).tolist()}, {"resp_init": np.int32(X[:, 0] > 0)}),
+        ({"prior": ConjugatePrior(mean=[0, 0], dof=np.int64(4))}, {"prior": ConjugatePrior(mean=np.zeros(2), dof=4)}),
+    ],
+    ids=lambda options: "-".join(options),
+)  # fmt: skip
+def test_a_fit_goes_on_with_equal_parameters(given, equal, tmp_path):
+    for before, now in ((given, equal), (equal, given)):
+        if "random_state" not in given:
+            before, now = ({"random_state": 0, **options} for options in (before, now))
+        path = tmp_path / "state"
+        path.unlink(missing_ok=True)
+        stopped(path, X, **before)
+        expected = quietly(lambda options=before: GaussianMixture(**{**OPTIONS, **options}).fit(X))
+        if isinstance(before["random_state"], int | np.integer):
+            np.testing.assert_array_equal(resumed(path, X, **now).means_, expected.means_)
+        else:  # the generators have been drawn from by now
+            assert resumed(path, X, **now).n_iter_ == expected.n_iter_
+
+
+def test_priors_of_another_type_are_the_same(tmp_path):
+    options = {"n_components": 2, "random_state": 0, "checkpoint": tmp_path / "state"}
+    first = quietly(lambda: BayesianGaussianMixture(mean_prior=[1, 2], covariance_prior=np.eye(2), **options).fit(X))
+    again = BayesianGaussianMixture(mean_prior=np.array([1.0, 2]), covariance_prior=[[1, 0], [0, 1]], **options)
+    np.testing.assert_array_equal(quietly(lambda: again.resume(X)).means_, first.means_)
+    with pytest.raises(ValueError, match=r"another fit: mean_prior was \[1, 2\], and is \[1, 3\]"):
+        again.set_params(mean_prior=[1, 3]).resume(X)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -344,6 +428,26 @@ def test_other_rows_far_into_a_file_are_noticed_once_they_are_read(tmp_path):
     (tmp_path / "y.npy").rename(tmp_path / "moved.npy")  # which file they are in does not matter
     expected = quietly(lambda: GaussianMixture(**OPTIONS).fit(rows(Y, **BLOCKS)))
     np.testing.assert_array_equal(resumed(path, rows(tmp_path / "moved.npy", **BLOCKS)).means_, expected.means_)
+
+
+@pytest.mark.parametrize("options", [{"max_iter": 3}, {"tol": 1e-2, "max_iter": 500}], ids=["used up", "converged"])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_other_rows_are_noticed_though_the_run_had_ended(estimator, options, tmp_path):
+    path, Y = tmp_path / "state", np.tile(X, (10, 1))
+    np.save(tmp_path / "y.npy", Y)
+    other = Y.copy()
+    other[-1] += 1e-9
+    np.save(tmp_path / "z.npy", other)
+    model = estimator(n_components=2, random_state=0, checkpoint=path, **options)
+    quietly(lambda: model.fit(rows(tmp_path / "y.npy", **BLOCKS)))
+    before, means = path.read_bytes(), model.means_
+    assert model.converged_ == (options["max_iter"] == 500)
+    with pytest.raises(ValueError, match="state is of another fit: now that all rows have been read"):
+        quietly(lambda: model.resume(rows(tmp_path / "z.npy", **BLOCKS)))
+    assert path.read_bytes() == before
+    assert model.means_ is means
+    quietly(lambda: model.resume(rows(tmp_path / "y.npy", **BLOCKS)))
+    np.testing.assert_array_equal(model.means_, means)
 
 
 def test_a_source_is_not_read_once_more_for_its_checksum(tmp_path):
@@ -455,8 +559,8 @@ def test_states_of_any_parameters_can_be_described(tmp_path):
             self.tag = tag
 
     model = Tagged(2, checkpoint=tmp_path / "state", random_state=np.random.RandomState(0), tag=object()).fit(X)
-    with pytest.raises(ValueError, match="random_state was RandomState"):  # it has been drawn from
-        model.resume(X)
+    means = model.means_
+    np.testing.assert_array_equal(model.resume(X).means_, means)  # though the generator has been drawn from
     again = Tagged(2, checkpoint=tmp_path / "state", random_state=np.random.RandomState(0), tag=object()).resume(X)
     np.testing.assert_array_equal(again.means_, model.means_)
 

@@ -1,5 +1,6 @@
-"""Parameters that are NumPy's numbers: the same as numbers of Python, in every estimator and function."""
+"""Parameters that are NumPy's numbers or strings: the same as numbers of Python, in every estimator and function."""
 
+import enum
 import functools
 import warnings
 
@@ -22,7 +23,9 @@ from fastgmm import (
     engine,
     rows,
 )
+from fastgmm.checkpoint import decoded
 from fastgmm.kernels import resolve_n_jobs
+from fastgmm.validation import plain
 from helpers import blobs, fit_quietly
 
 X, _ = blobs(n_samples=300, n_components=2)
@@ -232,3 +235,59 @@ def test_rows_in_blocks():
     blocks = rows(X, columns=np.array([0, 2]), block_bytes=np.int32(2000))
     means = GaussianMixture(2, random_state=0).fit(blocks).means_
     np.testing.assert_allclose(means, GaussianMixture(2, random_state=0).fit(X[:, [0, 2]]).means_)
+
+
+class Kind(str, enum.Enum):  # noqa: UP042, for a StrEnum's str() is its text
+    """As programs name their choices."""
+
+    FULL = "full"
+    DIAG = "diag"
+    START = "k-means++"
+    FAST = "squarem"
+
+
+TEXTS = [
+    {"covariance_type": np.str_("diag"), "init_params": np.str_("k-means++")},
+    {"covariance_type": Kind.DIAG, "init_params": Kind.START},
+]
+
+
+@pytest.mark.parametrize("text", ["full", np.str_("full"), Kind.FULL, np.array("full")], ids=repr)
+def test_strings_of_any_type_are_strings(text):
+    assert type(plain(text)) is str
+    assert plain(text) == "full"
+
+
+@pytest.mark.parametrize("texts", TEXTS, ids=["numpy", "enum"])
+@pytest.mark.parametrize("cls", PARAMETERS)
+def test_texts_of_every_estimator(cls, texts, tmp_path):
+    """A fit whose state is kept too, and one that goes on from the last."""
+    options = {"n_components": 2, "random_state": 0}
+    if cls is not StreamingGaussianMixture:
+        options["checkpoint"] = tmp_path / "state"
+    if cls is GaussianMixture:
+        texts = {**texts, "acceleration": type(texts["init_params"])("squarem")}
+    if cls is BayesianGaussianMixture:
+        texts = {**texts, "weight_concentration_prior_type": np.str_("dirichlet_distribution")}
+    expected = fit_quietly(cls(**options, **{name: plain(text) for name, text in texts.items()}), X)
+    model = fit_quietly(cls(**options, **texts), X)
+    assert_equal(model, expected)
+    assert model.get_params()["covariance_type"] is texts["covariance_type"]
+    if cls is not StreamingGaussianMixture:
+        assert type(decoded((tmp_path / "state").read_bytes(), "state").kept.state.point.covariance_type) is str
+        warm = model.set_params(warm_start=True, covariance_type=type(texts["covariance_type"])("full"))
+        assert_equal(fit_quietly(warm, X), fit_quietly(expected.set_params(warm_start=True, covariance_type="full"), X))
+
+
+@pytest.mark.parametrize("cls", [GaussianMixture, BayesianGaussianMixture])
+def test_grid_search_over_an_array_of_texts(cls, tmp_path):
+    grid = {"covariance_type": np.array(["full", "diag"])}
+    model = cls(n_components=2, checkpoint=tmp_path / "state", random_state=0, max_iter=500)
+    search = GridSearchCV(model, grid, error_score="raise").fit(X)
+    assert search.best_params_["covariance_type"] in ("full", "diag")
+
+
+def test_search_over_an_array_of_models():
+    searches = [MixtureSearch(2, covariance_types=types, random_state=0).fit(X) for types in (np.array(["VVV"]), "VVV")]
+    assert_equal(*(search.best_estimator_ for search in searches))
+    assert type(searches[0].best_params_["covariance_type"]) is str

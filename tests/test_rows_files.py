@@ -383,3 +383,20 @@ def test_web_addresses(kind, tmp_path, web):
 def test_a_web_server_that_is_not_there(web):
     with pytest.raises(OSError, match=r"http://127.0.0.1:1/x.npy cannot be read"):
         rows("http://127.0.0.1:1/x.npy")
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.csv.gz", "x.tsv"])
+def test_numpy_booleans_say_whether_there_is_a_header(name, tmp_path):
+    lines = "\n".join(("\t" if name == "x.tsv" else ",").join(map(str, row)) for row in X.tolist()).encode()
+    (tmp_path / name).write_bytes(gzip.compress(lines) if name.endswith("gz") else lines)
+    for header in (False, np.False_):
+        np.testing.assert_array_equal(whole(tmp_path / name, header=header), X)
+    for header in (True, np.True_):
+        np.testing.assert_array_equal(whole(tmp_path / name, header=header), X[1:])
+
+
+@pytest.mark.parametrize("header", [0, 1, np.int64(0), 0.0, "no", "", np.array([False]), []], ids=repr)
+def test_a_header_is_there_or_not(header, tmp_path):
+    """0 and 1 are refused: in pandas 0 is the line that has the names."""
+    with pytest.raises(ValueError, match="header should be True, False or None, but is "):
+        rows(write(tmp_path / "x.csv", X), header=header)

@@ -95,7 +95,7 @@ def rows(
         What to compute in. If not given, float32 where all features are, else float64.
     header : bool, optional
         Whether the first line of CSV files has the names of columns. If not given, it must have names, and none of them
-        may be a number.
+        may be a number. The numbers 0 and 1 are refused: elsewhere they are positions of the line with names.
     progress : bool, default=False
         Whether to show a bar, with rows per second, for each walk over the rows (needs rich).
     block_bytes : int, default=8388608
@@ -131,12 +131,25 @@ def rows(
     """
     if block_bytes < 1:
         raise ValueError(f"block_bytes should be above 0, but is {block_bytes}")
+    header = _check_header(header)
     is_one = isinstance(columns, str | int | np.integer) and not isinstance(columns, bool)
     if isinstance(weight, np.integer):
         weight = int(weight)
     options = {"columns": [columns] if is_one else columns, "weight": weight, "key": key, "dtype": dtype}
     reader = _reader(source, options, header)
     return BlockSource(reader, block_bytes=block_bytes, on_walk=bar if progress else None)
+
+
+def _check_header(header: Any) -> bool | None:
+    """Return `header` as Python's True or False, or None; ValueError if it is anything else."""
+    if header is None:
+        return None
+    if not isinstance(header, bool | np.bool_):
+        raise ValueError(
+            f"header should be True, False or None, but is {header!r}: give True if the first line has the names of "
+            "columns, False if it is a row"
+        )
+    return bool(header)
 
 
 def _reader(source: Any, options: Options, header: bool | None) -> Reader:
