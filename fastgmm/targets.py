@@ -87,7 +87,9 @@ def files_behind(data: Any) -> tuple[Path, ...]:
 
 def _parts(data: Any) -> Iterator[Any]:
     """Yield the arrays that data consist of."""
-    if isinstance(data, list | tuple):
+    if isinstance(data, np.ndarray):
+        yield data
+    elif isinstance(data, list | tuple):
         for item in data:
             is_row = isinstance(item, list | tuple) and len(item) > 0 and isinstance(item[0], Number)
             if not is_row and not isinstance(item, Number):  # numbers are in memory
