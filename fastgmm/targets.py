@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Number
 from pathlib import Path
@@ -63,34 +65,81 @@ def check_target(path: str | os.PathLike, name: str, in_use: Mapping[str, Sequen
 def files_behind(data: Any) -> tuple[Path, ...]:
     """Return the files that an array, a data frame or a list of arrays is read from, as far as that can be found.
 
-    That is: memory maps and views of them, columns of data frames that are such views, open HDF5 datasets, and zarr
-    arrays whose store is a file or a folder. On Linux the system is asked as well which files are mapped: it has the
-    names after a change, and maps that are not NumPy's.
+    These are the files of memory maps and of their views, in whatever array, buffer or data frame they are, of open
+    HDF5 datasets, and of zarr arrays whose store is a file or a folder. On Linux the system is asked as well which
+    files are mapped: it has the names after a change, and maps that are not NumPy's.
     """
     found: list[Path] = []
     addresses = []
     for part in _parts(data):
-        if isinstance(part, np.ndarray):
-            found.extend(_bases(part))
-            addresses.append(part.__array_interface__["data"][0])
-        else:
-            found.extend(_path_of(getattr(part, "file", None), ("filename",)))  # an HDF5 dataset
-            found.extend(_path_of(getattr(part, "store", None), ("root", "path")))  # a zarr array
+        array = part
+        if not isinstance(part, np.ndarray):
+            stored: list[Path] = []
+            stored.extend(_path_of(getattr(part, "file", None), ("filename",)))  # an HDF5 dataset
+            stored.extend(_path_of(getattr(part, "store", None), ("root", "path")))  # a zarr array
+            array = None if stored else _view_of(part)
+            found.extend(stored)
+        if array is not None:
+            found.extend(_bases(array))
+            addresses.append(array.__array_interface__["data"][0])
     return tuple(dict.fromkeys([*found, *_mapped(addresses)]))
 
 
 def _parts(data: Any) -> Iterator[Any]:
     """Yield the arrays that data consist of."""
-    if isinstance(data, list | tuple):
+    if isinstance(data, np.ndarray):
+        yield data
+    elif isinstance(data, list | tuple):
         for item in data:
-            if not isinstance(item, list | Number):  # numbers are in memory
+            is_row = isinstance(item, list | tuple) and len(item) > 0 and isinstance(item[0], Number)
+            if not is_row and not isinstance(item, Number):  # numbers are in memory
                 yield from _parts(item)
     elif hasattr(data, "iloc") and hasattr(data, "to_numpy"):
         columns = [column for _, column in data.items()] if data.ndim == 2 else [data]
         for column in columns:
-            yield from _parts(column.to_numpy())
+            # Extension types of pandas convert to NumPy with a copy, but to Arrow without one.
+            is_plain = isinstance(getattr(column, "dtype", None), np.dtype)
+            yield from [column.to_numpy()] if is_plain else _arrow_buffers(column)
+    elif hasattr(data, "get_columns") or hasattr(data, "get_chunks"):  # polars, which joins chunks for Arrow
+        columns = data.get_columns() if hasattr(data, "get_columns") else [data]
+        for chunk in (chunk for column in columns for chunk in column.get_chunks()):
+            yield from _arrow_buffers(chunk)
+    elif any(hasattr(data, way) for way in ("__arrow_c_stream__", "__arrow_c_array__")) and hasattr(data, "__len__"):
+        yield from _arrow_buffers(data)
     elif data is not None:
         yield data
+
+
+def _arrow_buffers(data: Any) -> list[Any]:
+    """Return the memory of a frame or a column that pyarrow takes without a copy; the data themselves if it fails."""
+    try:
+        import pyarrow as pa
+
+        if len(getattr(data, "shape", ())) == 2:
+            columns = pa.table(data).columns
+        else:
+            # Arrow reads a column of polars without a copy only as a stream.
+            is_stream = hasattr(data, "__arrow_c_stream__") and not hasattr(data, "iloc")
+            array = pa.chunked_array(data) if is_stream else pa.array(data)
+            columns = [array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])]
+        buffers = (buffer for column in columns for chunk in column.chunks for buffer in chunk.buffers())
+        return [np.frombuffer(buffer, np.uint8) for buffer in buffers if buffer is not None and buffer.size]
+    except Exception:  # pyarrow is missing, or does not take these types
+        return [data]
+
+
+def _view_of(thing: Any) -> NDArray | None:
+    """Return an array that shares the memory of an object, of its first row at least; None if there is none."""
+    if isinstance(thing, str | bytes | Number):
+        return None
+    with contextlib.suppress(Exception):  # an object without a buffer of numbers
+        return np.asarray(memoryview(thing))
+    with contextlib.suppress(Exception):  # whatever other libraries raise
+        if all(hasattr(thing, name) for name in ("shape", "dtype", "__getitem__")):
+            return np.asarray(thing[:1])  # all rows may be too many to read
+        if any(hasattr(thing, name) for name in ("__array__", "__array_interface__", "__array_struct__")):
+            return np.asarray(thing)
+    return None
 
 
 def _bases(array: NDArray) -> Iterator[Path]:
@@ -107,11 +156,13 @@ def _mapped(addresses: Sequence[int]) -> Iterator[Path]:
     maps = Path("/proc/self/maps")
     if not addresses or not maps.exists():
         return
+    in_order = sorted(addresses)
     for line in os.fsdecode(maps.read_bytes()).splitlines():
         # "begin-end permissions offset device inode path"
         span, *_, name = line.split(maxsplit=5)
         begin, end = (int(address, 16) for address in span.split("-"))
-        if name.startswith("/") and any(begin <= address < end for address in addresses):
+        first = bisect_left(in_order, begin)
+        if name.startswith("/") and first < len(in_order) and in_order[first] < end:
             yield Path(name)
 
 

@@ -377,6 +377,12 @@ def test_records_have_a_feature_for_each_field(kind, tmp_path):
     np.testing.assert_array_equal(some.whole().X, expected[:, [3, 0]])
     np.testing.assert_array_equal(some.whole().sample_weight, W)
     assert list(fit(some).feature_names_in_) == ["b", "a"]
+    by_position = rows(source, weight=1, **SMALL)
+    assert by_position.feature_names == ("a", "i", "b")
+    np.testing.assert_array_equal(by_position.whole().sample_weight, W)
+    for wrong in (4, -1, True):
+        with pytest.raises(ValueError, match="names or positions from 0 to 3, but one is"):
+            rows(source, weight=wrong)
     assert rows(source, columns=["b"]).dtype == np.float32
     with pytest.raises(ValueError, match="has no column 'c'"):
         rows(source, columns=["c"])

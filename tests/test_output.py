@@ -8,17 +8,22 @@ import socket
 import stat
 import subprocess
 import sys
+import zipfile
+from collections import deque
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fastgmm import BayesianGaussianMixture, GaussianMixture, StreamingGaussianMixture, rows
+from fastgmm.prediction import files_read
 from fastgmm.targets import check_target, files_behind
 from fastgmm.writing import check_writable, replacing
 from helpers import blobs
 
 X, _ = blobs(3, n_samples=400, n_features=2, n_components=2)
 MODEL = GaussianMixture(2, random_state=0).fit(X)
+ONE = GaussianMixture(1).fit(X[:, :1])
 METHODS = ("predict", "predict_proba", "score_samples")
 
 
@@ -98,6 +103,116 @@ def test_nor_maps_that_only_the_system_knows(folder):
     (folder / "x.npy").rename(folder / "other name.npy")
     for source in (renamed, rows(renamed)):
         refused(MODEL, source, folder / "other name.npy")
+
+
+class Array:
+    """Rows of another library, with `__array__`."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.rows, dtype=dtype)
+
+
+class Slices:
+    """Rows of another library, with slices."""
+
+    def __init__(self, rows):
+        self.rows, self.shape, self.dtype = rows, rows.shape, rows.dtype
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, here):
+        return self.rows[here]
+
+
+class Blocks:
+    """Blocks of rows that can be walked again."""
+
+    def __init__(self, *blocks):
+        self.blocks = blocks
+
+    def __iter__(self):
+        return iter(self.blocks)
+
+
+IN_PROGRAMS = {
+    "a function": lambda mapped: rows(lambda: (mapped[i : i + 100] for i in range(0, 400, 100))),
+    "a function of pairs": lambda mapped: rows(lambda: iter([(X, mapped[:, 0])])),
+    "views": lambda mapped: rows(lambda: iter([mapped[5:].view(np.ndarray)])),
+    "an iterable": lambda mapped: rows(Blocks(mapped)),
+    "a deque": lambda mapped: rows(deque([X, mapped])),
+    "values of a dictionary": lambda mapped: rows({"X": X, "mapped": mapped}.values()),
+    "lists of rows": lambda mapped: rows([list(mapped)]),
+    "blocks with slices": lambda mapped: rows(lambda: iter([Slices(mapped)])),
+    "rows of slices": lambda mapped: rows(Slices(mapped)),
+    "a buffer": memoryview,
+    "__array__": Array,
+    "slices": Slices,
+    "rows": list,
+}
+
+
+@pytest.mark.parametrize("source", IN_PROGRAMS)
+def test_nor_a_memory_map_in_what_a_program_makes(source, folder):
+    before = (folder / "x.npy").read_bytes()
+    refused(MODEL, IN_PROGRAMS[source](np.load(folder / "x.npy", mmap_mode="r")), folder / "hard.npy")
+    assert (folder / "x.npy").read_bytes() == before
+
+
+def test_nor_a_memory_map_in_a_frame_of_pandas(folder):
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    np.save(folder / "c.npy", np.asfortranarray(X))
+    for name in ("x.npy", "c.npy"):
+        frame = pd.DataFrame(np.load(folder / name, mmap_mode="r"), columns=["a", "b"], copy=False)
+        for source in (rows(frame), rows(frame, weight="b"), rows([frame]), rows(lambda frame=frame: iter([frame]))):
+            refused(MODEL if source.reader.n_features == 2 else ONE, source, folder / name)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="asks Linux for what is mapped")
+def test_nor_a_memory_map_in_arrow_or_polars(folder):
+    pa, pd, pl = pytest.importorskip("pyarrow"), pytest.importorskip("pandas"), pytest.importorskip("polars")
+    np.save(folder / "c.npy", np.asfortranarray(X))
+    mapped = np.load(folder / "c.npy", mmap_mode="r")
+    table = pa.table({"a": pa.array(mapped[:, 0]), "b": pa.array(mapped[:, 1])})
+    two = pa.concat_tables([pa.table({"a": X[:, 0], "b": X[:, 1]}), table])
+    types = {name: pd.ArrowDtype(pa.float64()) for name in "ab"}
+    frame = pd.DataFrame({name: pd.Series(table[name], dtype=types[name]) for name in "ab"})
+    polars = pl.from_numpy(mapped, schema=["a", "b"])
+    for data in (table, table.to_batches()[0], two, polars, frame):
+        for source in (rows(data), rows([data]), rows(lambda data=data: iter([data])), data):
+            assert folder / "c.npy" in files_read(source), (type(data), type(source))
+    # Polars joins the chunks of a frame, in place, when Arrow reads it.
+    for read in (rows, lambda data: rows([data]), lambda data: data):
+        assert files_read(read(polars.vstack(polars))) == (folder / "c.npy",)
+    for source in (rows(table), rows(polars), polars):
+        refused(MODEL, source, folder / "c.npy")
+    for column in (table["a"], table["a"].chunk(0), polars["a"], frame["a"]):
+        assert files_behind(column) == files_behind([X, column]) == (folder / "c.npy",)
+    with pa.OSFile(str(folder / "x.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    with pa.memory_map(str(folder / "x.arrow")) as file:
+        assert files_read(rows(pa.ipc.open_file(file).read_all())) == (folder / "x.arrow",)
+
+
+def test_nor_a_file_behind_a_chain_of_urls(folder):
+    """Also one that keeps a copy, or is in an archive or a folder."""
+    pytest.importorskip("fsspec")
+    with zipfile.ZipFile(folder / "x.zip", "w") as archive:
+        archive.write(folder / "x.npy", "x.npy")
+    os.link(folder / "x.zip", folder / "sub" / "zip.npy")
+    for url, name in (
+        (f"simplecache::file://{folder}/x.npy", "x.npy"),
+        (f"filecache::file://{folder}/x.npy", "x.npy"),
+        (f"simplecache::file://{folder}/x*.npy", "x.npy"),
+        (f"dir://x.npy::file://{folder}", "x.npy"),
+        (f"dir://x*.npy::file://{folder}", "x.npy"),
+        (f"zip://x.npy::file://{folder}/x.zip", "sub/zip.npy"),
+    ):
+        refused(MODEL, rows(url), folder / name)
 
 
 def test_nor_the_weights(folder):
@@ -350,4 +465,18 @@ def test_a_read_only_file_is_refused_whoever_asks(tmp_path, monkeypatch):
 
 def test_files_in_use_that_are_gone_are_no_reason(tmp_path):
     assert check_target(tmp_path / "x", "out", {"rows are read from": [tmp_path / "gone"]}) == tmp_path / "x"
-    assert files_behind([[1.0, 2.0]]) == files_behind(np.arange(4.0)) == files_behind(None) == ()
+    for data in ([[1.0, 2.0]], np.arange(4.0), None, "x", [Array(X), Slices(X), b"x", memoryview(X)], [[X]], object()):
+        assert files_behind(data) == ()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="asks Linux for what is mapped")
+def test_the_files_of_many_arrays(folder, monkeypatch):
+    """The system is asked once, and each map is looked up among all addresses at once."""
+    asked, read_bytes = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (asked.append(path), read_bytes(path))[1])
+    mapped = np.load(folder / "x.npy", mmap_mode="r")
+    parts = [memoryview(np.asarray(row)) for row in [*X, *mapped, *X]]
+    assert files_behind(parts) == (folder / "x.npy",)
+    assert len(asked) == 1
+    assert rows([*([X[:1]] * 500), mapped, *([X[:1]] * 500)]).reader.files == (folder / "x.npy",)
+    assert len(asked) < 5

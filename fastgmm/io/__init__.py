@@ -17,7 +17,7 @@ from .arrays import NpyReader, SliceReader
 from .csv_files import CsvReader
 from .files import Files
 from .iterables import IterableReader
-from .locations import FORMATS, URL, Location, find, format_of, locate
+from .locations import FORMATS, URL, Location, find, format_of, local_files, locate
 from .npy import NpyFile
 from .progress import bar
 from .stores import is_array, open_array, open_hdf5, open_zarr
@@ -209,8 +209,8 @@ def _of_file(location: Location, options: Options, header: bool | None) -> Reade
     if header is not None and name not in TEXT:
         raise ValueError(f"header is for CSV files, but {location} is none")
     reader = READERS[name](location, **options, **({"header": header} if name in TEXT else {}))
-    others = (path for path in reader.files if isinstance(path, Path) and path != location)
-    reader.files = (*([location] if isinstance(location, Path) else []), *others)
+    own = local_files(location)
+    reader.files = (*own, *(path for path in reader.files if isinstance(path, Path) and path not in own))
     return reader
 
 

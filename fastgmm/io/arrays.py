@@ -83,6 +83,8 @@ class SliceReader:
         self.columns: list[int] | None = None
         self.feature_names: tuple[str, ...] | None = None
         if self.stored_dtype.names is not None and len(self.shape) == 1:
+            if isinstance(weight, int):
+                (weight,) = choose(self.stored_dtype.names, [weight], None, name)
             if isinstance(weight, str) and weight in self.stored_dtype.names:
                 self.weight_field, weight = weight, None
             self.fields = choose(self.stored_dtype.names, columns, self.weight_field, name)
@@ -102,7 +104,8 @@ class SliceReader:
         self.weight_file = None if weight_path is None else Unchanged(weight_path)
         self._weights = None if weight is None or weight_path is not None else _in_memory(weight)
         self.weighted = any(given is not None for given in (weight, stored_weights, self.weight_field))
-        maps = files_behind([array if reopen is None else None, self._weights])
+        # Weights are converted to another array if they are no numbers of NumPy.
+        maps = files_behind([array if reopen is None else None, weight if weight_path is None else None])
         paths = (*files, weight_path, *maps)
         self.files: tuple[Path, ...] = tuple(dict.fromkeys(path for path in paths if path is not None))
         self.open_weights(stored_weights)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from .columns import Column, arrow
 from .files import Unchanged
-from .locations import Location, format_of, open_binary
+from .locations import Location, format_of, local_files, open_binary
 from .tables import TableReader, unreadable
 
 # What pyarrow reads at a time, unless lines are so long that few would fit.
@@ -70,7 +70,7 @@ class CsvReader(TableReader):
         super().__init__(self.about, schema, has_names=self.has_names, **options)
         self.kinds = {column.name: self._kind(schema.field(column.name).type) for column in self.wanted}
         self.positions = {column.name: schema.get_field_index(column.name) for column in self.wanted}
-        self.files = (path,) if isinstance(path, Path) else ()
+        self.files = local_files(path)
 
     def _has_names(self, first: Record, header: bool | None) -> bool:
         """Return whether the first line has names; ValueError if that cannot be known."""

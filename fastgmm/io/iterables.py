@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_right
-from collections.abc import Callable, Generator, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, ValuesView
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fastgmm.conversion import aligned, as_rows, as_weights, column_labels, feat
 
 from .arrays import check_map
 from .files import float_dtype
-from .stores import files_of
+from .stores import files_of_all
 
 
 class IterableReader:
@@ -45,10 +46,10 @@ class IterableReader:
                 "columns, weight and key are for files and arrays; blocks may be pairs of rows and weights"
             )
         self.source = source
-        listed = source if isinstance(source, list | tuple) else ()
-        items = (item for block in listed for item in (block if isinstance(block, tuple) else (block,)))
-        paths = (path for item in items for path in files_of(item))
-        self.files: tuple[Path, ...] = tuple(dict.fromkeys(paths))
+        listed = source if isinstance(source, list | tuple | deque | ValuesView) else ()
+        items = [item for block in listed for item in (block if isinstance(block, tuple) else (block,))]
+        # Of other iterables the files of the first block are known.
+        self.files: tuple[Path, ...] = tuple(files_of_all(items))
         # Set from the first block that the source gives.
         self.labels: tuple | None = None
         self.is_labelled = False
@@ -88,6 +89,7 @@ class IterableReader:
         X, weights = _pair(block)
         if not self.is_labelled:
             self.labels, self.is_labelled = column_labels(X), True
+            self.files = tuple(dict.fromkeys([*self.files, *files_of_all([X, weights])]))
         check_map(X)
         check_map(weights)
         X = as_rows(aligned(X, self.labels))

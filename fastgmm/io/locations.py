@@ -51,11 +51,14 @@ class Remote:
     files : fsspec.AbstractFileSystem
     path : str
         Its name in `files`.
+    local : tuple of Path
+        Files or folders of this machine that a chain of file systems reads it from, as ``simplecache::file://`` does.
     """
 
     url: str
     files: Any
     path: str
+    local: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
         return self.url
@@ -125,6 +128,11 @@ def readable(location: Location) -> Any:
     return location.open() if isinstance(location, Remote) else location
 
 
+def local_files(location: Location) -> tuple[Path, ...]:
+    """Return the files or folders of this machine that a place is read from."""
+    return (location,) if isinstance(location, Path) else location.local
+
+
 def open_binary(location: Location) -> Any:
     """Open a file to read its bytes."""
     return location.open() if isinstance(location, Remote) else location.open("rb")
@@ -141,7 +149,14 @@ def _remote(url: str) -> Remote:
         raise ImportError(f"Reading {url} needs a package that is not installed. {error}") from None
     except ValueError as error:
         raise ValueError(f"{url} cannot be read: {error}") from None
-    return Remote(url, files, path)
+    return Remote(url, files, path, _local_members(url))
+
+
+def _local_members(url: str) -> tuple[Path, ...]:
+    """Return the paths on this machine in a URL, which may be a chain such as ``zip://x.csv::file:///x.zip``."""
+    from fsspec.core import _un_chain
+
+    return tuple(Path(path).absolute() for path, protocol, _ in _un_chain(url, {}) if protocol in ("file", "local"))
 
 
 def _find_local(path: Path) -> list[Location]:
@@ -187,7 +202,9 @@ def _find_remote(location: Remote) -> list[Location]:
     found += [name for folder in folders for name in ([folder] if _is_store(folder) else files.find(folder))]
     stores = {_store_of(name) for name in found}
     seen = sorted((name for name in stores if not _is_ignored(_parts(name), _parts(path))), key=_parts)
-    places = (Remote(files.unstrip_protocol(name), files, name) for name in seen)
+    urls = {name: files.unstrip_protocol(name) for name in seen}
+    # Some file systems leave out of a URL what they are in.
+    places = (Remote(url, files, name, _local_members(url) or location.local) for name, url in urls.items())
     return list(_alike(places, location))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from .arrays import Opened
 from .files import Unchanged
-from .locations import Location, format_of, open_binary
+from .locations import Location, format_of, local_files, open_binary
 
 HEADERS = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
 
@@ -29,7 +28,7 @@ class NpyFile:
         if format_of(location.name) != ("npy", None):
             raise ValueError(f"an .npy file is wanted here, not {location}")
         self.file: Unchanged[Location] = Unchanged(location)
-        self.files = (location,) if isinstance(location, Path) else ()
+        self.files = local_files(location)
         with open_binary(location) as opened:
             try:
                 version = npy_format.read_magic(opened)

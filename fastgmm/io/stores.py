@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,18 @@ def files_of(array: Any) -> list[Path]:
         places = (getattr(array.store, name, None) for name in ("root", "path"))
         return [place.absolute() for place in places if isinstance(place, Path)]
     return list(files_behind(array))
+
+
+def files_of_all(arrays: Iterable[Any]) -> list[Path]:
+    """Return the files that arrays or data frames are read from; the system is asked once for all of them."""
+    found: list[Path] = []
+    others = []
+    for array in arrays:
+        if _library(array) in ("h5py", "zarr"):
+            found.extend(files_of(array))
+        else:
+            others.append(array)
+    return list(dict.fromkeys([*found, *files_behind(others)]))
 
 
 def _library(source: Any) -> str:

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastgmm.blocks import Cursor
+from fastgmm.targets import files_behind
 
 from .columns import Column, arrow, column_of
 from .files import Unchanged, choose, float_dtype
-from .locations import Location, Remote, readable
+from .locations import Location, Remote, local_files, readable
 
 # Rows that are decoded at a time: their columns stay in cache until they have been copied. With four times as many rows
 # and bytes sweeps took up to 5 % more of the processors' time.
@@ -184,7 +185,7 @@ class ParquetReader(TableReader):
         super().__init__(str(path), schema, **options)
         self.n_samples = sum(self.groups)
         self.ends = list(itertools.accumulate(self.groups))
-        self.files = (path,) if isinstance(path, Path) else ()
+        self.files = local_files(path)
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[Any]:
@@ -215,6 +216,8 @@ class FrameReader(TableReader):
 
     def __init__(self, frame: Any, **options: Any):
         pa, has_names = arrow(), True
+        # Before the conversion, which copies columns that are not contiguous.
+        files = files_behind(frame)
         try:
             if hasattr(frame, "index") and hasattr(frame, "iloc"):  # of pandas, whose index is no feature
                 has_names = all(isinstance(name, str) for name in frame.columns)
@@ -227,6 +230,7 @@ class FrameReader(TableReader):
             raise ValueError(f"the data frame should hold numbers: {error}") from None
         super().__init__("the data frame", self.table.schema, has_names=has_names, **options)
         self.n_samples = self.table.num_rows
+        self.files = files
 
     def batches(self, names: Sequence[str]) -> Iterator[Any]:
         yield from self.table.select(names).to_batches(max_chunksize=BATCH_ROWS)
