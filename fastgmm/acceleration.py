@@ -19,9 +19,10 @@ Array = NDArray[np.float64]
 # `reg_covar` relative to a variance from which on a component is left alone. With 0.01 flat components, of which real
 # rows have many, were not accelerated at all; with 1 a fit of a photograph's pixels ended 0.001 nats per row lower.
 LARGE = 0.1
-# A change by an EM step, in nats per row, that is small: then EM has chosen its optimum. From 1e-2 on fits to a
-# tolerance of 1e-3 took 1.2 times fewer passes than plain EM, and 6 of 132 medians ended more than 0.002 nats per row
-# lower; from 2e-3 on 1.03 times, and none (to 1e-6 1.91 and 1.87 times). `benchmarks/against_plain.py tuning`.
+# A change by an EM step, in nats per row, that is small: then EM has chosen its optimum. Beginning at 1e-2, 4 of 132
+# medians and 1.4 % of single fits to 1e-3 ended more than 0.002 and 0.02 nats per row below plain EM's; at 2e-3, 2 and
+# none. Passes were 1.20 and 1.03 times fewer to 1e-3, 1.99 and 1.87 to 1e-6 (11 data sets of
+# `benchmarks/against_plain.py tuning --options '{"acceleration": "squarem"}'`, 8 seeds).
 BEGIN = 2e-3
 
 

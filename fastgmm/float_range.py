@@ -79,7 +79,7 @@ def has_underflowed(statistics: SufficientStatistics, dtype: np.dtype) -> bool:
 
 
 def has_lost_digits(statistics: SufficientStatistics, dtype: np.dtype) -> bool:
-    """Whether features of float32 rows depend on each other so much that their scatter has no Cholesky factor."""
+    """Return whether the scatter of float32 rows has lost the digits that a Cholesky factor needs."""
     if dtype != np.float32 or statistics.layout == "diagonal":
         return False
     scatter = scatter_about_means(statistics, positive_weight_sums(statistics))

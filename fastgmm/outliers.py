@@ -28,7 +28,7 @@ RANK, LEAST_RANK, SHARE = 50, 3, 0.5
 
 @dataclass(frozen=True)
 class PassWithOutliers:
-    """What a pass over rows finds: their statistics, and the rows of the lowest log-density.
+    """The result of a pass over rows: their statistics, and the rows of the lowest log-density.
 
     Attributes
     ----------

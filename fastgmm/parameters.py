@@ -23,7 +23,7 @@ INFLATED_IN_SINGLE = 400
 
 
 class EStep(NamedTuple):
-    """How to compute an E-step.
+    """The layout and the operands of an E-step.
 
     layout : str
         The kernels' layout. That of the model, or "full" where the tied layout would lose digits.

@@ -178,7 +178,6 @@ def short_runs(
     rules: Rules,
     seeds: Iterable[int],
     *,
-    rounds: tuple[int, ...] = ROUNDS,
     quick: bool = False,
 ) -> tuple[MixtureParameters, int]:
     """The best of some starts after rounds of EM steps, after each of which the worse half is dropped.
@@ -201,7 +200,7 @@ def short_runs(
     made = list(_surviving(functools.partial(make, seed) for seed in seeds))
     n_distinct = min(found for _, found in made)
     best = [parameters for parameters, _ in made]
-    for steps in rounds:
+    for steps in ROUNDS:
         run = functools.partial(
             em.run,
             source,

@@ -1,4 +1,4 @@
-"""Where files of rows are: paths, folders, patterns and URLs, and the format that a name stands for."""
+"""Paths, folders, patterns and URLs of files of rows, and the format that a name stands for."""
 
 from __future__ import annotations
 

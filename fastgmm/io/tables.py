@@ -29,7 +29,7 @@ FEW_FEATURES = 16
 
 
 class TableReader(abc.ABC):
-    """What tables have in common; see `blocks.Reader`.
+    """Base of the readers of tables; see `blocks.Reader`.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ BLOCK = 64
 
 @functools.lru_cache(maxsize=16)
 def _lower(n: int) -> np.ndarray:
-    """Where a square matrix has its lower triangle. `np.tril` makes this anew each time: a tenth of a small pass."""
+    """Return the mask of a lower triangle, kept since `np.tril` makes it anew: a tenth of a small pass."""
     return np.tri(n, dtype=bool)
 
 
