@@ -46,7 +46,9 @@ COLUMNS = ("rows from", "rows", "D", "K", "type", "seconds", "over scikit-learn"
            "passes", "fewer passes", "fewer rows", "starts' part", "samples' part", "plain higher", "by")  # fmt: skip
 
 
-ESTIMATED = 5  # iterations of scikit-learn's that say how long one takes
+# Iterations of scikit-learn's that say how long one takes; fits of fewer rows are run, their first iterations vary more
+# than they take.
+ESTIMATED, ESTIMATED_ROWS = 5, 10_000
 
 
 class Account:
@@ -90,7 +92,7 @@ def passes_until(bounds: list[float], target: float) -> float:
 def scikit_learn(options: dict, X: np.ndarray, estimate: bool) -> tuple[float, float]:
     """Seconds that scikit-learn's fit takes, and the mean log-likelihood that it reaches; run, or estimated."""
     theirs = sklearn.mixture.GaussianMixture(**options)
-    if not estimate:
+    if not estimate or len(X) < ESTIMATED_ROWS:
         return seconds(lambda: fit_quietly(theirs, X)), theirs.score(X)
     once, more = (
         seconds(lambda n=n: fit_quietly(sklearn.mixture.GaussianMixture(**{**options, "max_iter": n}), X))

@@ -20,6 +20,7 @@ in their dtype, sums in float64. Rows are not checked: one NaN makes the log-lik
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -28,9 +29,10 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import kernels
 from .covariance import BASIC_TYPES, CovarianceModel, IllDefinedCovarianceError, get_model
-from .float_range import has_lost_digits, has_overflowed, has_underflowed, parts_in_double, sum_in_double
+from .float_range import has_lost_digits, has_overflowed, has_underflowed, sum_in_double
 from .kernels import serial_matmul, thread_limit
 from .parameters import MixtureParameters
+from .scores import checked_rows, predict, predict_proba, score_samples
 from .statistics import SufficientStatistics, positive_weight_sums, scatter_about_means
 
 __all__ = [
@@ -61,6 +63,7 @@ def accumulate(
     known: SufficientStatistics | None = None,
     n_jobs: int | None = None,
     log_prob_norm: NDArray | None = None,
+    exact_below: float = math.inf,
     resp: NDArray | None = None,
 ) -> SufficientStatistics:
     """E-step: one pass over rows, giving their sufficient statistics and log-likelihood.
@@ -77,17 +80,21 @@ def accumulate(
         Threads; None is Numba's own setting.
     log_prob_norm, resp : (n,) and (n, K) of X's dtype, optional
         Receive each row's log-density in nats, and its responsibilities times its weight.
+    exact_below : float
+        For a row whose log-density is no lower, `log_prob_norm` may receive any number between this and it, which
+        takes less time.
 
     Returns
     -------
     SufficientStatistics
         About the means of the components (in the tied layout: about one point). The same bits for any `n_jobs`.
     """
-    X = _rows(X, parameters.n_features)
+    X = checked_rows(X, parameters.n_features)
     given = {"sample_weight": None if sample_weight is None else np.asarray(sample_weight)}
     outputs = {"log_prob_norm": log_prob_norm, "resp_out": resp}
     if not parameters.needs_double(X.dtype):
-        statistics = _accumulate(parameters, X, given | outputs, known, n_jobs)
+        asked = given | outputs | {"exact_below": exact_below}
+        statistics = _accumulate(parameters, X, asked, known, n_jobs)
         if not has_overflowed(statistics, X.dtype):
             return statistics
     return sum_in_double(X, given, outputs, lambda rows, part: _accumulate(parameters, rows, part, None, n_jobs))
@@ -199,55 +206,6 @@ def estimate_covariances(
     return model.covariances(scatter, weight_sums, reg_covar=reg_covar, before=start)
 
 
-def score_samples(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray:
-    """Log-density of each row in nats, (n,), in the rows' dtype."""
-    return _score(parameters, X, "log_prob_norm", n_jobs)
-
-
-def log_highest_resp(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray:
-    """Logarithm of the highest responsibility of each row, (n,), in the rows' dtype."""
-    return _score(parameters, X, "max_log_resp", n_jobs)
-
-
-def predict(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray[np.int64]:
-    """The component of highest responsibility of each row, (n,) int64."""
-    return _score(parameters, X, "labels", n_jobs)
-
-
-def predict_proba(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray:
-    """Responsibilities, (n, K), in the rows' dtype."""
-    return _score(parameters, X, "resp", n_jobs)
-
-
-@np.errstate(over="ignore", invalid="ignore")
-def _score(parameters: MixtureParameters, X: NDArray, name: str, n_jobs: int | None) -> NDArray:
-    """Return the output of `kernels.score` that has this name, for each row."""
-    X = _rows(X, parameters.n_features)
-    shape = (len(X), parameters.n_components) if name == "resp" else (len(X),)
-    out = np.empty(shape, np.int64 if name == "labels" else X.dtype)
-    in_double = parameters.needs_double(X.dtype)
-    layout, operands = parameters.e_step(np.float64 if in_double else X.dtype)
-    with thread_limit(n_jobs):
-        if not in_double:
-            kernels.score(layout, X, operands, **{name: out})
-        for part in parts_in_double(X) if in_double else ():
-            wide = out[part] if name == "labels" else np.empty(out[part].shape)
-            kernels.score(layout, X[part].astype(np.float64), operands, **{name: wide})
-            with np.errstate(over="ignore"):  # a log-density beyond float32 is -inf
-                out[part] = wide
-    return out
-
-
-def _rows(X: NDArray, n_features: int) -> NDArray:
-    """Rows as an array of native byte order with the right number of features; whole numbers become float64."""
-    X = np.asarray(X)
-    if X.dtype.kind in "iub":
-        X = X.astype(np.float64)
-    if X.ndim != 2 or X.shape[1] != n_features:
-        raise ValueError(f"X has shape {X.shape}, but the parameters are those of {n_features} features")
-    return X if X.dtype.isnative else X.astype(X.dtype.newbyteorder("="))
-
-
 @np.errstate(over="ignore", invalid="ignore")
 def _accumulate_given(
     given: dict[str, Any],
@@ -262,7 +220,7 @@ def _accumulate_given(
     reference = np.asarray(reference, dtype=np.float64)
     if reference.ndim != 2:
         raise ValueError(f"reference should have shape (n_components, n_features), but has {reference.shape}")
-    X = _rows(X, reference.shape[1])
+    X = checked_rows(X, reference.shape[1])
     name, values = next(iter(given.items()))
     shape = (len(X),) if name == "labels" else (len(X), len(reference))
     if values.shape != shape:
@@ -416,5 +374,6 @@ def _run_initialization(n_samples: int, dtype: DTypeLike, n_jobs: int | None) ->
     with thread_limit(n_jobs):
         kernels.random_resp(X, 8, 0, 0, n_samples)
         kernels.seed_step(X, None, points[0], points, points[:1], np.ones(n_samples, dtype))
+        kernels.kmeans_starts(X, None, points[0], np.zeros((1, 2)), 2, n_steps=1, farthest=1.0)
         labels, gap = np.full(n_samples, -1, np.int32), np.zeros(n_samples, np.float32)
         kernels.lloyd_step(X, None, points[0], points, np.zeros(len(points), np.float32), labels, gap)

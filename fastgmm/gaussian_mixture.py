@@ -20,6 +20,7 @@ from .parameters import MixtureParameters
 from .priors import ConjugatePrior, maximum_posterior, mode
 from .progress import Progress
 from .rules import ACCELERATIONS, Checkpoint, Kept, Rules
+from .scores import log_highest_resp
 from .sources import Source
 from .validation import PlainParameters, check_covariances, check_given, check_resp, check_weights, plain
 
@@ -304,7 +305,7 @@ class GaussianMixture(BaseMixture):
         22, in the form that mclust computes, with the sign of `bic`). Parameters as for `bic`.
         """
         source = self._to_predict(X, sample_weight)
-        return self._bic(source) - 2 * self._total(engine.log_highest_resp, source)
+        return self._bic(source) - 2 * self._total(log_highest_resp, source)
 
     def _bic(self, source: Source) -> float:
         return -2 * self._log_likelihood(source) + self._n_parameters() * math.log(source.total_weight)

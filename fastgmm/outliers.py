@@ -172,7 +172,7 @@ def _pass(
 
     def one(rows: NDArray, weights: Weights) -> PassWithOutliers:
         log_prob = np.empty(len(rows), rows.dtype)
-        statistics = accumulate(parameters, rows, weights, log_prob_norm=log_prob)
+        statistics = accumulate(parameters, rows, weights, log_prob_norm=log_prob, exact_below=bound)
         below = ~(log_prob >= bound)
         if weights is not None:
             below &= weights > 0

@@ -31,7 +31,8 @@ ALLOWED = {
     "kmeans": {"kernels", "random_stream", "sources"},
     "parameters": {"covariance", "kernels"},
     "float_range": {"kernels", "parameters", "statistics"},
-    "engine": {"covariance", "float_range", "kernels", "parameters", "statistics"},
+    "scores": {"float_range", "kernels", "parameters"},
+    "engine": {"covariance", "float_range", "kernels", "parameters", "scores", "statistics"},
     "agglomeration": set(),
     "outliers": {"covariance", "engine", "parameters", "sources", "statistics"},
     "model_conversion": {"covariance", "engine", "parameters", "statistics"},
@@ -63,7 +64,7 @@ ALLOWED = {
     },
     "gaussian_mixture": {
         "base", "conversion", "covariance", "em", "engine", "model_conversion", "parameters", "priors", "progress",
-        "rules", "schedule", "sources", "validation",
+        "rules", "schedule", "scores", "sources", "validation",
     },
     "bayesian_mixture": {
         "base", "conversion", "covariance", "em", "model_conversion", "parameters", "prediction", "priors", "progress",

@@ -15,10 +15,10 @@ One *pass* over the rows is all that EM costs. Its design, from the outside in:
 * Rows are shifted by an *origin* near the data when they are loaded, and the operands with them, so that float32 keeps
   its digits however far from zero the data lie (`rows.shift_origin`).
 
-Beside these: `single_precision` and `partial_distance` for labels alone, `kmeans` and `random_resp` for
-initialisation, `cholesky` for the factors, `chunk_sums`, `transposition` of rows into tiles and back, `numerics` for
-exp and log, `simd` for register tiles, `runtime`, `entry`, `cache` and `threads` for everything about Numba. Nothing
-here knows anything of the rest of the package.
+Beside these: `single_precision` and `partial_distance` for labels alone, `kmeans`, `quick_kmeans`, `kmeans_steps` and
+`random_resp` for initialisation, `cholesky` for the factors, `chunk_sums`, `transposition` of rows into tiles and back,
+`numerics` for exp and log, `simd` for register tiles, `runtime`, `entry`, `cache` and `threads` for everything about
+Numba. Nothing here knows anything of the rest of the package.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import cholesky, kmeans, passes, runtime, single_precision
+from . import cholesky, passes, runtime, single_precision
 from .cache import cache_folder
 from .chunk_sums import sum_of_chunks
 from .full import UNROLLED as UNROLLED_FEATURES
+from .kmeans_steps import KMeansStarts, kmeans_starts, lloyd_step, seed_step
 from .random_resp import random_resp as _random_resp
 from .rows import read_only, rows_view, shift_origin, tiling, weights_view
 from .simd import VECTOR_BITS
@@ -44,10 +45,12 @@ __all__ = [
     "SEARCHED_FEATURES",
     "UNROLLED_FEATURES",
     "VECTOR_BITS",
+    "KMeansStarts",
     "Operands",
     "accumulate",
     "cache_folder",
     "factor_covariances",
+    "kmeans_starts",
     "lloyd_step",
     "lower_triangle",
     "may_run_parallel_anywhere",
@@ -97,6 +100,7 @@ def accumulate(
     resp: np.ndarray | None = None,
     with_scatter: bool = True,
     log_prob_norm: np.ndarray | None = None,
+    exact_below: float = math.inf,
     resp_out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """One pass over the rows: the sums that an M-step needs, and the log-likelihood.
@@ -117,6 +121,8 @@ def accumulate(
         Tied layout only: without it `scatter` comes back empty (it is the same at every pass).
     log_prob_norm : (N,) of X's dtype, optional
         Receives ``log p(x_i)`` in nats, of an E-step.
+    exact_below : float
+        Where ``log p(x_i)`` is no lower, `log_prob_norm` may receive any number between this and it.
     resp_out : (N, K) of X's dtype, optional
         Receives the responsibilities of an E-step, times the rows' weights.
 
@@ -167,8 +173,7 @@ def accumulate(
         operations=operations,
     )
     if log_prob_norm is not None:
-        with np.errstate(divide="ignore"):  # of a row of NaN there is nothing
-            np.add(each_row[0], np.log(each_row[1]), out=log_prob_norm)
+        _write_log_prob_norm(each_row[0], each_row[1], exact_below, log_prob_norm)
     if resp_out is not None:
         shares = each_row[2:]
         if passes.LAYOUTS[layout].wants_roots(passes.made_for(layout, n_features)):
@@ -183,6 +188,21 @@ def accumulate(
         total if scale == 1 else scale * total,
         scale * float(log_likelihood.sum()),
     )
+
+
+def _write_log_prob_norm(top: np.ndarray, total: np.ndarray, exact_below: float, log_prob_norm: np.ndarray) -> None:
+    """Write ``top + log(total)``, or, as `total` is at least 1, `top` where that is high enough.
+
+    Logarithms of all of 270,000 rows take as long as a pass over them with few features and components.
+    """
+    with np.errstate(divide="ignore"):  # of a row of NaN there is nothing
+        if exact_below == math.inf:
+            np.log(total, out=total)
+            np.add(top, total, out=log_prob_norm)
+        else:
+            log_prob_norm[:] = top
+            low = np.flatnonzero(~(top >= exact_below))
+            log_prob_norm[low] += np.log(total[low])
 
 
 def score(
@@ -285,126 +305,3 @@ def random_resp(X: np.ndarray, n_components: int, seed: int, start: int, stop: i
         resp,
     )
     return resp
-
-
-def seed_step(
-    X: np.ndarray,
-    sample_weight: ArrayLike | None,
-    origin: np.ndarray,
-    candidates: np.ndarray,
-    latest: np.ndarray,
-    closest: np.ndarray,
-) -> tuple[np.ndarray, int]:
-    """One step of k-means++: what each candidate would leave of the sum of squared distances.
-
-    Parameters
-    ----------
-    X : (N, D) float64 or float32
-    sample_weight : (N,) or None
-    origin : (D,) of X's dtype
-        Subtracted from every row.
-    candidates : (L, D) of X's dtype
-        Relative to the origin.
-    latest : (0 or 1, D) of X's dtype
-        The centre that was chosen last, relative to the origin.
-    closest : (N,) of X's dtype
-        Squared distance of every row to the nearest centre so far; brought up to date with `latest`.
-
-    Returns
-    -------
-    potential : (n_tiles, 1 + L) float64
-        Weighted sums of squared distances, tile by tile: to the centres so far, and to those and each candidate.
-    width : int
-        The rows of a tile.
-    """
-    rows = rows_view(X)
-    points = np.concatenate([latest, candidates])
-    operations = 2 * X.size * len(points)
-    cut = tiling(len(X), 4 + X.shape[1] + len(points), rows.flat.dtype, operations=operations)
-    rows_a_chunk = -(-cut.rows_a_chunk // cut.width) * cut.width
-    potential = np.zeros((-(-len(X) // cut.width), 1 + len(candidates)))
-    weights, scale = weights_view(sample_weight, len(X))
-    kmeans.seed(
-        -(-len(X) // rows_a_chunk),
-        *rows,
-        len(X),
-        rows_a_chunk,
-        cut.width,
-        weights,
-        origin,
-        points,
-        len(latest),
-        closest,
-        potential,
-        scratch=cut.scratch,
-        operations=operations,
-    )
-    return scale * potential, cut.width
-
-
-def lloyd_step(
-    X: np.ndarray,
-    sample_weight: ArrayLike | None,
-    origin: np.ndarray,
-    centres: np.ndarray,
-    lost: np.ndarray,
-    labels: np.ndarray,
-    gap: np.ndarray,
-    *,
-    distances: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Bring the rows' labels up to date with centres that have moved.
-
-    Parameters
-    ----------
-    X, sample_weight, origin
-        As for `seed_step`.
-    centres : (K, D) of X's dtype
-        Relative to the origin.
-    lost : (K,) float32
-        What a row of each centre loses of its gap at this step: how far this centre has moved, and how far the one of
-        the others that has moved farthest.
-    labels : (N,) int32
-        The number of the nearest centre, the first of equals; brought up to date. Rows with a negative one are new.
-    gap : (N,) float32
-        A bound for how much farther the second nearest centre is than the nearest; brought up to date.
-    distances : (N,) of X's dtype, optional
-        Receives the squared distance to the nearest centre, of the rows that are looked at.
-
-    Returns
-    -------
-    weight_sums : (K,) float64
-        Changes of the weights of the centres' rows.
-    first : (K, D) float64
-        Changes of the weighted sums of the rows' differences from the origin.
-    inertia : float
-        Weighted sum of the squared distances of the rows that are looked at: of all, if all are new.
-    """
-    rows = rows_view(X)
-    n_components, n_features = centres.shape
-    partial_bytes = 8 * n_components * (n_features + 1)
-    operations = 2 * X.size * n_components
-    cut = tiling(len(X), kmeans.lloyd_scratch_rows(n_features), rows.flat.dtype, partial_bytes, operations)
-    weight_sums, first = np.zeros((cut.n_chunks, n_components)), np.zeros((cut.n_chunks, n_components, n_features))
-    inertia = np.zeros(cut.n_chunks)
-    weights, scale = weights_view(sample_weight, len(X))
-    kmeans.lloyd(
-        cut.n_chunks,
-        *rows,
-        len(X),
-        cut.rows_a_chunk,
-        cut.width,
-        weights,
-        origin,
-        centres,
-        lost,
-        labels,
-        gap,
-        np.empty(0, rows.flat.dtype) if distances is None else distances,
-        weight_sums,
-        first,
-        inertia,
-        scratch=cut.scratch,
-        operations=operations,
-    )
-    return scale * weight_sums.sum(axis=0), scale * first.sum(axis=0), scale * float(inertia.sum())
