@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 MAX_STEPS, TOLERANCE = 300, 1e-4  # scikit-learn's
 # Starts that are tried, on how many rows, and for how many steps.
 MAX_STARTS, FEW_ROWS, FEW_ROWS_A_CLUSTER, FEW_STEPS = 5, 2_000, 64, 5
-# With at most so many rows, and bytes, one compiled function makes each start, on one thread: five starts of 10 clusters
+# With at most so many rows and bytes, one compiled function makes each start, on one thread: five starts of 10 clusters
 # take 1.3 ms instead of 16 (1,797 x 16 rows), of 200 clusters 0.16 s instead of 0.78 (12,800 x 12 rows). A single start
 # of more multiply-adds than this uses all threads instead.
 FEW_ENOUGH, FEW_BYTES, SHORT_ENOUGH = 16_384, 64 * 1024 * 1024, 5e8
