@@ -18,7 +18,7 @@ from benchmarks import peers
 from benchmarks.common import fit_quietly, make_rows, seconds
 from benchmarks.race import print_table
 from fastgmm import BayesianGaussianMixture
-from fastgmm.environment import describe_environment
+from fastgmm.cli.environment import describe_environment
 
 SHAPES = ((500_000, 2, 8), (200_000, 10, 10), (100_000, 32, 16), (100_000, 16, 64))
 COLUMNS = ("type", "rows", "D", "K", "ms an iteration", "scikit-learn's", "over scikit-learn")

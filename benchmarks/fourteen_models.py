@@ -31,7 +31,7 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.common import fit_quietly, make_rows, seconds
 from benchmarks.race import print_table
 from fastgmm import GaussianMixture
-from fastgmm.environment import describe_environment
+from fastgmm.cli.environment import describe_environment
 
 MODELS = ("EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV")
 COMMON_AXES = ("EVE", "VVE")

@@ -37,10 +37,10 @@ from benchmarks.common import (
     seconds,
     settled_start,
 )
-from fastgmm.environment import describe_environment
-from fastgmm.kmeans import kmeans_plusplus, lloyd
-from fastgmm.random_stream import Stream
-from fastgmm.sources import ArraySource
+from fastgmm.cli.environment import describe_environment
+from fastgmm.data.random_stream import Stream
+from fastgmm.data.sources import ArraySource
+from fastgmm.initialization.kmeans import kmeans_plusplus, lloyd
 
 README_SHAPES = [
     ("full", 500_000, 2, 8),

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.common import make_rows, seconds
 from fastgmm import CriterionDisplay, GaussianMixture, MixtureSearch
-from fastgmm.environment import describe_environment
+from fastgmm.cli.environment import describe_environment
 
 MCLUST = """
 suppressMessages(library(mclust))

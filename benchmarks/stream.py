@@ -26,7 +26,7 @@ from benchmarks.common import fit_quietly, make_rows, seconds
 from benchmarks.race import print_table
 from benchmarks.real_rows import Problem, patches, problems
 from fastgmm import DegenerateComponentWarning, GaussianMixture, StreamingGaussianMixture
-from fastgmm.environment import describe_environment
+from fastgmm.cli.environment import describe_environment
 
 COLUMNS = ("rows from", "rows", "D", "K", "type", "decay", "batch", "init", "start", "loss", "at worst", "at best",
            "exact's passes", "rows a second")  # fmt: skip

@@ -33,14 +33,14 @@ import numpy as np
 import sklearn.mixture
 from sklearn.cluster import KMeans
 
-import fastgmm.em
-import fastgmm.schedule
+import fastgmm.fitting.em
+import fastgmm.fitting.schedule
 from benchmarks import peers
 from benchmarks.common import fit_quietly, seconds
 from benchmarks.race import print_table
 from benchmarks.real_rows import Problem, problems
 from fastgmm import GaussianMixture
-from fastgmm.environment import describe_environment
+from fastgmm.cli.environment import describe_environment
 
 COLUMNS = ("rows from", "rows", "D", "K", "type", "seconds", "over scikit-learn", "likelihood, median", "at worst",
            "passes", "fewer passes", "fewer rows", "starts' part", "samples' part", "plain higher", "by")  # fmt: skip
@@ -61,7 +61,11 @@ class Account:
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
         """Keeps account of the fit in the block."""
-        make, sweep, search = fastgmm.schedule.initial_parameters, fastgmm.em.sweep, fastgmm.schedule.pass_with_outliers
+        make, sweep, search = (
+            fastgmm.fitting.schedule.initial_parameters,
+            fastgmm.fitting.em.sweep,
+            fastgmm.fitting.schedule.pass_with_outliers,
+        )
 
         def timed(*arguments, **options):
             begun = time.perf_counter()
@@ -76,9 +80,9 @@ class Account:
             return function(source, *arguments)
 
         with (
-            mock.patch.object(fastgmm.schedule, "initial_parameters", timed),
-            mock.patch.object(fastgmm.em, "sweep", functools.partial(counted, sweep)),
-            mock.patch.object(fastgmm.schedule, "pass_with_outliers", functools.partial(counted, search)),
+            mock.patch.object(fastgmm.fitting.schedule, "initial_parameters", timed),
+            mock.patch.object(fastgmm.fitting.em, "sweep", functools.partial(counted, sweep)),
+            mock.patch.object(fastgmm.fitting.schedule, "pass_with_outliers", functools.partial(counted, search)),
         ):
             self.began = time.perf_counter()
             yield

@@ -10,22 +10,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import fork_guard as fork_guard
+from . import _fork_guard as _fork_guard
 
 if TYPE_CHECKING:
     from . import engine
-    from .base import DegenerateComponentWarning
-    from .bayesian_mixture import BayesianGaussianMixture
-    from .bootstrap import bootstrap_likelihood_ratio, bootstrap_parameters
-    from .combination import combine_components
-    from .dask_mixture import DaskBayesianGaussianMixture, DaskGaussianMixture
+    from .analysis.bootstrap import bootstrap_likelihood_ratio, bootstrap_parameters
+    from .analysis.component_merging import combine_components
+    from .analysis.search import MixtureSearch
+    from .data.rows import rows
+    from .displays.criterion import CriterionDisplay
+    from .displays.entropy import EntropyDisplay
     from .engine import IllDefinedCovarianceError, MixtureParameters, SufficientStatistics, warmup
-    from .gaussian_mixture import GaussianMixture
-    from .io import rows
-    from .model_selection import MixtureSearch
-    from .plotting import CriterionDisplay, EntropyDisplay
-    from .priors import ConjugatePrior
-    from .streaming import StreamingGaussianMixture
+    from .estimators.base import DegenerateComponentWarning
+    from .estimators.bayesian_mixture import BayesianGaussianMixture
+    from .estimators.dask_mixture import DaskBayesianGaussianMixture, DaskGaussianMixture
+    from .estimators.gaussian_mixture import GaussianMixture
+    from .estimators.streaming import StreamingGaussianMixture
+    from .m_step.conjugate_prior import ConjugatePrior
 
 __version__ = "0.1.0"
 __all__ = [
@@ -53,24 +54,24 @@ __all__ = [
 
 # Imported when first used: the engine comes without scikit-learn, the estimators without waiting for it.
 _HOMES = {
-    "BayesianGaussianMixture": "bayesian_mixture",
-    "ConjugatePrior": "priors",
-    "CriterionDisplay": "plotting",
-    "DaskBayesianGaussianMixture": "dask_mixture",
-    "DaskGaussianMixture": "dask_mixture",
-    "DegenerateComponentWarning": "base",
-    "EntropyDisplay": "plotting",
-    "GaussianMixture": "gaussian_mixture",
+    "BayesianGaussianMixture": "estimators.bayesian_mixture",
+    "ConjugatePrior": "m_step.conjugate_prior",
+    "CriterionDisplay": "displays.criterion",
+    "DaskBayesianGaussianMixture": "estimators.dask_mixture",
+    "DaskGaussianMixture": "estimators.dask_mixture",
+    "DegenerateComponentWarning": "estimators.base",
+    "EntropyDisplay": "displays.entropy",
+    "GaussianMixture": "estimators.gaussian_mixture",
     "IllDefinedCovarianceError": "engine",
     "MixtureParameters": "engine",
-    "MixtureSearch": "model_selection",
-    "StreamingGaussianMixture": "streaming",
+    "MixtureSearch": "analysis.search",
+    "StreamingGaussianMixture": "estimators.streaming",
     "SufficientStatistics": "engine",
-    "bootstrap_likelihood_ratio": "bootstrap",
-    "bootstrap_parameters": "bootstrap",
-    "combine_components": "combination",
+    "bootstrap_likelihood_ratio": "analysis.bootstrap",
+    "bootstrap_parameters": "analysis.bootstrap",
+    "combine_components": "analysis.component_merging",
     "engine": "",
-    "rows": "io",
+    "rows": "data.rows",
     "warmup": "engine",
 }
 

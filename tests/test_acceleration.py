@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-import fastgmm.schedule
-from fastgmm import GaussianMixture, em
-from fastgmm.acceleration import BEGIN, LARGE, Squarem
+import fastgmm.fitting.schedule
+from fastgmm import GaussianMixture
 from fastgmm.covariance import get_model
+from fastgmm.data.sources import ArraySource
 from fastgmm.engine import IllDefinedCovarianceError, MixtureParameters
-from fastgmm.initialization import initial_parameters
-from fastgmm.sources import ArraySource
+from fastgmm.fitting import em
+from fastgmm.fitting.squarem import BEGIN, LARGE, Squarem
+from fastgmm.initialization.starts import initial_parameters
 from helpers import COVARIANCE_TYPES, blobs, random_parameters
 
 
@@ -289,7 +290,7 @@ def test_an_interrupt_of_a_later_start_keeps_an_earlier_fit(monkeypatch):
             raise KeyboardInterrupt
         return initial_parameters(*arguments, **options)
 
-    monkeypatch.setattr(fastgmm.schedule, "initial_parameters", find)
+    monkeypatch.setattr(fastgmm.fitting.schedule, "initial_parameters", find)
     model = GaussianMixture(4, random_state=0, n_init=3)
     with pytest.raises(KeyboardInterrupt, match="passes"):
         model.fit(X)

@@ -5,9 +5,9 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from fastgmm import GaussianMixture
-from fastgmm.agglomeration import cut, merge_order
-from fastgmm.initialization import whitened
-from fastgmm.sources import ArraySource
+from fastgmm.data.sources import ArraySource
+from fastgmm.initialization.hierarchy import cut, merge_order
+from fastgmm.initialization.starts import whitened
 from helpers import blobs
 
 

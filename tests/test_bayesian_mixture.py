@@ -8,12 +8,13 @@ import sklearn.mixture
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
-from fastgmm import BayesianGaussianMixture, em
+from fastgmm import BayesianGaussianMixture
 from fastgmm.covariance import get_model
+from fastgmm.data.sources import ArraySource
 from fastgmm.engine import accumulate, accumulate_resp
-from fastgmm.priors import overall_moments
-from fastgmm.sources import ArraySource
-from fastgmm.variational import WEIGHT_PRIORS, Prior, entropy, posterior_of, raise_bound
+from fastgmm.fitting import em
+from fastgmm.m_step.conjugate_prior import overall_moments
+from fastgmm.m_step.variational import WEIGHT_PRIORS, Prior, entropy, posterior_of, raise_bound
 from helpers import COVARIANCE_TYPES, blobs, fit_quietly
 
 PRIORS = tuple(WEIGHT_PRIORS)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import fastgmm
-from fastgmm.kernels import cache
+from fastgmm.kernels.compiler import cache
 
 FIT = """
     import json, time

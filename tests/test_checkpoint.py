@@ -8,7 +8,8 @@ import warnings
 import numpy as np
 import pytest
 
-from fastgmm import BayesianGaussianMixture, ConjugatePrior, GaussianMixture, em, rows
+from fastgmm import BayesianGaussianMixture, ConjugatePrior, GaussianMixture, rows
+from fastgmm.fitting import em
 from helpers import blobs
 
 X, _ = blobs(5, n_samples=4000, n_features=3, n_components=6, separation=1.0)
@@ -167,7 +168,7 @@ def test_parameters_in_another_memory_order_are_the_same(tmp_path):
 
 
 def test_a_file_that_cannot_be_written_stops_a_fit_before_it_begins(tmp_path, monkeypatch):
-    from fastgmm import checkpoint
+    from fastgmm.fitting import checkpoint
 
     passes = []
 

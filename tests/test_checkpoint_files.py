@@ -18,9 +18,9 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from fastgmm import BayesianGaussianMixture, ConjugatePrior, GaussianMixture, bootstrap_parameters, rows
 from fastgmm import bootstrap_likelihood_ratio as bootstrap_test
-from fastgmm.checkpoint import HEADER, MAGIC, TYPES, VERSION, Checkpoint, decoded, encoded
-from fastgmm.plain_data import NotPlainDataError, digest, pack, unpack
-from fastgmm.sources import ArraySource, row_checksum
+from fastgmm.data.plain_data import NotPlainDataError, digest, pack, unpack
+from fastgmm.data.sources import ArraySource, row_checksum
+from fastgmm.fitting.checkpoint import HEADER, MAGIC, TYPES, VERSION, Checkpoint, decoded, encoded
 from helpers import blobs
 
 X, _ = blobs(5, n_samples=600, n_features=2, n_components=2, separation=2.0)

@@ -9,7 +9,7 @@ import pytest
 
 import fastgmm
 from fastgmm import __main__ as command_line
-from fastgmm import demo
+from fastgmm.cli import demo
 
 
 def run(*arguments, **environment):
@@ -155,7 +155,7 @@ def test_errors_are_one_line(error, status, message, monkeypatch, capsys):
     def fail():
         raise error
 
-    monkeypatch.setattr("fastgmm.environment.describe_environment", fail)
+    monkeypatch.setattr("fastgmm.cli.environment.describe_environment", fail)
     with pytest.raises(SystemExit) as stop:
         command_line.main(["info"])
     assert stop.value.code == status
@@ -163,7 +163,7 @@ def test_errors_are_one_line(error, status, message, monkeypatch, capsys):
 
 
 def test_errors_of_the_program_itself_have_a_traceback(monkeypatch):
-    monkeypatch.setattr("fastgmm.environment.describe_environment", lambda: {}["name"])
+    monkeypatch.setattr("fastgmm.cli.environment.describe_environment", lambda: {}["name"])
     with pytest.raises(KeyError):
         command_line.main(["info"])
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from fastgmm import BayesianGaussianMixture, GaussianMixture, sample_sizes
+from fastgmm import BayesianGaussianMixture, GaussianMixture
+from fastgmm.fitting import sample_sizes
 from helpers import blobs
 
 dask = pytest.importorskip("dask")
@@ -17,7 +18,8 @@ da = pytest.importorskip("dask.array")
 dd = pytest.importorskip("dask.dataframe")
 distributed = pytest.importorskip("distributed")
 pd = pytest.importorskip("pandas")
-from fastgmm import DaskBayesianGaussianMixture, DaskGaussianMixture, dask_source  # noqa: E402
+from fastgmm import DaskBayesianGaussianMixture, DaskGaussianMixture  # noqa: E402
+from fastgmm.data import dask_source  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("default")  # of Dask and its dependencies
 N = 6000

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 import reference
-from fastgmm import GaussianMixture, em, engine
+from fastgmm import GaussianMixture, engine
+from fastgmm.data.sources import ArraySource
 from fastgmm.engine import MixtureParameters, accumulate, maximise
-from fastgmm.initialization import initial_parameters
-from fastgmm.sources import ArraySource
+from fastgmm.fitting import em
+from fastgmm.initialization.starts import initial_parameters
 from helpers import COVARIANCE_TYPES, blobs, full_covariances, random_parameters, random_rows
 
 

@@ -111,7 +111,7 @@ def test_attributes_are_float64_only_where_float32_cannot_hold_them():
 
 
 def test_sums_in_slices_are_those_of_float64(monkeypatch):
-    monkeypatch.setattr("fastgmm.float_range.BYTES_IN_DOUBLE", 1)  # 1024 rows at a time
+    monkeypatch.setattr("fastgmm.e_step.float_range.BYTES_IN_DOUBLE", 1)  # 1024 rows at a time
     rng = np.random.default_rng(0)
     X = (rng.normal(size=(3000, 2)) * 1e20).astype(np.float32)
     weight = rng.uniform(size=3000)

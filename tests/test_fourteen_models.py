@@ -6,13 +6,15 @@ from scipy.linalg import expm
 from scipy.optimize import minimize
 from sklearn.datasets import load_iris
 
-from fastgmm import GaussianMixture, em
-from fastgmm.acceleration import Squarem
-from fastgmm.covariance import IllDefinedCovarianceError, get_model, maximisation
-from fastgmm.covariance.maximisation import volumes_and_shape
-from fastgmm.covariance.orientation import planes
+from fastgmm import GaussianMixture
+from fastgmm.covariance import IllDefinedCovarianceError, get_model
+from fastgmm.covariance import m_steps as maximisation
+from fastgmm.covariance.common_axes import planes
+from fastgmm.covariance.m_steps import volumes_and_shape
+from fastgmm.data.sources import ArraySource
 from fastgmm.engine import MixtureParameters, accumulate, accumulate_resp, maximise
-from fastgmm.sources import ArraySource
+from fastgmm.fitting import em
+from fastgmm.fitting.squarem import Squarem
 from helpers import blobs, fit_quietly
 
 FOURTEEN = ("EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV")

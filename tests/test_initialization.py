@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 import reference
+from fastgmm.data.random_stream import Stream, sample
+from fastgmm.data.sources import ArraySource
 from fastgmm.engine import IllDefinedCovarianceError
-from fastgmm.initialization import ENOUGH, ENOUGH_A_COMPONENT, enough_rows, initial_parameters, random_rows
-from fastgmm.kmeans import kmeans
-from fastgmm.random_stream import Stream, sample
-from fastgmm.sources import ArraySource
+from fastgmm.initialization.kmeans import kmeans
+from fastgmm.initialization.starts import ENOUGH, ENOUGH_A_COMPONENT, enough_rows, initial_parameters, random_rows
 from helpers import COVARIANCE_TYPES, blobs
 
 INIT_PARAMS = ("kmeans", "k-means++", "random", "random_from_data")

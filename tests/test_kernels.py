@@ -11,7 +11,10 @@ import pytest
 import reference
 from fastgmm import kernels
 from fastgmm.covariance import get_model
-from fastgmm.kernels import passes, rows, runtime, tiles, triangles
+from fastgmm.kernels.compiler import runtime
+from fastgmm.kernels.layouts import passes
+from fastgmm.kernels.matrices import triangles
+from fastgmm.kernels.tiles import rows, tiles
 from helpers import (
     COVARIANCE_TYPES,
     DTYPES,

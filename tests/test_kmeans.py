@@ -6,13 +6,21 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-import fastgmm.kmeans
+import fastgmm.initialization.kmeans
 import reference
-from fastgmm.initialization import initial_parameters
-from fastgmm.kernels.rows import tiling
-from fastgmm.kmeans import Clusters, _draw_by_distance, best_start, farthest_rows, kmeans, kmeans_plusplus, lloyd
-from fastgmm.random_stream import Stream
-from fastgmm.sources import ArraySource
+from fastgmm.data.random_stream import Stream
+from fastgmm.data.sources import ArraySource
+from fastgmm.initialization.kmeans import (
+    Clusters,
+    _draw_by_distance,
+    best_start,
+    farthest_rows,
+    kmeans,
+    kmeans_plusplus,
+    lloyd,
+)
+from fastgmm.initialization.starts import initial_parameters
+from fastgmm.kernels.tiles.rows import tiling
 from helpers import blobs
 
 DTYPES = (np.float64, np.float32)
@@ -100,7 +108,7 @@ def test_few_rows_are_drawn_as_many_are(weighted, monkeypatch):
     X, _ = blobs(n_components=5, n_samples=3000)
     weights = np.random.default_rng(0).integers(0, 3, len(X)).astype(float) if weighted else None
     at_once = kmeans_plusplus(ArraySource(X, weights), 12, Stream(1))
-    monkeypatch.setattr(fastgmm.kmeans, "FEW_ENOUGH", 0)
+    monkeypatch.setattr(fastgmm.initialization.kmeans, "FEW_ENOUGH", 0)
     np.testing.assert_array_equal(kmeans_plusplus(ArraySource(X, weights), 12, Stream(1)), at_once)
 
 
@@ -115,8 +123,8 @@ def test_draws_know_how_wide_the_tiles_of_the_potential_are(monkeypatch):
         seen.add(width)
         return _draw_by_distance(source, origin, latest, closest, potential, width, uniforms)
 
-    monkeypatch.setattr(fastgmm.kmeans, "FEW_ENOUGH", 0)
-    monkeypatch.setattr(fastgmm.kmeans, "_draw_by_distance", draw)
+    monkeypatch.setattr(fastgmm.initialization.kmeans, "FEW_ENOUGH", 0)
+    monkeypatch.setattr(fastgmm.initialization.kmeans, "_draw_by_distance", draw)
     kmeans_plusplus(ArraySource(X), 8, Stream(0))
     assert seen == widths[n_features]
 
@@ -125,14 +133,14 @@ def test_draws_know_how_wide_the_tiles_of_the_potential_are(monkeypatch):
 def single_precision_seeds(monkeypatch):
     """Whether the seeds drawn from a copy in single precision were kept, call for call."""
     kept = []
-    draw = fastgmm.kmeans._seeds_in_single_precision
+    draw = fastgmm.initialization.kmeans._seeds_in_single_precision
 
     def watched(*arguments):
         rows = draw(*arguments)
         kept.append(rows is not None)
         return rows
 
-    monkeypatch.setattr(fastgmm.kmeans, "_seeds_in_single_precision", watched)
+    monkeypatch.setattr(fastgmm.initialization.kmeans, "_seeds_in_single_precision", watched)
     return kept
 
 
@@ -144,7 +152,7 @@ def test_of_many_rows_seeds_are_drawn_in_single_precision(single_precision_seeds
     source = ArraySource(X + 1e6, weights)
     points = [kmeans_plusplus(source, 16, Stream(seed)) for seed in range(5)]
     assert single_precision_seeds == [True] * 5
-    monkeypatch.setattr(fastgmm.kmeans, "SINGLE_CLUSTERS", 17)
+    monkeypatch.setattr(fastgmm.initialization.kmeans, "SINGLE_CLUSTERS", 17)
     precisely = [kmeans_plusplus(source, 16, Stream(seed)) for seed in range(5)]
     assert len(single_precision_seeds) == 5
     rows = set(map(tuple, source.X))

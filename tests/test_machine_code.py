@@ -12,8 +12,9 @@ import pytest
 from llvmlite import binding
 
 import fastgmm
-from fastgmm.kernels import VECTOR_BITS, passes
-from fastgmm.kernels.runtime import EXACT, bind
+from fastgmm.kernels import VECTOR_BITS
+from fastgmm.kernels.compiler.runtime import EXACT, bind
+from fastgmm.kernels.layouts import passes
 from helpers import random_parameters, random_rows
 
 LAYOUTS = {"full": "full", "diagonal": "diag", "tied": "tied"}

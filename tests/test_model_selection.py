@@ -9,19 +9,13 @@ from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.model_selection import PredefinedSplit, cross_val_score
 
-from fastgmm import (
-    BayesianGaussianMixture,
-    ConjugatePrior,
-    CriterionDisplay,
-    GaussianMixture,
-    MixtureSearch,
-    model_selection,
-)
-from fastgmm.agglomeration import Hierarchy, cut
+from fastgmm import BayesianGaussianMixture, ConjugatePrior, CriterionDisplay, GaussianMixture, MixtureSearch
+from fastgmm.analysis import search as model_selection
 from fastgmm.covariance import FOURTEEN
-from fastgmm.initialization import hierarchy
-from fastgmm.random_stream import Stream
-from fastgmm.sources import ArraySource
+from fastgmm.data.random_stream import Stream
+from fastgmm.data.sources import ArraySource
+from fastgmm.initialization.hierarchy import Hierarchy, cut
+from fastgmm.initialization.starts import hierarchy
 from helpers import blobs
 
 CRITERIA = ("bic", "icl", "aic", "cv")

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from fastgmm import GaussianMixture, em, moves, schedule
+from fastgmm import GaussianMixture
 from fastgmm.covariance import FOURTEEN
+from fastgmm.data.sources import ArraySource
 from fastgmm.engine import MixtureParameters
-from fastgmm.moves import LIGHT, improve, least_gaussian, least_merge, one_more, split_and_merge
-from fastgmm.sources import ArraySource
+from fastgmm.fitting import em, schedule
+from fastgmm.fitting import split_merge as moves
+from fastgmm.fitting.split_merge import LIGHT, improve, least_gaussian, least_merge, one_more, split_and_merge
 from helpers import COVARIANCE_TYPES, covariances_in_form, full_covariances, random_parameters
 
 

@@ -23,9 +23,9 @@ from fastgmm import (
     engine,
     rows,
 )
-from fastgmm.checkpoint import decoded
+from fastgmm.estimators.validation import plain
+from fastgmm.fitting.checkpoint import decoded
 from fastgmm.kernels import resolve_n_jobs
-from fastgmm.validation import plain
 from helpers import blobs, fit_quietly
 
 X, _ = blobs(n_samples=300, n_components=2)

@@ -8,8 +8,10 @@ import numba
 import numpy as np
 import pytest
 
-from fastgmm.kernels import full, kmeans, numerics, passes, responsibilities, tied, transposition
-from fastgmm.kernels.operation import tile_operation
+from fastgmm.kernels.clustering import kmeans
+from fastgmm.kernels.compiler.operation import tile_operation
+from fastgmm.kernels.layouts import full, passes, tied
+from fastgmm.kernels.tiles import numerics, responsibilities, transposition
 from helpers import DTYPES, JIT, TOLERANCE, assert_close
 
 pytestmark = pytest.mark.skipif(not JIT, reason="emitted code")

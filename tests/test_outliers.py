@@ -5,13 +5,14 @@ from functools import partial
 import numpy as np
 import pytest
 
-from fastgmm import BayesianGaussianMixture, GaussianMixture, outliers, rows
+from fastgmm import BayesianGaussianMixture, GaussianMixture, rows
 from fastgmm.covariance import get_model
+from fastgmm.data.random_stream import Stream, sample, shares
+from fastgmm.data.sources import ArraySource
 from fastgmm.engine import accumulate, maximise, score_samples
-from fastgmm.initialization import enough_rows
-from fastgmm.outliers import pass_with_outliers, representative, with_outliers
-from fastgmm.random_stream import Stream, sample, shares
-from fastgmm.sources import ArraySource
+from fastgmm.initialization import outliers
+from fastgmm.initialization.outliers import pass_with_outliers, representative, with_outliers
+from fastgmm.initialization.starts import enough_rows
 from helpers import COVARIANCE_TYPES, fit_quietly, random_parameters
 
 

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from fastgmm import BayesianGaussianMixture, GaussianMixture, StreamingGaussianMixture, rows
-from fastgmm.prediction import files_read
-from fastgmm.targets import check_target, files_behind
-from fastgmm.writing import check_writable, replacing
+from fastgmm.data.output import check_writable, replacing
+from fastgmm.data.targets import check_target, files_behind
+from fastgmm.estimators.fitted import files_read
 from helpers import blobs
 
 X, _ = blobs(3, n_samples=400, n_features=2, n_components=2)

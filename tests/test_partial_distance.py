@@ -6,7 +6,8 @@ from test_operations import compiled
 
 from fastgmm import engine, kernels
 from fastgmm.engine import MixtureParameters
-from fastgmm.kernels import full, partial_distance, single_precision
+from fastgmm.kernels.labels import partial_distance, single_precision
+from fastgmm.kernels.layouts import full
 from helpers import DTYPES, JIT, TOLERANCE, random_parameters, random_rows
 
 pytestmark = pytest.mark.skipif(not JIT, reason="emitted code")

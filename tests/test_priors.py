@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_iris
 
-from fastgmm import ConjugatePrior, GaussianMixture, em
+from fastgmm import ConjugatePrior, GaussianMixture
 from fastgmm.covariance import FOURTEEN, get_model
+from fastgmm.data.sources import ArraySource
 from fastgmm.engine import MixtureParameters, accumulate, accumulate_resp
-from fastgmm.priors import maximum_posterior, mode
-from fastgmm.sources import ArraySource
+from fastgmm.fitting import em
+from fastgmm.m_step.conjugate_prior import maximum_posterior, mode
 from helpers import blobs, fit_quietly
 
 WITHOUT = ("VEE", "EVE", "VVE", "EVV")

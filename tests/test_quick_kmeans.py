@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from fastgmm import kernels
-from fastgmm.kmeans import best_start, kmeans_plusplus
-from fastgmm.random_stream import Stream
-from fastgmm.sources import ArraySource
+from fastgmm.data.random_stream import Stream
+from fastgmm.data.sources import ArraySource
+from fastgmm.initialization.kmeans import best_start, kmeans_plusplus
 from helpers import DTYPES, blobs
 
 FARTHEST = 1e30

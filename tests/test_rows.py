@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastgmm import BayesianGaussianMixture, ConjugatePrior, GaussianMixture, rows, sample_sizes
-from fastgmm.random_stream import Stream, shares
-from fastgmm.sources import ArraySource
+from fastgmm import BayesianGaussianMixture, ConjugatePrior, GaussianMixture, rows
+from fastgmm.data.random_stream import Stream, shares
+from fastgmm.data.sources import ArraySource
+from fastgmm.fitting import sample_sizes
 from helpers import blobs, fit_quietly
 
 N = 3000
@@ -419,7 +420,7 @@ def test_blocks_share_the_threads_that_are_asked_for(n_jobs, problem, monkeypatc
 
 
 def test_threads_beyond_the_blocks_go_into_them():
-    from fastgmm.blocks import share_threads
+    from fastgmm.data.block_source import share_threads
 
     for n in range(1, 65):
         n_blocks, each = share_threads(n)

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from fastgmm import GaussianMixture, em, sample_sizes, schedule
-from fastgmm.acceleration import Squarem
+from fastgmm import GaussianMixture
+from fastgmm.data.random_stream import Stream
+from fastgmm.data.sources import ArraySource
 from fastgmm.engine import IllDefinedCovarianceError, MixtureParameters
-from fastgmm.random_stream import Stream
-from fastgmm.rules import ACCELERATIONS, Rules
-from fastgmm.schedule import Starts, from_samples, short_runs
-from fastgmm.sources import ArraySource
+from fastgmm.fitting import em, sample_sizes, schedule
+from fastgmm.fitting.options import ACCELERATIONS, Rules
+from fastgmm.fitting.schedule import Starts, from_samples, short_runs
+from fastgmm.fitting.squarem import Squarem
 from helpers import COVARIANCE_TYPES, blobs, fit_quietly
 
 MANY = 100_000

@@ -5,8 +5,9 @@ import pytest
 
 from fastgmm import engine, kernels
 from fastgmm.engine import MixtureParameters
-from fastgmm.kernels import passes, single_precision
-from fastgmm.kernels.runtime import bind
+from fastgmm.kernels.compiler.runtime import bind
+from fastgmm.kernels.labels import single_precision
+from fastgmm.kernels.layouts import passes
 from helpers import COVARIANCE_TYPES, JIT, random_parameters, random_rows
 
 pytestmark = pytest.mark.skipif(not JIT, reason="kernels in single precision are compiled ones")

@@ -18,7 +18,7 @@ import reference
 from fastgmm import DegenerateComponentWarning, GaussianMixture, MixtureSearch, StreamingGaussianMixture
 from fastgmm.covariance import FOURTEEN
 from fastgmm.engine import accumulate
-from fastgmm.stepwise import Pace
+from fastgmm.fitting.stepwise import Pace
 from helpers import COVARIANCE_TYPES, blobs, full_covariances, random_parameters, random_rows
 
 INIT, BATCH = 200, 50

@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from fastgmm import GaussianMixture, fork_guard
+from fastgmm import GaussianMixture, _fork_guard
 from fastgmm.engine import accumulate
-from fastgmm.kernels import passes, resolve_n_jobs, runtime, thread_limit, threads
+from fastgmm.kernels import resolve_n_jobs, thread_limit
+from fastgmm.kernels.compiler import runtime, threads
+from fastgmm.kernels.layouts import passes
 from helpers import COVARIANCE_TYPES, JIT, blobs, random_parameters
 
 FITTED = ("weights_", "means_", "covariances_", "precisions_cholesky_", "lower_bounds_")
@@ -283,12 +285,12 @@ def test_child_forked_before_any_fit_still_uses_threads():
 
 def test_the_guard_knows_the_dangers(monkeypatch):
     assert threads.may_run_parallel()
-    monkeypatch.setattr(fork_guard, "forked_from_openmp", False)  # and again when the test is over
-    monkeypatch.setattr(fork_guard, "running_layer", lambda: "tbb")
-    fork_guard._after_fork_in_child()
+    monkeypatch.setattr(_fork_guard, "forked_from_openmp", False)  # and again when the test is over
+    monkeypatch.setattr(_fork_guard, "running_layer", lambda: "tbb")
+    _fork_guard._after_fork_in_child()
     assert threads.may_run_parallel()
-    monkeypatch.setattr(fork_guard, "running_layer", lambda: "omp")
-    fork_guard._after_fork_in_child()
+    monkeypatch.setattr(_fork_guard, "running_layer", lambda: "omp")
+    _fork_guard._after_fork_in_child()
     assert not threads.may_run_parallel()
 
 

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from fastgmm.walk import SPARE, Walk, n_threads
+from fastgmm.data.prefetch import SPARE, Walk, n_threads
 
 
 class Cursor:

@@ -10,7 +10,7 @@ import sklearn.mixture
 from fastgmm import BayesianGaussianMixture, ConjugatePrior, GaussianMixture, StreamingGaussianMixture
 from fastgmm.covariance import BASIC_TYPES, get_model
 from fastgmm.covariance import COVARIANCE_TYPES as ALL_TYPES
-from fastgmm.model_conversion import convert
+from fastgmm.m_step.model_conversion import convert
 from helpers import full_covariances, random_parameters, random_rows
 
 RNG = np.random.default_rng(0)

@@ -1,7 +1,7 @@
 """Covariance models: what the M-step does with the scatter, and how many parameters that has.
 
 A model is a form, a function from within-component scatter to covariances and a count of parameters: plain NumPy. To
-add one, write the function (see `maximisation`) and register it. ``covariance_type`` is looked up here and nowhere
+add one, write the function (see `m_steps`) and register it. ``covariance_type`` is looked up here and nowhere
 else. Names in capitals are mclust's, three letters for volume, shape and orientation: equal, variable, or the identity.
 """
 
@@ -13,14 +13,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from . import maximisation
+from . import m_steps
 from .forms import Diagonal, Form, Full, Spherical, Tied
 
 Array = NDArray[np.float64]
 
 
 class Maximise(Protocol):
-    """An M-step: see `maximisation`."""
+    """An M-step: see `m_steps`."""
 
     def __call__(self, scatter: Array, weight_sums: Array, before: Array | None = None) -> Array: ...
 
@@ -128,22 +128,22 @@ def triangle(n: int) -> int:
 
 
 _MCLUST = (
-    CovarianceModel("EII", Spherical(), maximisation.spherical_equal, lambda K, D: 1),
-    CovarianceModel("VII", Spherical(), maximisation.spherical, lambda K, D: K),
-    CovarianceModel("EEI", Diagonal(), maximisation.diagonal_equal, lambda K, D: D),
-    CovarianceModel("VEI", Diagonal(), maximisation.diagonal_equal_shape, lambda K, D: K + D - 1),
-    CovarianceModel("EVI", Diagonal(), maximisation.diagonal_equal_volume, lambda K, D: 1 + K * (D - 1)),
-    CovarianceModel("VVI", Diagonal(), maximisation.diagonal, lambda K, D: K * D),
-    CovarianceModel("EEE", Tied(), maximisation.equal, lambda K, D: D + triangle(D)),
-    CovarianceModel("VEE", Full(), maximisation.equal_up_to_volume, lambda K, D: K + D - 1 + triangle(D), False),
+    CovarianceModel("EII", Spherical(), m_steps.spherical_equal, lambda K, D: 1),
+    CovarianceModel("VII", Spherical(), m_steps.spherical, lambda K, D: K),
+    CovarianceModel("EEI", Diagonal(), m_steps.diagonal_equal, lambda K, D: D),
+    CovarianceModel("VEI", Diagonal(), m_steps.diagonal_equal_shape, lambda K, D: K + D - 1),
+    CovarianceModel("EVI", Diagonal(), m_steps.diagonal_equal_volume, lambda K, D: 1 + K * (D - 1)),
+    CovarianceModel("VVI", Diagonal(), m_steps.diagonal, lambda K, D: K * D),
+    CovarianceModel("EEE", Tied(), m_steps.equal, lambda K, D: D + triangle(D)),
+    CovarianceModel("VEE", Full(), m_steps.equal_up_to_volume, lambda K, D: K + D - 1 + triangle(D), False),
     CovarianceModel(
-        "EVE", Full(), maximisation.equal_orientation_and_volume, lambda K, D: 1 + K * (D - 1) + triangle(D), False
+        "EVE", Full(), m_steps.equal_orientation_and_volume, lambda K, D: 1 + K * (D - 1) + triangle(D), False
     ),
-    CovarianceModel("VVE", Full(), maximisation.equal_orientation, lambda K, D: K * D + triangle(D), False),
-    CovarianceModel("EEV", Full(), maximisation.equal_shape_and_volume, lambda K, D: D + K * triangle(D), False),
-    CovarianceModel("VEV", Full(), maximisation.equal_shape, lambda K, D: K + D - 1 + K * triangle(D), False),
-    CovarianceModel("EVV", Full(), maximisation.equal_volume, lambda K, D: 1 - K + K * (D + triangle(D))),
-    CovarianceModel("VVV", Full(), maximisation.free, lambda K, D: K * (D + triangle(D))),
+    CovarianceModel("VVE", Full(), m_steps.equal_orientation, lambda K, D: K * D + triangle(D), False),
+    CovarianceModel("EEV", Full(), m_steps.equal_shape_and_volume, lambda K, D: D + K * triangle(D), False),
+    CovarianceModel("VEV", Full(), m_steps.equal_shape, lambda K, D: K + D - 1 + K * triangle(D), False),
+    CovarianceModel("EVV", Full(), m_steps.equal_volume, lambda K, D: 1 - K + K * (D + triangle(D))),
+    CovarianceModel("VVV", Full(), m_steps.free, lambda K, D: K * (D + triangle(D))),
 )
 _BY_NAME = {model.name: model for model in _MCLUST}
 # Scikit-learn's names, and mclust's for one feature.

@@ -29,17 +29,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import cholesky, passes, runtime, single_precision
-from .cache import cache_folder
-from .chunk_sums import sum_of_chunks
-from .full import UNROLLED as UNROLLED_FEATURES
-from .kmeans_steps import KMeansStarts, kmeans_starts, lloyd_step, seed_step
-from .random_resp import random_resp as _random_resp
-from .rows import read_only, rows_view, shift_origin, tiling, weights_view
-from .simd import VECTOR_BITS
-from .single_precision import SEARCHED_FEATURES
-from .threads import may_run_parallel_anywhere, resolve_n_jobs, serial_matmul, thread_limit
-from .triangles import lower_triangle, mirror_lower
+from .clustering.random_resp import random_resp as _random_resp
+from .clustering.steps import KMeansStarts, kmeans_starts, lloyd_step, seed_step
+from .compiler import runtime
+from .compiler.cache import cache_folder
+from .compiler.simd import VECTOR_BITS
+from .compiler.threads import may_run_parallel_anywhere, resolve_n_jobs, serial_matmul, thread_limit
+from .labels import single_precision
+from .labels.single_precision import SEARCHED_FEATURES
+from .layouts import passes
+from .layouts.full import UNROLLED as UNROLLED_FEATURES
+from .matrices import cholesky
+from .matrices.chunk_sums import sum_of_chunks
+from .matrices.triangles import lower_triangle, mirror_lower
+from .tiles.rows import read_only, rows_view, shift_origin, tiling, weights_view
 
 __all__ = [
     "SEARCHED_FEATURES",

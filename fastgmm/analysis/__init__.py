@@ -1,0 +1,1 @@
+"""Questions to fitted mixtures: search over models, bootstrap, merging of components."""

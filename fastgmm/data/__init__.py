@@ -1,0 +1,1 @@
+"""Where rows come from and results go: sources, blocks, readers, samples, output files."""

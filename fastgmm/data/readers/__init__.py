@@ -1,0 +1,1 @@
+"""Readers of files, tables, stores and iterables of rows."""

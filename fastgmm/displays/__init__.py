@@ -1,0 +1,1 @@
+"""Pictures of fitted mixtures and searches, drawn with matplotlib."""

@@ -1,0 +1,1 @@
+"""E-steps: from rows and parameters to sufficient statistics and scores."""

@@ -1,0 +1,58 @@
+"""Compilation of every kernel ahead of time."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from fastgmm import kernels
+from fastgmm.covariance import BASIC_TYPES, get_model
+from fastgmm.kernels import thread_limit
+from fastgmm.mixture.parameters import MixtureParameters
+
+from .complete import accumulate
+from .scores import predict
+
+
+def warmup(*, n_jobs: int | None = None) -> list[str]:
+    """Compile every kernel, or load it from the disk cache, and return the names of what was made ready.
+
+    Worth a line in the recipe of a container image: afterwards no fit on the same machine waits for the compiler.
+    """
+    ready = []
+    for dtype in (np.float64, np.float32):
+        # A few rows run on one thread, many on several: those are two loops to compile.
+        for n_samples in (128, 131_072):
+            for n_features in (*range(1, kernels.UNROLLED_FEATURES + 2), kernels.SEARCHED_FEATURES):
+                for name in BASIC_TYPES if n_features in (2, kernels.UNROLLED_FEATURES + 1) else ("full",):
+                    _run_every_pass(name, n_samples, n_features, dtype, n_jobs)
+            _run_initialization(n_samples, dtype, n_jobs)
+        ready += [f"{name} {np.dtype(dtype)}" for name in (*BASIC_TYPES, "k-means and random starts")]
+    covariances = np.tile(np.eye(64), (128, 1, 1))
+    for some in (covariances[:1], covariances):
+        kernels.factor_covariances(some)
+    kernels.sum_of_chunks(np.zeros((2, 2**20)))
+    return ready
+
+
+def _run_every_pass(name: str, n_samples: int, n_features: int, dtype: DTypeLike, n_jobs: int | None) -> None:
+    form = get_model(name).form
+    X = np.linspace(0, 1, n_samples * n_features, dtype=dtype).reshape(n_samples, n_features)
+    for n_components in (8, 128):  # labels of many rows and components are found by a kernel of their own
+        means = X[:: n_samples // n_components].astype(np.float64)
+        ones = np.ones(form.shape(len(means), n_features))
+        identity = ones * np.eye(n_features) if form.layout != "diagonal" else ones
+        parameters = MixtureParameters(np.full(len(means), 1 / len(means)), means, identity, identity, name)
+        predict(parameters, X, n_jobs=n_jobs)
+    accumulate(parameters, X, n_jobs=n_jobs)
+
+
+def _run_initialization(n_samples: int, dtype: DTypeLike, n_jobs: int | None) -> None:
+    X = np.linspace(0, 1, n_samples * 2, dtype=dtype).reshape(n_samples, 2)
+    points = np.repeat(X[:2], 8, axis=0)
+    with thread_limit(n_jobs):
+        kernels.random_resp(X, 8, 0, 0, n_samples)
+        kernels.seed_step(X, None, points[0], points, points[:1], np.ones(n_samples, dtype))
+        kernels.kmeans_starts(X, None, points[0], np.zeros((1, 2)), 2, n_steps=1, farthest=1.0)
+        labels, gap = np.full(n_samples, -1, np.int32), np.zeros(n_samples, np.float32)
+        kernels.lloyd_step(X, None, points[0], points, np.zeros(len(points), np.float32), labels, gap)

@@ -1,0 +1,61 @@
+"""Scores of rows under a mixture: log-densities, labels and responsibilities."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgmm import kernels
+from fastgmm.kernels import thread_limit
+from fastgmm.mixture.parameters import MixtureParameters
+
+from .float_range import parts_in_double
+
+
+def score_samples(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray:
+    """Log-density of each row in nats, (n,), in the rows' dtype."""
+    return _score(parameters, X, "log_prob_norm", n_jobs)
+
+
+def log_highest_resp(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray:
+    """Logarithm of the highest responsibility of each row, (n,), in the rows' dtype."""
+    return _score(parameters, X, "max_log_resp", n_jobs)
+
+
+def predict(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray[np.int64]:
+    """The component of highest responsibility of each row, (n,) int64."""
+    return _score(parameters, X, "labels", n_jobs)
+
+
+def predict_proba(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray:
+    """Responsibilities, (n, K), in the rows' dtype."""
+    return _score(parameters, X, "resp", n_jobs)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _score(parameters: MixtureParameters, X: NDArray, name: str, n_jobs: int | None) -> NDArray:
+    """Return the output of `kernels.score` that has this name, for each row."""
+    X = checked_rows(X, parameters.n_features)
+    shape = (len(X), parameters.n_components) if name == "resp" else (len(X),)
+    out = np.empty(shape, np.int64 if name == "labels" else X.dtype)
+    in_double = parameters.needs_double(X.dtype)
+    layout, operands = parameters.e_step(np.float64 if in_double else X.dtype)
+    with thread_limit(n_jobs):
+        if not in_double:
+            kernels.score(layout, X, operands, **{name: out})
+        for part in parts_in_double(X) if in_double else ():
+            wide = out[part] if name == "labels" else np.empty(out[part].shape)
+            kernels.score(layout, X[part].astype(np.float64), operands, **{name: wide})
+            with np.errstate(over="ignore"):  # a log-density beyond float32 is -inf
+                out[part] = wide
+    return out
+
+
+def checked_rows(X: NDArray, n_features: int) -> NDArray:
+    """Rows as an array of native byte order with the right number of features; whole numbers become float64."""
+    X = np.asarray(X)
+    if X.dtype.kind in "iub":
+        X = X.astype(np.float64)
+    if X.ndim != 2 or X.shape[1] != n_features:
+        raise ValueError(f"X has shape {X.shape}, but the parameters are those of {n_features} features")
+    return X if X.dtype.isnative else X.astype(X.dtype.newbyteorder("="))

@@ -1,0 +1,186 @@
+"""Checks of what users give of a mixture, with scikit-learn's texts where it has them."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastgmm.covariance import get_model
+from fastgmm.data.conversion import check_array
+from fastgmm.data.sources import Source, count_rows
+
+
+def plain(value: Any) -> Any:
+    """Return a NumPy number or string as one of Python, and anything else as it is.
+
+    NumPy's integers have a width: in ``np.uint8`` and ``np.int64`` sizes and seeds overflow. Its strings, and those of
+    other subclasses, have the text of a string, but not its type, which files of plain data ask for.
+    """
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, str):
+        return str.__str__(value)  # the text itself: an enumeration's str() is another one
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
+
+
+class PlainParameters:
+    """The attributes of an estimator, NumPy's numbers and strings as those of Python.
+
+    A fit reads its parameters here. The estimator keeps them as the user gave them, for `get_params` and `clone`.
+    """
+
+    def __init__(self, estimator: object):
+        self._estimator = estimator
+
+    def __getattr__(self, name: str) -> Any:
+        return plain(getattr(self._estimator, name))
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Return whether two values of a parameter are equal; arrays are compared by their elements."""
+    return one is other or bool(np.array_equal(np.asarray(one), np.asarray(other)))
+
+
+def check_integer(number: Any, smallest: int, name: str) -> int:
+    """Return an integer of at least `smallest` as a number of Python."""
+    if not isinstance(number, Integral) or int(number) < smallest:
+        raise ValueError(f"{name} must be an integer of at least {smallest}, got {number!r}.")
+    return int(number)
+
+
+def check_shape(array: NDArray, shape: tuple[int, ...], name: str) -> None:
+    if array.shape != shape:
+        raise ValueError(f"The parameter '{name}' should have the shape of {shape}, but got {array.shape}")
+
+
+def check_weights(weights: ArrayLike, n_components: int) -> NDArray:
+    weights = check_array(weights, dtype=[np.float64, np.float32], ensure_2d=False)
+    check_shape(weights, (n_components,), "weights")
+    if (weights < 0).any() or (weights > 1).any():
+        raise ValueError(
+            "The parameter 'weights' should be in the range [0, 1], but got max value "
+            # scikit-learn names them the other way round, and its tests ask for that.
+            f"{weights.min():.5f}, min value {weights.max():.5f}"
+        )
+    tolerance = 1e-6 if weights.dtype == np.float32 else 1e-8
+    if not abs(1 - float(weights.sum())) <= tolerance:
+        raise ValueError(f"The parameter 'weights' should be normalized, but got sum(weights) = {weights.sum():.5f}")
+    return weights
+
+
+def check_precisions(precisions: ArrayLike, covariance_type: str, n_components: int, n_features: int) -> NDArray:
+    """Precisions of the right shape that are positive (definite)."""
+    form, name = get_model(covariance_type).form, f"{covariance_type} precision"
+    shape = form.shape(n_components, n_features)
+    precisions = check_array(precisions, dtype=[np.float64, np.float32], ensure_2d=False, allow_nd=len(shape) > 2)
+    check_shape(precisions, shape, name)
+    problem = form.precision_problem(precisions)
+    if problem is not None:
+        raise ValueError(f"'{name}' should be {problem}")
+    return precisions
+
+
+def check_covariances(covariances: ArrayLike, covariance_type: str, n_components: int, n_features: int) -> NDArray:
+    """Covariances of the right shape and symmetric; factoring them shows whether they are positive definite."""
+    shape = get_model(covariance_type).form.shape(n_components, n_features)
+    covariances = check_array(
+        covariances, dtype=np.float64, ensure_2d=False, allow_nd=len(shape) > 2, input_name="covariances"
+    )
+    check_shape(covariances, shape, "covariances")
+    matrices = get_model(covariance_type).layout != "diagonal"
+    if matrices and not np.allclose(covariances, covariances.swapaxes(-1, -2)):
+        raise ValueError("The parameter 'covariances' should be symmetric")
+    return covariances
+
+
+def check_covariance_prior(prior: ArrayLike, covariance_type: str, n_features: int) -> NDArray[np.float64]:
+    """A covariance for one component of the right shape that is positive (definite)."""
+    form = get_model(covariance_type).form
+    shape = form.shape(1, n_features)
+    shape = shape if form.layout == "tied" else shape[1:]
+    if not shape:
+        number = np.asarray(prior, dtype=np.float64)
+        if number.size != 1 or not number > 0:
+            raise ValueError(
+                f"The parameter 'spherical covariance_prior' should be a number above 0, but got {prior!r}"
+            )
+        return number.reshape(())
+    name = f"{covariance_type} covariance_prior"
+    covariance: NDArray = check_array(prior, dtype=[np.float64, np.float32], ensure_2d=False).astype(np.float64)
+    check_shape(covariance, shape, name)
+    problem = form.precision_problem(covariance)
+    if problem is not None:
+        raise ValueError(f"'{covariance_type} precision' should be {problem}")
+    return covariance
+
+
+def check_resp(resp: ArrayLike, n_samples: int, n_components: int) -> NDArray:
+    """Labels, as int32, some of them not negative, or responsibilities."""
+    found = check_some_resp(resp, n_samples, n_components)
+    check_any_labelled(int(found.max()) if found.ndim == 1 else 0)
+    return found
+
+
+def check_any_labelled(highest: int) -> None:
+    """ValueError if the highest of all labels is negative."""
+    if highest < 0:
+        raise ValueError("The parameter 'resp_init' gives no row to any component: all labels are negative")
+
+
+def check_some_resp(resp: ArrayLike, n_samples: int, n_components: int) -> NDArray:
+    """Labels, as int32, or responsibilities, of some of the rows."""
+    if np.ndim(resp) == 1:
+        labels = check_array(resp, ensure_2d=False, dtype=None, input_name="resp_init")
+        labels = labels.astype(np.int32) if labels.dtype == np.bool_ else labels
+        check_shape(labels, (n_samples,), "resp_init")
+        if not (np.issubdtype(labels.dtype, np.number) and (labels == np.floor(labels)).all()):
+            raise ValueError("The parameter 'resp_init' should hold integer labels, but some are no integers")
+        if labels.max() >= n_components:
+            raise ValueError(
+                f"The parameter 'resp_init' should hold labels below n_components = {n_components}, "
+                f"but got {labels.max()}"
+            )
+        return labels.astype(np.int32)
+    resp = check_array(resp, dtype=[np.float64, np.float32], input_name="resp_init")
+    check_shape(resp, (n_samples, n_components), "resp_init")
+    if (resp < 0).any():
+        raise ValueError("The parameter 'resp_init' should not be negative")
+    sums = resp.sum(axis=1)
+    if not np.allclose(sums, 1, atol=1e-3):
+        worst = int(abs(sums - 1).argmax())
+        raise ValueError(
+            f"The rows of the parameter 'resp_init' should sum to 1, but row {worst} sums to {sums[worst]:.5f}"
+        )
+    return resp
+
+
+def check_given(estimator: Any, n_features: int) -> dict[str, Any]:
+    """The parameters of the start that an estimator is given, validated, in float64."""
+    shape = (estimator.n_components, n_features)
+    given: dict[str, Any] = {}
+    if estimator.weights_init is not None:
+        given["weights"] = check_weights(estimator.weights_init, estimator.n_components).astype(np.float64)
+    if estimator.means_init is not None:
+        means = check_array(estimator.means_init, dtype=[np.float64, np.float32], ensure_2d=False)
+        check_shape(means, shape, "means")
+        given["means"] = means.astype(np.float64)
+    if estimator.precisions_init is not None:
+        precisions = check_precisions(estimator.precisions_init, estimator.covariance_type, *shape)
+        given["precisions"] = precisions.astype(np.float64)
+    return given
+
+
+def check_enough_rows(source: Source, n_components: int) -> None:
+    """As many rows as components, counting a row of weight 3 as three and one of weight 0 not at all."""
+    n_samples = float(np.floor(count_rows(source)))
+    if n_samples < n_components:
+        raise ValueError(
+            f"Expected n_samples >= n_components but got n_components = {n_components}, n_samples = {n_samples:.0f}"
+        )

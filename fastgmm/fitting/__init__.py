@@ -1,0 +1,1 @@
+"""How a fit gets from its start to its end."""

@@ -1,0 +1,60 @@
+"""Components that have degenerated: without rows, or flat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgmm.mixture.parameters import MixtureParameters
+from fastgmm.mixture.statistics import rounding_variance
+
+
+def degenerate_components(parameters: MixtureParameters, reg_covar: float) -> Iterator[tuple[NDArray[np.intp], str]]:
+    """Components that are hardly components any more, and in words what they are.
+
+    Parameters
+    ----------
+    parameters : MixtureParameters
+    reg_covar : float
+        What has been added to every variance.
+
+    Yields
+    ------
+    components : (n,) int
+        At least one.
+    what : str
+    """
+    empty = np.flatnonzero(parameters.weights < 1e-12)
+    flat = np.setdiff1d(flat_components(parameters, reg_covar), empty)
+    if flat.size:
+        yield (
+            flat,
+            (
+                "collapsed: their rows are nearly equal in some direction, and only "
+                f"{f'reg_covar={reg_covar:g}' if reg_covar else 'rounding'} keeps their variance positive there"
+            ),
+        )
+    if empty.size:
+        yield empty, "are empty: no row belongs to them"
+
+
+def flat_components(parameters: MixtureParameters, reg_covar: float) -> NDArray[np.intp]:
+    """Components that are flat in a direction in which the mixture as a whole is not.
+
+    Flat: only `reg_covar`, or with 0 the rounding of the rows, keeps their variance positive there.
+    """
+    form, (n_components, n_features) = parameters.model.form, parameters.means.shape
+    with np.errstate(over="ignore", invalid="ignore"):
+        floor = reg_covar + 10 * rounding_variance(parameters.means).max(axis=1)
+        # A covariance's smallest eigenvalue is at least 1 / trace(precision): this spares most fits the eigenvectors.
+        factor = form.factor(parameters.precisions_cholesky, n_components, n_features)
+        if ((factor**2).sum(axis=(1, 2)) * 1.5 * floor < 1).all():
+            return np.empty(0, np.intp)
+        centred = parameters.means - parameters.weights @ parameters.means
+        full = form.full(parameters.covariances, n_components, n_features)
+        total = np.tensordot(parameters.weights, full, axes=1) + (parameters.weights[:, None] * centred).T @ centred
+        return np.flatnonzero(
+            form.is_flat(parameters.covariances, parameters.precisions_cholesky, total, 1.5 * floor, 1000 * floor)
+        )

@@ -1,0 +1,1 @@
+"""Kernels of k-means and of random responsibilities."""

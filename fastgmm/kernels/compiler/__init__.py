@@ -1,0 +1,1 @@
+"""Numba and LLVM: compilation, composition, disk cache, threads."""

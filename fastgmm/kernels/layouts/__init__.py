@@ -1,0 +1,1 @@
+"""The two passes over the rows, and the arithmetic of each layout."""

@@ -1,0 +1,1 @@
+"""Kernels on stacks of matrices: Cholesky factors, triangles, sums of chunks."""

@@ -1,0 +1,1 @@
+"""Operations on tiles: transposed blocks of rows that fit in cache."""

@@ -1,0 +1,1 @@
+"""M-steps: from sufficient statistics to parameters, and the bound that is raised."""

@@ -1,0 +1,222 @@
+"""Conjugate priors of means and covariances: regularisation that keeps small clusters from collapsing.
+
+Those of R's mclust (Fraley & Raftery, 2007, Journal of Classification 24): a mean is Gaussian about a point with the
+component's covariance over `shrinkage`, variances are inverse gamma, matrices inverse Wishart. The M-step finds the
+mode: that of the model given scatter to which the prior's has been added, and so many rows more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastgmm.covariance import CovarianceModel, IllDefinedCovarianceError, get_model
+from fastgmm.data.sources import Source, Weights, count_rows
+from fastgmm.e_step.given import accumulate_labels
+from fastgmm.mixture.parameters import MixtureParameters
+from fastgmm.mixture.statistics import SufficientStatistics, positive_weight_sums, scatter_about_means
+
+from .maximum_likelihood import estimate_weights_and_means
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ConjugatePrior:
+    """A prior for `GaussianMixture`; what is None is found from the rows, as in mclust's ``defaultPrior``.
+
+    Parameters
+    ----------
+    shrinkage : float, default=0.01
+        How many rows the prior of a mean is worth.
+    mean : array-like of shape (n_features,), default=None
+        Where means are drawn to. None is the rows' mean.
+    dof : float, default=None
+        Degrees of freedom of the covariances' prior. None is ``n_features + 2``.
+    scale : float or array-like of shape (n_features, n_features), default=None
+        The scatter of those rows: a variance for spherical and diagonal models, else a matrix. None is the rows'
+        covariance over ``n_components ** (2 / n_features)``, or the mean of its variances.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastgmm import ConjugatePrior, GaussianMixture
+    >>> X = np.random.default_rng(0).normal(size=(30, 2))
+    >>> X[:3] = 4  # three equal rows: without a prior a component collapses on them
+    >>> gm = GaussianMixture(3, prior=ConjugatePrior(), random_state=0).fit(X)
+    >>> bool(np.linalg.eigvalsh(gm.covariances_).min() > 0.01)
+    True
+    """
+
+    shrinkage: float = 0.01
+    mean: ArrayLike | None = None
+    dof: float | None = None
+    scale: float | ArrayLike | None = None
+
+    def resolved(self, source: Source, model: CovarianceModel, n_components: int) -> ModePrior:
+        """What the M-steps of a model with so many components read.
+
+        Raises
+        ------
+        ValueError
+            If a shape is wrong, or the model has no such prior.
+        """
+        if not model.has_prior:
+            raise ValueError(
+                f"There is no conjugate prior for covariance_type {model.name!r}: 'VEE', 'EVE', 'VVE' and 'EVV' have "
+                "none, all others have"
+            )
+        n_features = source.n_features
+        mean, covariance = overall_moments(source)
+        if self.mean is not None:
+            mean = np.asarray(self.mean, dtype=np.float64)
+            if mean.shape != (n_features,):
+                raise ValueError(f"The prior's mean should have the shape of {(n_features,)}, but got {mean.shape}")
+            if not np.isfinite(mean).all():
+                raise ValueError(f"The prior's mean should be finite, but is {mean}")
+        shrinkage = float(self.shrinkage)
+        dof = n_features + 2.0 if self.dof is None else float(self.dof)
+        if not (0 <= shrinkage < np.inf and n_features - 1 < dof < np.inf):
+            raise ValueError(
+                f"The prior's shrinkage should be at least 0 and its dof more than {n_features - 1}, both finite, but "
+                f"they are {shrinkage} and {dof}"
+            )
+        wanted: tuple[int, ...] = () if model.layout == "diagonal" else (n_features, n_features)
+        if self.scale is None:
+            _check_default_scale(covariance, model)
+            scale = covariance / n_components ** (2 / n_features)
+            scale = np.asarray(np.trace(scale) / n_features) if model.layout == "diagonal" else scale
+        else:
+            scale = np.asarray(self.scale, dtype=np.float64)
+        if scale.shape != wanted:
+            raise ValueError(
+                f"The prior's scale should have the shape of {wanted} for {model.name!r}, but got {scale.shape}"
+            )
+        problem = model.form.precision_problem(scale)
+        if problem is not None:
+            raise ValueError(f"The prior's scale should be {problem}, but is {scale}")
+        return ModePrior.of(model, n_components, shrinkage, mean, dof, scale)
+
+
+def _check_default_scale(covariance: Array, model: CovarianceModel) -> None:
+    """Refuse rows of which `ConjugatePrior` cannot take its default scale; constant features are named."""
+    variances = np.diagonal(covariance)
+    constant = np.flatnonzero(variances <= 0)
+    if model.layout == "diagonal":
+        cause = "all rows are equal" if len(constant) == len(variances) else ""
+    elif len(constant):
+        listed = ", ".join(map(str, constant[:10])) + (", ..." if len(constant) > 10 else "")
+        cause = f"feature(s) {listed} are constant"
+    else:
+        roots = np.sqrt(variances)
+        smallest = np.linalg.eigvalsh(covariance / roots / roots[:, np.newaxis])[0]
+        is_singular = smallest <= 10 * len(roots) * np.finfo(np.float64).eps
+        cause = "some features are linear combinations of others" if is_singular else ""
+    if cause:
+        raise ValueError(
+            f"The prior's default scale is the rows' covariance, which must be positive definite, but {cause}. Leave "
+            "such features out, or give ConjugatePrior a positive definite scale."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ModePrior:
+    """A prior as M-steps read it.
+
+    Attributes
+    ----------
+    shrinkage : float
+    mean : (D,)
+    counts : (K,)
+        By how many rows more the covariances are those of.
+    scatter : as the layout keeps scatter
+        What is added to it.
+    """
+
+    shrinkage: float
+    mean: Array
+    counts: Array
+    scatter: Array
+
+    @classmethod
+    def of(
+        cls, model: CovarianceModel, n_components: int, shrinkage: float, mean: Array, dof: float, scale: Array
+    ) -> ModePrior:
+        n_features = len(mean)
+        full = np.broadcast_to(
+            scale * np.eye(n_features) if scale.ndim == 0 else scale, (n_components, *(n_features,) * 2)
+        )
+        extra = dof + (2.0 if model.layout == "diagonal" else n_features + 1.0)
+        if not model.form.shape(n_components, n_features)[1:]:  # one variance for all features
+            extra, full = extra / n_features, full / n_features
+        if model.shares_volume:
+            extra = extra / n_components
+        scatter = model.form.scatter(full / n_components if model.shares_all else full)
+        return cls(shrinkage, mean, np.full(n_components, 1.0 + extra), np.ascontiguousarray(scatter))
+
+    def log_density(self, point: MixtureParameters) -> float:
+        """The logarithm of the prior at some parameters, but for a constant."""
+        form = point.model.form
+        log_det = np.broadcast_to(form.log_det(point.precisions_cholesky, point.n_features), self.counts.shape)
+        pull = form.outer(np.full(len(self.counts), self.shrinkage), point.means - self.mean)
+        return float(self.counts @ log_det) - form.trace(point.precisions_cholesky, self.scatter + pull) / 2
+
+
+def maximum_posterior(
+    statistics: SufficientStatistics,
+    point: MixtureParameters,
+    least: float | None,
+    *,
+    prior: ModePrior,
+    reg_covar: float,
+) -> tuple[MixtureParameters | None, float]:
+    """An M-step for `em.run`: the mode of the posterior, and the mean log-likelihood and log-prior of the point.
+
+    At a proposal, where that must be at least `least`, there are no parameters if it leads nowhere.
+    """
+    bound = statistics.mean_log_likelihood + prior.log_density(point) / statistics.total_weight
+    try:
+        if least is None or bound >= least:
+            return mode(statistics, point.model, prior, reg_covar=reg_covar, before=point.covariances), bound
+    except IllDefinedCovarianceError:
+        if least is None:
+            raise
+    return None, bound
+
+
+def mode(
+    statistics: SufficientStatistics,
+    model: CovarianceModel,
+    prior: ModePrior,
+    *,
+    reg_covar: float,
+    before: Array | None = None,
+) -> MixtureParameters:
+    """The parameters of highest posterior density given sufficient statistics."""
+    weight_sums = positive_weight_sums(statistics)
+    weights, means = estimate_weights_and_means(statistics)
+    apart = means - prior.mean
+    share = prior.shrinkage * weight_sums / (prior.shrinkage + weight_sums)
+    scatter = scatter_about_means(statistics, weight_sums) + model.form.outer(share, apart) + prior.scatter
+    means = prior.mean + (weight_sums / (prior.shrinkage + weight_sums))[:, np.newaxis] * apart
+    covariances = model.covariances(scatter, weight_sums + prior.counts, reg_covar=reg_covar, before=before)
+    return MixtureParameters(weights, means, covariances, model.form.precisions_cholesky(covariances), model.name)
+
+
+def overall_moments(source: Source, covariance_type: str = "full") -> tuple[Array, Array]:
+    """The rows' mean (D,), and their covariance as one component's, unbiased: with one row less in the divisor."""
+    model = get_model(covariance_type)
+    point = source.point_near()[np.newaxis]
+
+    def one_component(X: NDArray, sample_weight: Weights) -> SufficientStatistics:
+        labels = np.zeros(len(X), np.int32)
+        return accumulate_labels(labels, point, X, sample_weight, covariance_type=covariance_type)
+
+    statistics, n_rows = source.reduce(one_component), count_rows(source)
+    mean = point + statistics.first_moments / statistics.weight_sums[:, np.newaxis]
+    unbiased = 1 - 1 / n_rows if n_rows > 1 else 1.0
+    scatter = scatter_about_means(statistics, statistics.weight_sums)
+    covariance = model.covariances(scatter, statistics.weight_sums * unbiased)
+    return mean[0], covariance if model.layout == "tied" else covariance[0]

@@ -1,0 +1,237 @@
+"""Variational Bayes: distributions of the parameters in place of the parameters, for the same passes over the rows.
+
+The posterior is a product of a distribution of the weights, and for each component of a Gaussian of the mean given the
+precision and a Wishart of the precision (Bishop, 2006, "Pattern Recognition and Machine Learning", 10.2; the process
+prior: Blei & Jordan, 2006, Bayesian Analysis 1). What the E-step needs of it is what it needs of parameters: means,
+factors of the expected precisions, and a constant for each component. What the M-step needs are the sufficient
+statistics. Definitions, scikit-learn's constants in the bound included, are those of its `BayesianGaussianMixture`.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betaln, digamma, gammaln
+
+from fastgmm.covariance import CovarianceModel
+from fastgmm.mixture.parameters import MixtureParameters
+from fastgmm.mixture.statistics import SufficientStatistics, positive_weight_sums, scatter_about_means
+
+Array = NDArray[np.float64]
+
+
+class WeightPrior(abc.ABC):
+    """A distribution of the weights; its parameters are `concentration`, (K,) or (2, K)."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def posterior(prior: float, weight_sums: Array) -> Array:
+        """The concentration given the components' weight sums, (K,)."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def expected_log_weights(concentration: Array) -> Array:
+        """``E[log w]``, (K,)."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def expected_weights(concentration: Array) -> Array:
+        """``E[w]``, scaled to sum to one, (K,)."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def log_norm(concentration: Array) -> float:
+        """The logarithm of the distribution's normalising factor."""
+
+
+class DirichletDistribution(WeightPrior):
+    """All components are alike a priori; the concentration is (K,)."""
+
+    @staticmethod
+    def posterior(prior: float, weight_sums: Array) -> Array:
+        return prior + weight_sums
+
+    @staticmethod
+    def expected_log_weights(concentration: Array) -> Array:
+        return np.asarray(digamma(concentration) - digamma(concentration.sum()))
+
+    @staticmethod
+    def expected_weights(concentration: Array) -> Array:
+        return concentration / concentration.sum()
+
+    @staticmethod
+    def log_norm(concentration: Array) -> float:
+        return float(gammaln(concentration.sum()) - gammaln(concentration).sum())
+
+
+class DirichletProcess(WeightPrior):
+    """Sticks are broken off one after the other; the concentration is two rows of beta distributions, (2, K)."""
+
+    @staticmethod
+    def posterior(prior: float, weight_sums: Array) -> Array:
+        later = np.append(np.cumsum(weight_sums[::-1])[-2::-1], 0.0)
+        return np.array([1.0 + weight_sums, prior + later])
+
+    @staticmethod
+    def expected_log_weights(concentration: Array) -> Array:
+        a, b = digamma(concentration)
+        both = digamma(concentration.sum(axis=0))
+        return np.asarray(a - both + np.append(0.0, np.cumsum(b - both)[:-1]))
+
+    @staticmethod
+    def expected_weights(concentration: Array) -> Array:
+        broken, left = concentration / concentration.sum(axis=0)
+        weights = broken * np.append(1.0, np.cumprod(left[:-1]))
+        return np.asarray(weights / weights.sum())
+
+    @staticmethod
+    def log_norm(concentration: Array) -> float:
+        return float(-betaln(*concentration).sum())
+
+
+WEIGHT_PRIORS: dict[str, type[WeightPrior]] = {
+    "dirichlet_process": DirichletProcess,
+    "dirichlet_distribution": DirichletDistribution,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """What is known of the parameters before any rows.
+
+    Attributes
+    ----------
+    weights : type of WeightPrior
+    weight_concentration : float
+    mean_precision : float
+        How many rows the prior of a mean is worth.
+    mean : (D,)
+    degrees_of_freedom : float
+        Above D - 1: how many rows the prior of a covariance is worth.
+    covariance : (D, D) for "full" and "tied", (D,) for "diag", () for "spherical"
+        The scatter of those rows.
+    """
+
+    weights: type[WeightPrior]
+    weight_concentration: float
+    mean_precision: float
+    mean: Array
+    degrees_of_freedom: float
+    covariance: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior(MixtureParameters):
+    """Distributions of a mixture's parameters; as parameters, their expectations.
+
+    Attributes
+    ----------
+    prior : Prior
+    concentration : (K,) or (2, K)
+        Of the weights; see `WeightPrior`.
+    mean_precision : (K,)
+        The precision of a mean in units of its component's precision.
+    degrees_of_freedom : (K,), or () for "tied"
+        Of the Wishart distributions; `covariances` are the inverses of the expected precisions.
+    """
+
+    prior: Prior
+    concentration: Array
+    mean_precision: Array
+    degrees_of_freedom: Array
+
+    def log_coef(self) -> Array:
+        """``E[log w] - D / 2 log 2 pi + E[log det precision] / 2 - D / (2 mean_precision)``, (K,)."""
+        n_features = self.n_features
+        log_weights = self.prior.weights.expected_log_weights(self.concentration)
+        log_det = n_features * np.log(2.0) + digamma(_halves(self.degrees_of_freedom, n_features)).sum(axis=0)
+        log_det = 2 * self.log_det_scale() + log_det
+        return np.asarray(
+            log_weights + (log_det - n_features * np.log(2 * np.pi) - n_features / self.mean_precision) / 2
+        )
+
+    def log_det_scale(self) -> Array:
+        """``log det`` of the factors of the Wishart distributions' scale matrices, (K,) or ()."""
+        log_det = self.model.form.log_det(self.precisions_cholesky, self.n_features)
+        return np.asarray(log_det - self.n_features / 2 * np.log(self.degrees_of_freedom))
+
+    def log_norm(self) -> float:
+        """What the bound has of the distributions' normalising factors; constants are left out."""
+        freedom, n_features = self.degrees_of_freedom, self.n_features
+        gammas = gammaln(_halves(freedom, n_features)).sum(axis=0)
+        wishart = -(freedom * self.log_det_scale() + freedom * n_features / 2 * np.log(2.0) + gammas)
+        total = float(np.broadcast_to(wishart, (self.n_components,)).sum())
+        return (
+            total
+            + self.prior.weights.log_norm(self.concentration)
+            + n_features / 2 * float(np.log(self.mean_precision).sum())
+        )
+
+
+def posterior_of(
+    statistics: SufficientStatistics, model: CovarianceModel, prior: Prior, *, reg_covar: float
+) -> Posterior:
+    """The M-step: the posterior given sufficient statistics. `reg_covar` is added to every variance of the rows.
+
+    Raises
+    ------
+    IllDefinedCovarianceError
+        If an expected precision is not positive definite.
+    """
+    weight_sums = positive_weight_sums(statistics)
+    sample_means = statistics.reference + statistics.first_moments / weight_sums[:, np.newaxis]
+    mean_precision = prior.mean_precision + weight_sums
+    share = weight_sums / mean_precision
+    apart = sample_means - prior.mean
+    means = prior.mean + share[:, np.newaxis] * apart
+    shrinkage = model.form.outer(prior.mean_precision * share, apart)
+    within = model.covariances(
+        scatter_about_means(statistics, weight_sums) + shrinkage, weight_sums, reg_covar=reg_covar
+    )
+    counts = model.form.counts(weight_sums)
+    freedom = prior.degrees_of_freedom + counts
+    counts, scale = (a.reshape(a.shape + (1,) * (within.ndim - a.ndim)) for a in (counts, freedom))
+    covariances = (prior.covariance + counts * within) / scale
+    concentration = prior.weights.posterior(prior.weight_concentration, weight_sums)
+    return Posterior(
+        prior.weights.expected_weights(concentration),
+        means,
+        covariances,
+        model.form.precisions_cholesky(covariances),
+        model.name,
+        prior,
+        concentration,
+        mean_precision,
+        freedom,
+    )
+
+
+def raise_bound(
+    statistics: SufficientStatistics, point: MixtureParameters, least: float | None, *, reg_covar: float
+) -> tuple[Posterior | None, float]:
+    """An M-step from a point for `em.run`, and the bound of the log-evidence after it: of all rows, not their mean."""
+    assert isinstance(point, Posterior)
+    posterior = posterior_of(statistics, point.model, point.prior, reg_covar=reg_covar)
+    return posterior, entropy(statistics, point) - posterior.log_norm()
+
+
+def entropy(statistics: SufficientStatistics, point: MixtureParameters) -> float:
+    """The entropy of the responsibilities, ``-sum_ik w_i r_ik log r_ik`` in nats, that a pass from a point has found.
+
+    No pass has to add it up: ``log r_ik`` is the component's log-density of the row, whose sum follows from the
+    statistics, less the row's. Costs K D^3 flops.
+    """
+    centred = statistics.recentred(point.means)
+    weight_sums = statistics.weight_sums
+    with np.errstate(invalid="ignore"):
+        constants = np.where(weight_sums > 0, weight_sums * point.log_coef(), 0.0).sum()
+    distances = point.model.form.trace(point.precisions_cholesky, centred.scatter)
+    return max(0.0, statistics.log_likelihood - float(constants) + distances / 2)
+
+
+def _halves(freedom: Array, n_features: int) -> Array:
+    """``(freedom - d) / 2`` for the features d, (D, K) or (D,)."""
+    return np.subtract.outer(freedom, np.arange(n_features)).T / 2

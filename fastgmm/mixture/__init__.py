@@ -1,0 +1,1 @@
+"""A mixture's parameters and the sufficient statistics of rows under it."""
