@@ -1,8 +1,11 @@
 """Problems to test on: parameters and rows of any shape."""
 
+import functools
+import inspect
 import os
 import warnings
 
+import numba
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
@@ -65,3 +68,12 @@ def fit_quietly(estimator, *arguments, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return estimator.fit(*arguments, **options)
+
+
+@functools.cache
+def compiled(operation, naive):
+    """An operation as a kernel calls it."""
+    names = ", ".join(inspect.signature(naive).parameters)
+    namespace = {"operation": operation}
+    exec(f"def call({names}):\n    operation({names})", namespace)
+    return numba.njit(namespace["call"])

@@ -55,7 +55,7 @@ def _is_ignored(cls: type, name: str) -> bool:
 
 
 def _is_ours(cls: type) -> bool:
-    return cls.__module__.split(".")[0] == __package__
+    return cls.__module__.split(".")[0] == "fastgmm"
 
 
 def _is_scikit_learns(cls: type) -> bool:

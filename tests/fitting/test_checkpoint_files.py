@@ -528,7 +528,7 @@ def test_a_process_that_is_killed_while_it_writes(tmp_path):
 import os, signal, sys, warnings
 import numpy as np
 from fastgmm import GaussianMixture
-from fastgmm.writing import NewFile
+from fastgmm.data.output import NewFile
 warnings.simplefilter("ignore")
 write, written = NewFile.write, []
 def killing(self, data):

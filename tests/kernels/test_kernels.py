@@ -396,7 +396,9 @@ def test_kernels_without_a_compiler():
         "ignore::RuntimeWarning",
         str(here),
     ]
-    done = subprocess.run(command, env=environment, cwd=here.parent.parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment, cwd=here.parent.parent.parent, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-from test_operations import compiled
 
 from fastgmm import engine, kernels
 from fastgmm.engine import MixtureParameters
 from fastgmm.kernels.labels import partial_distance, single_precision
 from fastgmm.kernels.layouts import full
-from helpers import DTYPES, JIT, TOLERANCE, random_parameters, random_rows
+from helpers import DTYPES, JIT, TOLERANCE, compiled, random_parameters, random_rows
 
 pytestmark = pytest.mark.skipif(not JIT, reason="emitted code")
 N, WIDTH = 192, 208

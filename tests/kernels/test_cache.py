@@ -68,7 +68,7 @@ def test_second_process_finds_the_first_ones_code_and_an_edited_leaf_is_compiled
     values, hits, misses = run(package, **environment)
     assert (values, hits, misses) == ([0.0, -0.5, -2.0], 0, 1)
     assert run(package, **environment) == [values, 1, 0]
-    leaf = package / "fastgmm" / "kernels" / "distances.py"  # not the file of the kernel that is cached
+    leaf = package / "fastgmm" / "kernels" / "tiles" / "distances.py"  # not the file of the kernel that is cached
     text = leaf.read_text()
     assert text.count("e.constant(-0.5)") == 1
     leaf.write_text(text.replace("e.constant(-0.5)", "e.constant(-1.5)"))
@@ -162,7 +162,7 @@ class _Context:
 def test_code_compiled_from_sources_that_have_changed_since_is_not_kept(package):
     """A package that is upgraded under a running process: what that compiles is of the old sources."""
     environment = {"NUMBA_CACHE_DIR": str(package / "cache")}
-    leaf = package / "fastgmm" / "kernels" / "distances.py"
+    leaf = package / "fastgmm" / "kernels" / "tiles" / "distances.py"
     late_edit = textwrap.dedent(FIT).replace(
         "out = np.empty(3)",
         f"out = np.empty(3); import pathlib; p = pathlib.Path({str(leaf)!r}); "

@@ -1,7 +1,6 @@
 """The emitted operations on tiles against their naive twins, function by function."""
 
 import functools
-import inspect
 import itertools
 
 import numba
@@ -12,7 +11,7 @@ from fastgmm.kernels.clustering import kmeans
 from fastgmm.kernels.compiler.operation import tile_operation
 from fastgmm.kernels.layouts import full, passes, tied
 from fastgmm.kernels.tiles import numerics, responsibilities, transposition
-from helpers import DTYPES, JIT, TOLERANCE, assert_close
+from helpers import DTYPES, JIT, TOLERANCE, assert_close, compiled
 
 pytestmark = pytest.mark.skipif(not JIT, reason="emitted code")
 
@@ -59,15 +58,6 @@ def test_log(dtype):
     assert error[truth != 0].max() < (5e-16 if dtype is np.float64 else 3e-7)
     assert result[-2] == 0
     assert np.isnan(result[-1])
-
-
-@functools.cache
-def compiled(operation, naive):
-    """An operation as a kernel calls it."""
-    names = ", ".join(inspect.signature(naive).parameters)
-    namespace = {"operation": operation}
-    exec(f"def call({names}):\n    operation({names})", namespace)
-    return numba.njit(namespace["call"])
 
 
 LAYOUT_SHAPES = [(k, d) for k in (1, 2, 3, 5, 6, 7) for d in (1, 4, 7)] + [(2, d) for d in range(1, 19)] + [(7, 21)]
