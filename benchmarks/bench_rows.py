@@ -54,7 +54,7 @@ class Rows:
     track_over_memory.unit = "times"
 
 
-class Stream:
+class RandomStream:
     """One pass of stepwise EM."""
 
     params = (["full", "diag"],)

@@ -1,4 +1,4 @@
-"""Rows that are read against rows in memory: seconds a sweep, memory, the same answer.
+"""Rows that are read against rows in memory: seconds a pass, memory, the same answer.
 
     python benchmarks/out_of_core.py folder --rows 12000000
 
@@ -44,7 +44,7 @@ def start(n_components: int) -> dict:
 
 
 def timed_fit(X, n_components: int, n_sweeps: int) -> tuple[list[float], np.ndarray]:
-    """Seconds of each sweep but the first, and the means at the end."""
+    """Seconds of each pass but the first, and the means at the end."""
     at: list[float] = []
     model = fastgmm.GaussianMixture(
         n_components,
@@ -127,7 +127,7 @@ def main() -> None:
         print(json.dumps(child(kind, path, int(n_components))))
         return
     paths = write(arguments.folder, arguments.rows)
-    print(f"{arguments.rows} x {FEATURES}; seconds a sweep, median of {SWEEPS - 1}")
+    print(f"{arguments.rows} x {FEATURES}; seconds a pass, median of {SWEEPS - 1}")
     print(f"{'':>10}{'K':>4}{'in memory':>11}{'reading':>9}{'fit':>8}{'over longer':>13}{'MB':>6}{'means apart':>13}")
     for n_components in arguments.components:
         memory = None if arguments.no_memory else measure("memory", paths["npy"], n_components)

@@ -38,7 +38,7 @@ from benchmarks.common import (
     settled_start,
 )
 from fastgmm.cli.environment import describe_environment
-from fastgmm.data.random_stream import Stream
+from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
 from fastgmm.initialization.kmeans import kmeans_plusplus, lloyd
 
@@ -207,9 +207,9 @@ def print_kmeans(rounds: int) -> None:
             for n_samples, n_features, n_components in KMEANS_SHAPES:
                 X = make_rows(n_samples, n_features, n_components, dtype)
                 source = ArraySource(X)
-                centres = kmeans_plusplus(source, n_components, Stream(0))
+                centres = kmeans_plusplus(source, n_components, RandomStream(0))
                 calls: dict[str, Callable[[], object]] = {
-                    "seeding": functools.partial(kmeans_plusplus, source, n_components, Stream(0)),
+                    "seeding": functools.partial(kmeans_plusplus, source, n_components, RandomStream(0)),
                     "their seeding": functools.partial(
                         sklearn.cluster.kmeans_plusplus, X, n_components, random_state=0
                     ),

@@ -61,9 +61,9 @@ class Account:
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
         """Keeps account of the fit in the block."""
-        make, sweep, search = (
+        make, full_pass, search = (
             fastgmm.fitting.schedule.initial_parameters,
-            fastgmm.fitting.em.sweep,
+            fastgmm.fitting.em.full_pass,
             fastgmm.fitting.schedule.pass_with_outliers,
         )
 
@@ -81,7 +81,7 @@ class Account:
 
         with (
             mock.patch.object(fastgmm.fitting.schedule, "initial_parameters", timed),
-            mock.patch.object(fastgmm.fitting.em, "sweep", functools.partial(counted, sweep)),
+            mock.patch.object(fastgmm.fitting.em, "full_pass", functools.partial(counted, full_pass)),
             mock.patch.object(fastgmm.fitting.schedule, "pass_with_outliers", functools.partial(counted, search)),
         ):
             self.began = time.perf_counter()

@@ -21,7 +21,7 @@ from fastgmm.e_step.scores import predict_proba
 from fastgmm.estimators.fitted import FittedMixture, best_of
 
 Array = NDArray[np.float64]
-NUMBERS_A_BLOCK = 1 << 20
+NUMBERS_PER_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def combine_components(
 
 def _blocks(model: FittedMixture, X: NDArray, weights: Array, member: Array) -> Iterator[tuple[Array, Array]]:
     """The clusters' probabilities, (n, K), and the weights of some rows after the other."""
-    n_rows, parameters = max(1, NUMBERS_A_BLOCK // len(member)), model._parameters()
+    n_rows, parameters = max(1, NUMBERS_PER_BLOCK // len(member)), model._parameters()
     for start in range(0, len(X), n_rows):
         rows = slice(start, start + n_rows)
         resp = predict_proba(parameters, X[rows], n_jobs=model.n_jobs)

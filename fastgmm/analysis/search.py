@@ -20,9 +20,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from fastgmm.covariance import COVARIANCE_TYPES, FOURTEEN, CovarianceModel, get_model
+from fastgmm.covariance import COVARIANCE_TYPES, MCLUST_MODELS, CovarianceModel, get_model
 from fastgmm.data.conversion import validate_data
-from fastgmm.data.random_stream import Stream
+from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
 from fastgmm.estimators.base import DegenerateComponentWarning
 from fastgmm.estimators.fitted import replicate_of, unchanged_on_error
@@ -201,7 +201,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2, order="C")
         weights = self._template()._sample_weight(sample_weight, X)
         numbers, types = self._numbers(), self._types(X.shape[1])
-        stream = Stream(int(check_random_state(self.random_state).randint(2**63 - 1, dtype=np.int64)))
+        stream = RandomStream(int(check_random_state(self.random_state).randint(2**63 - 1, dtype=np.int64)))
         folds = self._folds(X, weights, max(numbers), stream) if self.criterion == "cv" else []
         rows = self._rows(X, weights, max(numbers), stream)
         left_out, why = self._undefined(types, [rows, *(some for some, _, _ in folds)])
@@ -285,7 +285,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
     def _types(self, n_features: int) -> list[str]:
         types = self.covariance_types
         if types is None:
-            return ["E", "V"] if n_features == 1 else list(FOURTEEN)
+            return ["E", "V"] if n_features == 1 else list(MCLUST_MODELS)
         types = [types] if isinstance(types, str) else list(types)
         unknown = [name for name in types if name not in COVARIANCE_TYPES]
         if unknown or not types:
@@ -300,14 +300,14 @@ class MixtureSearch(DensityMixin, BaseEstimator):
     def _template(self) -> GaussianMixture:
         return GaussianMixture() if self.estimator is None else self.estimator
 
-    def _rows(self, X: NDArray, weights: NDArray | None, n_components: int, stream: Stream) -> Rows:
+    def _rows(self, X: NDArray, weights: NDArray | None, n_components: int, stream: RandomStream) -> Rows:
         n_components = min(n_components, len(X))
         source = ArraySource(X, weights)
         if any(get_model(name).layout == "tied" for name in self._types(X.shape[1])):
             source = replace(source, known=total_scatter(source))
         return Rows(source, hierarchy(source, n_components, stream, plain(self._template().reg_covar)))
 
-    def _folds(self, X: NDArray, weights: NDArray | None, n_components: int, stream: Stream) -> list[tuple]:
+    def _folds(self, X: NDArray, weights: NDArray | None, n_components: int, stream: RandomStream) -> list[tuple]:
         """Rows to fit, and rows to score with their weights, for each fold."""
         shuffled = (
             KFold(int(self.cv), shuffle=True, random_state=stream.word() % 2**32)

@@ -6,12 +6,12 @@ the forms map to: spherical and diagonal forms are read by the diagonal layout, 
 
 from .errors import IllDefinedCovarianceError
 from .forms import Form
-from .models import BASIC_TYPES, COVARIANCE_TYPES, FOURTEEN, CovarianceModel, get_model
+from .models import BASIC_TYPES, COVARIANCE_TYPES, MCLUST_MODELS, CovarianceModel, get_model
 
 __all__ = [
     "BASIC_TYPES",
     "COVARIANCE_TYPES",
-    "FOURTEEN",
+    "MCLUST_MODELS",
     "CovarianceModel",
     "Form",
     "IllDefinedCovarianceError",

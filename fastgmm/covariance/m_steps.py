@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 TOLERANCE, PATIENCE, MAX_ITERATIONS = 1e-13, 50, 1000
 
 
-class Progress:
+class VolumeConvergence:
     """Of iterations over volumes, (K,), with these weights: what is minimised is ``sum_k n_k log lambda_k``."""
 
     def __init__(self, weight_sums: Array):
@@ -95,7 +95,7 @@ def equal_up_to_volume(scatter: Array, weight_sums: Array, before: Array | None 
     """
     n_features = scatter.shape[1]
     common = _normalised(scatter.sum(axis=0) if before is None else before[0])
-    volumes, progress = np.ones(len(scatter)), Progress(weight_sums)
+    volumes, progress = np.ones(len(scatter)), VolumeConvergence(weight_sums)
     for _ in range(MAX_ITERATIONS):
         try:
             inverse = np.linalg.inv(common)
@@ -160,7 +160,7 @@ def volumes_and_shape(spread: Array, weight_sums: Array, start: Array | None = N
     n_features = spread.shape[1]
     with np.errstate(divide="ignore", invalid="ignore"):
         shape = _of_product_one(spread.sum(axis=0) if start is None else start)
-        volumes, progress = np.ones(len(spread)), Progress(weight_sums)
+        volumes, progress = np.ones(len(spread)), VolumeConvergence(weight_sums)
         for _ in range(MAX_ITERATIONS):
             volumes = spread @ (1 / shape) / (n_features * weight_sums)
             if progress.has_ended(volumes):

@@ -157,7 +157,7 @@ _MODELS = {
 }
 
 COVARIANCE_TYPES = tuple(_MODELS)
-FOURTEEN = tuple(_BY_NAME)
+MCLUST_MODELS = tuple(_BY_NAME)
 BASIC_TYPES = ("full", "tied", "diag", "spherical")
 """Scikit-learn's: every form once."""
 

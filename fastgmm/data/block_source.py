@@ -21,11 +21,11 @@ from fastgmm.kernels import may_run_parallel_anywhere, resolve_n_jobs
 from .prefetch import SPARE, Walk, n_threads
 from .sources import ArraySource, BlockFunction, Weights, row_checksum
 
-# A block, of which there is one for every thread of a walk, and one to spare. With 4 MB in place of 8 a sweep over
+# A block, of which there is one for every thread of a walk, and one to spare. With 4 MB in place of 8 a pass over
 # 12,000,000 x 6 rows in Parquet took 1.1 times as long, with 16 MB as long.
 BLOCK_BYTES = 8 * 1024 * 1024
 # Threads that have blocks of their own. Passes on one block that all threads shared waited for whichever of them had
-# to make room for reading: of 12,000,000 x 6 rows in Parquet a sweep took 1.9 times as long as reading, with K=8.
+# to make room for reading: of 12,000,000 x 6 rows in Parquet a pass took 1.9 times as long as reading, with K=8.
 MOST_WORKERS = 8
 # What of the rows may be in memory besides: samples, rows that fit badly.
 RESIDENT_BYTES = 64 * 1024 * 1024
@@ -114,7 +114,7 @@ class BlockSource:
         self, reader: Reader, *, block_bytes: int = BLOCK_BYTES, on_walk: Callable[[int | None], Any] | None = None
     ):
         self.reader, self.on_walk = reader, on_walk
-        self.rows_a_block = max(256, block_bytes // (reader.n_features * reader.dtype.itemsize))
+        self.rows_per_block = max(256, block_bytes // (reader.n_features * reader.dtype.itemsize))
         self.known = None
         self._checked = False
         # Checksums of some rows of every block when it was first read, by its first row and its number of rows.
@@ -251,7 +251,7 @@ class BlockSource:
     def fingerprint(self) -> int:
         """A checksum of the first rows. From then on the next walk over all rows finds `checksum`, on its way."""
         self._wants_checksum = True
-        n = min(self.rows_a_block, ROWS_OF_FINGERPRINT)
+        n = min(self.rows_per_block, ROWS_OF_FINGERPRINT)
         empty = np.empty((n, self.n_features), self.dtype), np.empty(n) if self.reader.weighted else None
         with contextlib.closing(self.reader.open()) as cursor:
             return row_checksum(*self._next_block(cursor, empty, 0))
@@ -331,7 +331,7 @@ class BlockSource:
             )
 
     def _empty(self) -> tuple[NDArray, Weights]:
-        n = self.rows_a_block if self._n_found is None else min(self.rows_a_block, max(1, self._n_found))
+        n = self.rows_per_block if self._n_found is None else min(self.rows_per_block, max(1, self._n_found))
         return (
             np.empty((n, self.n_features), self.dtype, order="F" if self.reader.order == "F" else "C"),
             np.empty(n) if self.reader.weighted else None,

@@ -25,9 +25,9 @@ from .sources import ArraySource, BlockFunction, Weights, row_checksum
 Block = tuple[NDArray, Weights]
 # Sums that one task adds up: of more workers in several rounds.
 FAN_IN = 8
-# How often a sweep is begun again because what was sent for it is lost with the workers that had it.
+# How often a pass is begun again because what was sent for it is lost with the workers that had it.
 ATTEMPTS = 3
-# Seconds after which to ask again which worker has what. Until then a sweep sends tasks to workers that may be gone,
+# Seconds after which to ask again which worker has what. Until then a pass sends tasks to workers that may be gone,
 # which others then take.
 ASK_AGAIN = 5.0
 # Bytes of parameters that do not go through the scheduler.

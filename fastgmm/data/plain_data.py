@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 # What is never a reference to something else.
 KINDS_OF_NUMBERS = "fiub"
 # Of an array that is hashed, numbers that are converted at a time.
-NUMBERS_A_SLICE = 1 << 16
+NUMBERS_PER_SLICE = 1 << 16
 Types = Mapping[str, type]
 
 
@@ -237,6 +237,6 @@ def _is_nested_numbers(values: Any) -> bool:
 
 def _slices(array: NDArray) -> Iterator[NDArray]:
     """Yield an array in slices, of which a copy in float64 needs little memory."""
-    rows = max(1, NUMBERS_A_SLICE // max(1, math.prod(array.shape[1:])))
+    rows = max(1, NUMBERS_PER_SLICE // max(1, math.prod(array.shape[1:])))
     for begin in range(0, len(array), rows):
         yield array[begin : begin + rows]

@@ -1,7 +1,7 @@
 """A walk over rows that are read: some threads, one of which reads a block while the others compute on theirs.
 
 A thread computes on the block that it has read itself. Beside a thread that does nothing but read, one more than there
-are cores, two cores were idle for a fifth of the time: of 12,000,000 x 6 rows in Parquet, K=8, a sweep took 0.43 s so
+are cores, two cores were idle for a fifth of the time: of 12,000,000 x 6 rows in Parquet, K=8, a pass took 0.43 s so
 and 0.375 s as it is here, where reading alone takes 0.33 s.
 """
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .sources import ArraySource, Source
 
 
-class Stream:
+class RandomStream:
     """Uniform random numbers from a 64-bit seed: SplitMix64, so the same for ever."""
 
     MASK = (1 << 64) - 1
@@ -44,7 +44,7 @@ class Stream:
         return ((z ^ (z >> np.uint64(31))) >> np.uint64(11)) / (1 << 53)
 
 
-def drawer(source: ArraySource, stream: Stream) -> Callable[[], int]:
+def drawer(source: ArraySource, stream: RandomStream) -> Callable[[], int]:
     """Draws the numbers of rows, with probability proportional to their weights."""
     if source.sample_weight is None:
         return lambda: int(stream.uniform() * len(source.X))
@@ -53,12 +53,12 @@ def drawer(source: ArraySource, stream: Stream) -> Callable[[], int]:
     return lambda: min(int(np.searchsorted(cumulative, stream.uniform() * cumulative[-1], side="right")), last)
 
 
-def shares(n_rows: int, stream: Stream) -> NDArray[np.float64]:
+def shares(n_rows: int, stream: RandomStream) -> NDArray[np.float64]:
     """Where to draw so many rows, in [0, 1): one from each of so many equal shares, increasing."""
     return (np.arange(n_rows) + stream.uniforms(n_rows)) / n_rows
 
 
-def sample(source: Source, n_rows: int, stream: Stream) -> ArraySource:
+def sample(source: Source, n_rows: int, stream: RandomStream) -> ArraySource:
     """Rows drawn by their weights, in order, one from each of so many shares of equal weight; copied, and unweighted.
 
     A row of weight 3 is drawn as three copies of it side by side would be, and rows that come sorted, in whatever way,
@@ -67,7 +67,7 @@ def sample(source: Source, n_rows: int, stream: Stream) -> ArraySource:
     return source.draw(shares(n_rows, stream))[0]
 
 
-def at_most(source: Source, n_rows: int, stream: Stream) -> ArraySource:
+def at_most(source: Source, n_rows: int, stream: RandomStream) -> ArraySource:
     """All rows in memory, if they are no more than so many, or a sample."""
     n_rows = int(min(n_rows, source.most_resident))
     return source.whole() if source.n_samples <= n_rows else sample(source, n_rows, stream)

@@ -19,9 +19,9 @@ from fastgmm import kernels
 Weights = NDArray[np.float64] | None
 # A function of a block of rows (n, D) and their weights (n,) or None.
 BlockFunction = Callable[[NDArray, Weights], Any]
-ROWS_A_SLICE = 1 << 18
+ROWS_PER_SLICE = 1 << 18
 # Of checksums: rows at a time, 2^64 over the golden ratio, and the multiplier of Evensen's `rrmxmx` mixing function.
-ROWS_A_CHECKSUM = 1 << 14
+ROWS_PER_CHECKSUM = 1 << 14
 GOLDEN, MIXER = 0x9E3779B97F4A7C15, 0x9FB21C651E98DF25
 # Sizes of numbers whose squares stay in the range of float32, by a wide margin.
 SMALLEST_TO_SQUARE, LARGEST_TO_SQUARE = 1e-15, 1e15
@@ -109,8 +109,8 @@ def row_checksum(X: NDArray, sample_weight: Weights, first: int = 0) -> int:
     """
     n_features, total = X.shape[1], 0
     factors = (np.arange(1, n_features + 3, dtype=np.uint64) * np.uint64(GOLDEN)) | np.uint64(1)
-    for begin in range(0, len(X), ROWS_A_CHECKSUM):
-        part = X[begin : begin + ROWS_A_CHECKSUM]
+    for begin in range(0, len(X), ROWS_PER_CHECKSUM):
+        part = X[begin : begin + ROWS_PER_CHECKSUM]
         mixed = part.view(f"u{X.itemsize}").astype(np.uint64, copy=False) @ factors[:n_features]
         mixed += np.arange(first + begin, first + begin + len(part), dtype=np.uint64) * factors[n_features]
         if sample_weight is not None:
@@ -182,7 +182,7 @@ class ArraySource:
 
     def each(self, function: BlockFunction) -> Iterator[Any]:
         """A function of some slices, in the order of the rows."""
-        for rows in self.slices(ROWS_A_SLICE):
+        for rows in self.slices(ROWS_PER_SLICE):
             yield function(*self.part(rows))
 
     def draw(self, *shares: NDArray[np.float64]) -> list[ArraySource]:

@@ -22,10 +22,10 @@ from fastgmm.data.block_source import BlockSource
 from fastgmm.data.conversion import validate_data
 from fastgmm.data.sources import ArraySource, Source
 from fastgmm.e_step.scores import predict
-from fastgmm.fitting.checkpoint import Checkpoint, check_checkpoint
+from fastgmm.fitting.checkpoint import CheckpointFile, check_checkpoint
 from fastgmm.fitting.em import EMResult
-from fastgmm.fitting.options import Kept
-from fastgmm.fitting.progress import Progress
+from fastgmm.fitting.options import CheckpointState
+from fastgmm.fitting.progress import PrintProgress
 from fastgmm.kernels import resolve_n_jobs, thread_limit
 from fastgmm.mixture.parameters import MixtureParameters
 
@@ -53,7 +53,16 @@ DUPLICATES = (
 )
 
 # Parameters that a fit may be gone on with differently.
-NO_MATTER = ("max_iter", "verbose", "verbose_interval", "n_jobs", "callback", "checkpoint", "warm_start", "client")
+MAY_CHANGE_ON_RESUME = (
+    "max_iter",
+    "verbose",
+    "verbose_interval",
+    "n_jobs",
+    "callback",
+    "checkpoint",
+    "warm_start",
+    "client",
+)
 INTERRUPTED = "The fit was interrupted; the estimator has the parameters so far, after"
 
 
@@ -198,7 +207,9 @@ class BaseMixture(FittedMixture, abc.ABC):
         asked = PlainParameters(self)
         check_enough_rows(source, asked.n_components)
         get_model(asked.covariance_type).check_features(source.n_features)
-        progress = Progress(asked.verbose, asked.verbose_interval, asked.n_components, getattr(self, "callback", None))
+        progress = PrintProgress(
+            asked.verbose, asked.verbose_interval, asked.n_components, getattr(self, "callback", None)
+        )
         # What overflows makes covariances infinite or NaN, which have no factors: an error that says so.
         with thread_limit(self.n_jobs), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             try:
@@ -234,15 +245,21 @@ class BaseMixture(FittedMixture, abc.ABC):
 
     @abc.abstractmethod
     def _best_run(
-        self, source: Source, checkpoint: Checkpoint | None, resumed: Kept | None, progress: Progress
+        self,
+        source: Source,
+        checkpoint: CheckpointFile | None,
+        resumed: CheckpointState | None,
+        progress: PrintProgress,
     ) -> EMResult:
         """The best run from some starts; called with validated parameters, on the threads that are asked for."""
 
-    def _checkpoint(self, source: Source) -> Checkpoint | None:
+    def _checkpoint(self, source: Source) -> CheckpointFile | None:
         """Where this fit is kept."""
         if self.checkpoint is None:
             return None
-        options = {name: plain(v) for name, v in self.get_params(deep=False).items() if name not in NO_MATTER}
+        options = {
+            name: plain(v) for name, v in self.get_params(deep=False).items() if name not in MAY_CHANGE_ON_RESUME
+        }
         about = {
             "class": type(self).__name__,
             **options,
@@ -251,7 +268,7 @@ class BaseMixture(FittedMixture, abc.ABC):
             "total_weight": source.total_weight,
             "checksum of the rows": source.fingerprint(),
         }
-        return Checkpoint(self.checkpoint, about, lambda: source.checksum)
+        return CheckpointFile(self.checkpoint, about, lambda: source.checksum)
 
     def _unmet(self, result: EMResult) -> str:
         """What besides a small step has kept a run from converging, as sentences."""

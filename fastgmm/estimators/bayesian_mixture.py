@@ -17,8 +17,8 @@ from fastgmm.data.conversion import check_array
 from fastgmm.data.sources import Source
 from fastgmm.fitting import schedule
 from fastgmm.fitting.em import EMResult
-from fastgmm.fitting.options import Checkpoint, Kept, Rules
-from fastgmm.fitting.progress import Progress
+from fastgmm.fitting.options import CheckpointState, CheckpointStore, FitOptions
+from fastgmm.fitting.progress import PrintProgress
 from fastgmm.m_step.conjugate_prior import overall_moments
 from fastgmm.m_step.model_conversion import mixture_statistics
 from fastgmm.m_step.variational import (
@@ -193,7 +193,11 @@ class BayesianGaussianMixture(BaseMixture):
         self.checkpoint = checkpoint
 
     def _best_run(
-        self, source: Source, checkpoint: Checkpoint | None, resumed: Kept | None, progress: Progress
+        self,
+        source: Source,
+        checkpoint: CheckpointStore | None,
+        resumed: CheckpointState | None,
+        progress: PrintProgress,
     ) -> EMResult:
         asked = PlainParameters(self)
         earlier = self._earlier_fit(source.n_features)
@@ -201,12 +205,12 @@ class BayesianGaussianMixture(BaseMixture):
         # The start has added `reg_covar`.
         create = functools.partial(posterior_of, model=get_model(asked.covariance_type), prior=prior, reg_covar=0.0)
         update = functools.partial(raise_bound, reg_covar=asked.reg_covar)
-        rules = Rules(asked.tol, asked.max_iter, asked.reg_covar, update=update, checkpoint=checkpoint)
+        options = FitOptions(asked.tol, asked.max_iter, asked.reg_covar, update=update, checkpoint=checkpoint)
         starts = schedule.Starts(
             asked.n_components, asked.covariance_type, asked.init_params, asked.reg_covar, create=create, update=update
         )
         if resumed is not None:
-            return schedule.resume(source, resumed, rules, progress)
+            return schedule.resume(source, resumed, options, progress)
         if earlier is not None:
             kind = _weight_prior_of(np.asarray(self.weight_concentration_))
             if self._is_same_objective() and kind is self._weight_prior():
@@ -216,8 +220,8 @@ class BayesianGaussianMixture(BaseMixture):
                     create(mixture_statistics(earlier, source.total_weight, asked.covariance_type)),
                     -math.inf,
                 )
-            return schedule.go_on(source, start, rules, progress, bound)
-        return schedule.fit(source, starts, rules, n_init=asked.n_init, seeds=self._seeds(), watcher=progress)
+            return schedule.go_on(source, start, options, progress, bound)
+        return schedule.fit(source, starts, options, n_init=asked.n_init, seeds=self._seeds(), observer=progress)
 
     def _prior(self, source: Source) -> Prior:
         """The priors, validated."""

@@ -17,8 +17,8 @@ from fastgmm.data.sources import Source
 from fastgmm.e_step.scores import log_highest_resp
 from fastgmm.fitting import em, schedule
 from fastgmm.fitting.degeneracy import degenerate_components
-from fastgmm.fitting.options import ACCELERATIONS, Checkpoint, Kept, Rules
-from fastgmm.fitting.progress import Progress
+from fastgmm.fitting.options import ACCELERATIONS, CheckpointState, CheckpointStore, FitOptions
+from fastgmm.fitting.progress import PrintProgress
 from fastgmm.m_step.conjugate_prior import ConjugatePrior, maximum_posterior, mode
 from fastgmm.m_step.maximum_likelihood import maximise
 from fastgmm.m_step.model_conversion import mixture_statistics
@@ -319,7 +319,11 @@ class GaussianMixture(BaseMixture):
         return parameters.model.n_parameters(parameters.n_components, parameters.n_features)
 
     def _best_run(
-        self, source: Source, checkpoint: Checkpoint | None, resumed: Kept | None, progress: Progress
+        self,
+        source: Source,
+        checkpoint: CheckpointStore | None,
+        resumed: CheckpointState | None,
+        progress: PrintProgress,
     ) -> em.EMResult:
         """Run EM from each start and return the best result."""
         asked = PlainParameters(self)
@@ -333,7 +337,7 @@ class GaussianMixture(BaseMixture):
             prior = self.prior.resolved(source, model, asked.n_components)
             update = functools.partial(maximum_posterior, prior=prior, reg_covar=asked.reg_covar)
             create = functools.partial(mode, model=model, prior=prior, reg_covar=0.0)  # which the start has added
-        rules = Rules(
+        options = FitOptions(
             asked.tol,
             asked.max_iter,
             asked.reg_covar,
@@ -354,15 +358,15 @@ class GaussianMixture(BaseMixture):
             update=update,
         )
         if resumed is not None:
-            return schedule.resume(source, resumed, rules, progress)
+            return schedule.resume(source, resumed, options, progress)
         if earlier is not None:
             start, bound = earlier, float(getattr(self, "lower_bound_", -math.inf))
             if not self._is_same_objective():
                 statistics = mixture_statistics(earlier, source.total_weight, asked.covariance_type)
                 create = create or functools.partial(maximise, covariance_type=asked.covariance_type, reg_covar=0.0)
                 start, bound = create(statistics), -math.inf
-            return schedule.go_on(source, start, rules, progress, bound)
-        return schedule.fit(source, starts, rules, n_init=asked.n_init, seeds=self._seeds(), watcher=progress)
+            return schedule.go_on(source, start, options, progress, bound)
+        return schedule.fit(source, starts, options, n_init=asked.n_init, seeds=self._seeds(), observer=progress)
 
     def _check_resp(self, source: Source) -> Any:
         """`resp_init` as the source takes it."""

@@ -25,7 +25,7 @@ from fastgmm.covariance import COVARIANCE_TYPES, IllDefinedCovarianceError, get_
 from fastgmm.data.block_source import BlockSource
 from fastgmm.data.conversion import check_sample_weight, validate_data
 from fastgmm.data.sources import ArraySource, Weights
-from fastgmm.fitting.stepwise import Pace, Rules, Stream, default_sizes, given
+from fastgmm.fitting.stepwise import ForgettingSchedule, RowStream, StreamOptions, default_sizes, given
 from fastgmm.kernels import resolve_n_jobs, thread_limit
 from fastgmm.m_step.model_conversion import convert
 from fastgmm.mixture.parameters import MixtureParameters
@@ -46,7 +46,7 @@ START = {"tol": 1e-4, "max_iter": 1000}
 
 
 # Parameters that other estimators have too.
-AS_THERE = ("n_components", "reg_covar", "init_params", "n_init", "random_state", "n_jobs")
+SHARED_PARAMETERS = ("n_components", "reg_covar", "init_params", "n_init", "random_state", "n_jobs")
 
 
 class StreamingGaussianMixture(LearntMixture):
@@ -129,7 +129,7 @@ class StreamingGaussianMixture(LearntMixture):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        **{name: BaseMixture._parameter_constraints[name] for name in AS_THERE},
+        **{name: BaseMixture._parameter_constraints[name] for name in SHARED_PARAMETERS},
         "covariance_type": [StrOptions(set(COVARIANCE_TYPES))],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "init_size": [Interval(Integral, 2, None, closed="left"), None],
@@ -263,7 +263,7 @@ class StreamingGaussianMixture(LearntMixture):
         for rows, weights in blocks:
             stream = self._stream if hasattr(self, "_stream") else self._new_stream(rows.shape[1], rows.dtype)
             self._check_same_model(stream)
-            stream = replace(stream, rules=self._rules(rows.shape[1], stream.rules.seed))
+            stream = replace(stream, options=self._rules(rows.shape[1], stream.options.seed))
             with thread_limit(self.n_jobs), np.errstate(over="ignore", invalid="ignore"):
                 self._stream = stream.fed(rows, weights)
 
@@ -306,10 +306,10 @@ class StreamingGaussianMixture(LearntMixture):
         weights = self._sample_weight(sample_weight, X)
         check_enough_rows(ArraySource(X, weights), plain(self.n_components))
         stream = self._new_stream(X.shape[1], X.dtype)
-        order = np.random.default_rng(stream.rules.seed).permutation(len(X)) if self.shuffle else np.arange(len(X))
+        order = np.random.default_rng(stream.options.seed).permutation(len(X)) if self.shuffle else np.arange(len(X))
         with thread_limit(self.n_jobs), np.errstate(over="ignore", invalid="ignore"), described():
-            for begin in range(0, len(X), stream.rules.init_size):
-                some = order[begin : begin + stream.rules.init_size]
+            for begin in range(0, len(X), stream.options.init_size):
+                some = order[begin : begin + stream.options.init_size]
                 stream = stream.fed(X[some], None if weights is None else weights[some])
         self._stream = stream
         self._now(warn=True)
@@ -371,25 +371,25 @@ class StreamingGaussianMixture(LearntMixture):
                 f"is {self.half_life}"
             )
 
-    def _check_same_model(self, stream: Stream) -> None:
+    def _check_same_model(self, stream: RowStream) -> None:
         """The mixture that is asked for is the one that the stream has."""
         for name in ("n_components", "covariance_type"):
-            asked, begun = getattr(self, name), stream.rules.options[name]
+            asked, begun = getattr(self, name), stream.options.options[name]
             if asked != begun:
                 raise ValueError(
                     f"{name} is {asked!r} now, but was {begun!r} when the first rows came. Set it back to go on, or "
                     "call fit, or use a clone of the estimator, to begin anew."
                 )
 
-    def _new_stream(self, n_features: int, dtype: DTypeLike = np.float32) -> Stream:
+    def _new_stream(self, n_features: int, dtype: DTypeLike = np.float32) -> RowStream:
         """A stream that nothing has come from yet."""
         get_model(self.covariance_type).check_features(n_features)
         seed = self.random_state
         if not isinstance(seed, Integral):  # drawn once, for looks at the model to change nothing
             seed = check_random_state(seed).randint(2**31 - 1)
-        return Stream(self._rules(n_features, int(seed)), np.dtype(dtype))
+        return RowStream(self._rules(n_features, int(seed)), np.dtype(dtype))
 
-    def _rules(self, n_features: int, seed: int) -> Rules:
+    def _rules(self, n_features: int, seed: int) -> StreamOptions:
         """What the stream is learnt by from now on."""
         asked = PlainParameters(self)
         half_life = math.inf if self.half_life is None else float(self.half_life)
@@ -399,8 +399,8 @@ class StreamingGaussianMixture(LearntMixture):
         batch_size = min(batch_size, init_size) if self.batch_size is None else asked.batch_size
         names = ("n_components", "covariance_type", "reg_covar", "init_params", "n_init")
         options = {"random_state": seed, **{name: getattr(asked, name) for name in names}}
-        pace = Pace(batch_size, asked.learning_decay, half_life)
-        return Rules(pace, init_size, max(2, asked.n_components), asked.reg_covar, seed, _start, options)
+        pace = ForgettingSchedule(batch_size, asked.learning_decay, half_life)
+        return StreamOptions(pace, init_size, max(2, asked.n_components), asked.reg_covar, seed, _start, options)
 
 
 def _start(X: NDArray, sample_weight: NDArray[np.float64] | None, **options: Any) -> MixtureParameters:

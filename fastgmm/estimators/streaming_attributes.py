@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from fastgmm.covariance import IllDefinedCovarianceError
 from fastgmm.data.block_source import BlockSource
 from fastgmm.data.sources import Source
-from fastgmm.fitting.stepwise import StepwiseEM, Stream
+from fastgmm.fitting.stepwise import RowStream, StepwiseEM
 from fastgmm.kernels import thread_limit
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import SufficientStatistics
@@ -26,7 +26,7 @@ class LearntMixture(FittedMixture):
     """A mixture whose parameters are those of a stream of rows, as far as it has come."""
 
     n_components: int
-    _stream: Stream
+    _stream: RowStream
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_stream") and self._stream.has_model
@@ -42,7 +42,7 @@ class LearntMixture(FittedMixture):
         if model is None:
             raise NotFittedError(
                 f"This {type(self).__name__} has seen {self.n_samples_seen_} row(s), and for "
-                f"n_components={self.n_components} needs {self._stream.rules.fewest}: call partial_fit with more."
+                f"n_components={self.n_components} needs {self._stream.options.fewest}: call partial_fit with more."
             )
         return model
 

@@ -43,17 +43,17 @@ ADVICE = "Remove it, or give another name, to start anew."
 
 
 class Content(NamedTuple):
-    """The content of a checkpoint; see `Checkpoint`. `about` has a digest and a short text for each name."""
+    """The content of a checkpoint; see `CheckpointFile`. `about` has a digest and a short text for each name."""
 
     about: dict[str, dict[str, str]]
     all_rows: int | None
-    kept: options.Kept
+    kept: options.CheckpointState
 
 
 # What that consists of, besides numbers and arrays.
 TYPES = listed(
     Content,
-    options.Kept,
+    options.CheckpointState,
     em.State,
     em.EMResult,
     MixtureParameters,
@@ -65,8 +65,8 @@ TYPES = listed(
 )
 
 
-class Checkpoint:
-    """A file for the state of one fit; see `options.Checkpoint`.
+class CheckpointFile:
+    """A file for the state of one fit; see `options.CheckpointFile`.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class Checkpoint:
         """A fit begins. An older state stays until there is a newer one. OSError if nothing can be written."""
         check_checkpoint(self.path)
 
-    def save(self, kept: options.Kept) -> None:
+    def save(self, kept: options.CheckpointState) -> None:
         """Write the state; the file has the one before or this one, whatever happens."""
         all_rows = self._checked_rows()
         # For meanwhile something else may have been put there.
@@ -126,7 +126,7 @@ class Checkpoint:
             )
         return all_rows
 
-    def load(self) -> options.Kept | None:
+    def load(self) -> options.CheckpointState | None:
         """The state; None if there is no file. ValueError if it is not one of this fit."""
         try:
             content = decoded(self.target.read_bytes(), self.path)
@@ -188,7 +188,7 @@ def decoded(found: bytes, path: str | os.PathLike) -> Content:
         header, checksum, data = found[: HEADER.size], found[HEADER.size :][:N_DIGEST], found[HEADER.size + N_DIGEST :]
         if len(data) == n_data and checksum == _checksum(header, data):
             content = unpack(data, TYPES)
-            if isinstance(content, Content) and isinstance(content.kept, options.Kept):
+            if isinstance(content, Content) and isinstance(content.kept, options.CheckpointState):
                 return content
             raise NotPlainDataError("it holds something else than the state of a fit")
     except struct.error:

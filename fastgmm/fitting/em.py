@@ -137,7 +137,7 @@ def remaining_rise(rise: float, ratio: float) -> float:
     return rise * ratio / (1 - ratio) if rise > 0 and ratio < 1 else math.inf
 
 
-def sweep(
+def full_pass(
     source: Source, parameters: MixtureParameters, known: SufficientStatistics | None = None
 ) -> SufficientStatistics:
     """One pass over all rows. `known` are the statistics of the previous pass."""
@@ -206,7 +206,7 @@ def run(
     result, known, ready = at.result, at.known or source.known, statistics
     try:
         while result.n_iter < max_iter and not result.converged:
-            statistics = sweep(source, at.point, known) if ready is None else ready
+            statistics = full_pass(source, at.point, known) if ready is None else ready
             known, ready = statistics, None
             at.known = statistics if statistics.layout == "tied" else None
             updated, bound = update(statistics, at.point, result.lower_bound if at.proposed else None)

@@ -39,7 +39,7 @@ class Acceleration(NamedTuple):
 ACCELERATIONS = {"progressive": Acceleration(Squarem, True), "squarem": Acceleration(Squarem, False)}
 
 
-class Kept(NamedTuple):
+class CheckpointState(NamedTuple):
     """What a fit that has been killed continues from.
 
     Attributes
@@ -47,23 +47,23 @@ class Kept(NamedTuple):
     state : em.State
         Of its run on all rows.
     light_moves : bool
-        Whether light moves may follow; see `Rules.tries_light_moves`.
+        Whether light moves may follow; see `FitOptions.tries_light_moves`.
     """
 
     state: em.State
     light_moves: bool
 
 
-class Checkpoint(Protocol):
+class CheckpointStore(Protocol):
     """Where the last run of a fit is kept after each pass."""
 
     def begin(self) -> None:
         """A fit begins: raise an error if its state could not be saved."""
 
-    def save(self, kept: Kept) -> None: ...
+    def save(self, kept: CheckpointState) -> None: ...
 
 
-class Watcher(Protocol):
+class FitObserver(Protocol):
     """Who is told of a fit's progress."""
 
     def start(self, init: int) -> None:
@@ -83,7 +83,7 @@ class Watcher(Protocol):
 
 
 @dataclass(frozen=True)
-class Rules:
+class FitOptions:
     """What all runs of a fit have in common; see `em.run`.
 
     `n_moves` is how often `moves.improve` is tried, `checkpoint` where the last run is kept.
@@ -96,7 +96,7 @@ class Rules:
     acceleration: Acceleration | None = None
     n_moves: int = 0
     update: Update | None = None
-    checkpoint: Checkpoint | None = None
+    checkpoint: CheckpointStore | None = None
 
     @property
     def tries_light_moves(self) -> bool:
@@ -111,7 +111,7 @@ class Rules:
     def keep(self, *, light_moves: bool) -> Callable[[em.State], None] | None:
         """Return what keeps the state of a run, if it is to be kept."""
         checkpoint = self.checkpoint
-        return None if checkpoint is None else lambda state: checkpoint.save(Kept(state, light_moves))
+        return None if checkpoint is None else lambda state: checkpoint.save(CheckpointState(state, light_moves))
 
     def step(self, statistics: SufficientStatistics, point: MixtureParameters) -> tuple[MixtureParameters, float]:
         """Return where an M-step leads from a point, given the statistics of rows under it, and the point's bound."""

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from .em import EMResult
 
 
-class Progress:
-    """Who watches a fit (see `rules.Watcher`): prints what scikit-learn prints, and asks the callback.
+class PrintProgress:
+    """Who watches a fit (see `options.FitObserver`): prints what scikit-learn prints, and asks the callback.
 
     `fewest` is the least number of different clusters that a start has found.
     """

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from fastgmm.covariance import IllDefinedCovarianceError
-from fastgmm.data.random_stream import Stream, sample, shares
+from fastgmm.data.random_stream import RandomStream, sample, shares
 from fastgmm.data.sources import ArraySource, Source
 from fastgmm.initialization.outliers import pass_with_outliers, with_outliers
 from fastgmm.initialization.starts import initial_parameters
@@ -30,7 +30,7 @@ from fastgmm.mixture.statistics import SufficientStatistics
 from . import em, sample_sizes
 from .degeneracy import flat_components
 from .em import EMResult
-from .options import Kept, Rules, Watcher
+from .options import CheckpointState, FitObserver, FitOptions
 from .split_merge import LIGHT, improve
 
 # Short runs: EM steps after each of which the worse half of the starts is dropped. Of 20 seeds easy mixtures missed a
@@ -81,11 +81,11 @@ class Starts:
     def make(self, source: Source, seed: int, *, quick: bool = False) -> tuple[MixtureParameters, int]:
         """Parameters to start from, and how many different clusters were found."""
         if self.init_params == "small_em" and not quick and self.by_chance:
-            stream = Stream(seed)
+            stream = RandomStream(seed)
             sizes = sample_sizes.growing(source, self.n_components, self.covariance_type, worth=1)
             some = sample(source, sizes[0], stream) if sizes else source
-            rules = Rules(0.0, sum(ROUNDS), self.reg_covar, update=self.update)
-            return short_runs(some, self, rules, words(stream, self.n_tries), quick=True)
+            options = FitOptions(0.0, sum(ROUNDS), self.reg_covar, update=self.update)
+            return short_runs(some, self, options, words(stream, self.n_tries), quick=True)
         return initial_parameters(
             source,
             self.n_components,
@@ -101,7 +101,7 @@ class Starts:
 
 
 def fit(
-    source: Source, starts: Starts, rules: Rules, *, n_init: int, seeds: Iterator[int], watcher: Watcher
+    source: Source, starts: Starts, options: FitOptions, *, n_init: int, seeds: Iterator[int], observer: FitObserver
 ) -> EMResult:
     """The best that some starts lead to.
 
@@ -109,7 +109,7 @@ def fit(
     ----------
     source : Source
     starts : Starts
-    rules : Rules
+    options : FitOptions
         Without an acceleration every start is run to its end, and the best of the ends is taken; such fits are kept
         only if there is one.
     n_init : int
@@ -117,7 +117,7 @@ def fit(
         ends.
     seeds : iterator of int
         One for each start.
-    watcher : Watcher
+    observer : FitObserver
 
     Raises
     ------
@@ -127,58 +127,60 @@ def fit(
         If there is a checkpoint for several runs.
     """
     n_init = n_init if starts.by_chance else 1
-    few = rules.max_iter == 0 or source.n_samples < sample_sizes.ROWS
-    if rules.checkpoint is not None:
-        if (few or rules.acceleration is None) and n_init > 1:
+    few = options.max_iter == 0 or source.n_samples < sample_sizes.ROWS
+    if options.checkpoint is not None:
+        if (few or options.acceleration is None) and n_init > 1:
             raise ValueError(
                 f"checkpoint keeps one run, but here n_init={n_init} are made; with acceleration=None, or of fewer "
                 f"than {sample_sizes.ROWS} rows, n_init should be 1"
             )
-        rules.checkpoint.begin()
-    if few or rules.acceleration is None or not starts.by_chance:
-        return _best_of(source, starts, rules, n_init, seeds, watcher)
-    watcher.start(0)
+        options.checkpoint.begin()
+    if few or options.acceleration is None or not starts.by_chance:
+        return _best_of(source, starts, options, n_init, seeds, observer)
+    observer.start(0)
     drawn = [next(seeds) for _ in range(n_init)]
-    sampled = rules.acceleration.progressive and not starts.given and sample_sizes.growing(source, *starts.mixture)
+    sampled = options.acceleration.progressive and not starts.given and sample_sizes.growing(source, *starts.mixture)
     if n_init > 1 and not sampled:
-        start, n_distinct = short_runs(source, starts, rules, drawn)
-        watcher.note(f"Best of {n_init} starts after {sum(ROUNDS)} iterations")
+        start, n_distinct = short_runs(source, starts, options, drawn)
+        observer.note(f"Best of {n_init} starts after {sum(ROUNDS)} iterations")
     else:
         start, n_distinct = starts.make(source, drawn[0])
-    watcher.duplicates(n_distinct)
+    observer.duplicates(n_distinct)
     if sampled:
-        point = from_samples(source, starts, start, rules, n_init, Stream(drawn[0]), watcher)
+        point = from_samples(source, starts, start, options, n_init, RandomStream(drawn[0]), observer)
         # A component may still collapse on all rows that did not on a sample.
         with contextlib.suppress(IllDefinedCovarianceError):
             return _finish(
                 source,
                 point.parameters,
-                rules,
-                watcher,
+                options,
+                observer,
                 statistics=point.statistics,
                 lower_bound=point.lower_bound,
             )
-    return _finish(source, start, rules, watcher, light_moves=not starts.given)
+    return _finish(source, start, options, observer, light_moves=not starts.given)
 
 
-def go_on(source: Source, parameters: MixtureParameters, rules: Rules, watcher: Watcher, bound: float) -> EMResult:
+def go_on(
+    source: Source, parameters: MixtureParameters, options: FitOptions, observer: FitObserver, bound: float
+) -> EMResult:
     """EM from parameters that are known to have a mean log-likelihood of `bound`, or -inf."""
-    if rules.checkpoint is not None:
-        rules.checkpoint.begin()
-    watcher.start(0)
-    return _finish(source, parameters, rules, watcher, lower_bound=bound, light_moves=False)
+    if options.checkpoint is not None:
+        options.checkpoint.begin()
+    observer.start(0)
+    return _finish(source, parameters, options, observer, lower_bound=bound, light_moves=False)
 
 
-def resume(source: Source, kept: Kept, rules: Rules, watcher: Watcher) -> EMResult:
+def resume(source: Source, kept: CheckpointState, options: FitOptions, observer: FitObserver) -> EMResult:
     """The rest of a fit that has been killed."""
-    watcher.start(0)
-    return _finish(source, kept.state.point, rules, watcher, resumed=kept.state, light_moves=kept.light_moves)
+    observer.start(0)
+    return _finish(source, kept.state.point, options, observer, resumed=kept.state, light_moves=kept.light_moves)
 
 
 def short_runs(
     source: Source,
     starts: Starts,
-    rules: Rules,
+    options: FitOptions,
     seeds: Iterable[int],
     *,
     quick: bool = False,
@@ -208,9 +210,9 @@ def short_runs(
             em.run,
             source,
             tol=0.0,
-            max_iter=min(steps, rules.max_iter),
-            reg_covar=rules.reg_covar,
-            update=rules.update,
+            max_iter=min(steps, options.max_iter),
+            reg_covar=options.reg_covar,
+            update=options.update,
         )
         results = [em.finished(r) for r in _surviving(functools.partial(run, parameters) for parameters in best)]
         results.sort(key=lambda result: -result.lower_bound)
@@ -218,7 +220,7 @@ def short_runs(
     return best[0], n_distinct
 
 
-class Point(NamedTuple):
+class StartPoint(NamedTuple):
     """Where a run on all rows continues.
 
     Attributes
@@ -239,11 +241,11 @@ def from_samples(
     source: Source,
     starts: Starts,
     start: MixtureParameters,
-    rules: Rules,
+    options: FitOptions,
     n_init: int,
-    stream: Stream,
-    watcher: Watcher,
-) -> Point:
+    stream: RandomStream,
+    observer: FitObserver,
+) -> StartPoint:
     """Return where EM leads on samples, each larger than the one before.
 
     The first EM step from the start, on all rows, also finds the rows that a sample of moderate size would miss (see
@@ -261,41 +263,41 @@ def from_samples(
         How other starts are made.
     start : MixtureParameters
         Where plain EM starts.
-    rules : Rules
+    options : FitOptions
     n_init : int
         Starts, if there are more than `starts.n_tries`.
-    stream : Stream
-    watcher : Watcher
+    stream : RandomStream
+    observer : FitObserver
 
     Returns
     -------
-    Point
+    StartPoint
     """
     sizes = sample_sizes.growing(source, *starts.mixture)
     # All samples are drawn at once: rows that come from a file are read once for it.
     drawn = source.draw(*(shares(size, stream) for size in sizes))
     found = pass_with_outliers(source, start, drawn[0])
     first, *larger = (with_outliers(sample, start, found) for sample in drawn)
-    stepped, start_bound = rules.step(found.statistics, start)
-    here = Point(stepped, lower_bound=start_bound)
+    stepped, start_bound = options.step(found.statistics, start)
+    here = StartPoint(stepped, lower_bound=start_bound)
     try:
-        result = _on_sample(first, stepped, rules, watcher)
-        if _n_steps(result, rules.tol) <= SHORT:
+        result = _on_sample(first, stepped, options, observer)
+        if _n_steps(result, options.tol) <= SHORT:
             return here
         ends = [result.parameters]
         if seeds := words(stream, max(n_init, starts.n_tries) - 1):
             n_few = sample_sizes.enough_for_short_runs(sizes[0], source.n_features, *starts.mixture)
             few = first.draw(shares(n_few, stream))[0]
             with contextlib.suppress(IllDefinedCovarianceError):
-                other, _ = short_runs(few, starts, rules, seeds, quick=True)
-                watcher.note(f"Best of {len(seeds)} starts after {sum(ROUNDS)} iterations on {len(few.X)} rows")
-                ends.append(_on_sample(first, other, rules, watcher).parameters)
+                other, _ = short_runs(few, starts, options, seeds, quick=True)
+                observer.note(f"Best of {len(seeds)} starts after {sum(ROUNDS)} iterations on {len(few.X)} rows")
+                ends.append(_on_sample(first, other, options, observer).parameters)
         if larger:
-            best = ends[0] if len(ends) == 1 else _likeliest(larger[0], ends, rules)[0].parameters
+            best = ends[0] if len(ends) == 1 else _likeliest(larger[0], ends, options)[0].parameters
             for rows in larger:
-                best = _on_sample(rows, best, rules, watcher).parameters
+                best = _on_sample(rows, best, options, observer).parameters
             ends = [best]
-        point, bound = _likeliest(source, ends, rules)
+        point, bound = _likeliest(source, ends, options)
     except IllDefinedCovarianceError:
         return here
     return point if bound >= start_bound else here
@@ -308,30 +310,30 @@ def _n_steps(result: EMResult, tol: float) -> float:
     )
 
 
-def _on_sample(rows: ArraySource, point: MixtureParameters, rules: Rules, watcher: Watcher) -> EMResult:
+def _on_sample(rows: ArraySource, point: MixtureParameters, options: FitOptions, observer: FitObserver) -> EMResult:
     """Run EM on a sample, to a tolerance that its noise allows."""
     n_parameters = point.model.n_parameters(*point.means.shape)
-    tol = max(NOISE * n_parameters / (2 * len(rows.X)), rules.tol / 10)
-    result = em.finished(rules.run(rows, point, tol=tol, limit_tol=math.inf))
-    watcher.note(f"Sample of {len(rows.X)} rows: {result.n_iter} iterations")
+    tol = max(NOISE * n_parameters / (2 * len(rows.X)), options.tol / 10)
+    result = em.finished(options.run(rows, point, tol=tol, limit_tol=math.inf))
+    observer.note(f"Sample of {len(rows.X)} rows: {result.n_iter} iterations")
     return result
 
 
-def _likeliest(source: Source, ends: list[MixtureParameters], rules: Rules) -> tuple[Point, float]:
+def _likeliest(source: Source, ends: list[MixtureParameters], options: FitOptions) -> tuple[StartPoint, float]:
     """Return the parameters with the highest bound on some rows, and that bound.
 
     Others than the first are not considered if more of their components are flat: the likelihood of these is only as
     high as `reg_covar` is small.
     """
-    flat = [len(flat_components(parameters, rules.reg_covar)) for parameters in ends]
+    flat = [len(flat_components(parameters, options.reg_covar)) for parameters in ends]
     ends = [parameters for parameters, n_flat in zip(ends, flat, strict=True) if n_flat <= flat[0]]
-    passes = [em.sweep(source, parameters) for parameters in ends]
-    bounds = [rules.step(statistics, parameters)[1] for statistics, parameters in zip(passes, ends, strict=True)]
+    passes = [em.full_pass(source, parameters) for parameters in ends]
+    bounds = [options.step(statistics, parameters)[1] for statistics, parameters in zip(passes, ends, strict=True)]
     best = int(np.argmax(np.nan_to_num(bounds, nan=-np.inf)))
-    return Point(ends[best], passes[best]), bounds[best]
+    return StartPoint(ends[best], passes[best]), bounds[best]
 
 
-def words(stream: Stream, n: int) -> list[int]:
+def words(stream: RandomStream, n: int) -> list[int]:
     """Seeds from a stream."""
     return [stream.word() for _ in range(n)]
 
@@ -354,8 +356,8 @@ def _surviving(tasks: Iterable[Callable[[], Result]]) -> Iterator[Result]:
 def _finish(
     source: Source,
     parameters: MixtureParameters,
-    rules: Rules,
-    watcher: Watcher,
+    options: FitOptions,
+    observer: FitObserver,
     *,
     lower_bound: float = -math.inf,
     statistics: SufficientStatistics | None = None,
@@ -363,36 +365,38 @@ def _finish(
     light_moves: bool = True,
 ) -> EMResult:
     """Run EM on all rows, and try moves from where it ends."""
-    result = rules.run(
+    result = options.run(
         source,
         parameters,
         lower_bound=lower_bound,
         statistics=statistics,
-        on_iteration=watcher.iteration,
-        keep=rules.keep(light_moves=light_moves),
+        on_iteration=observer.iteration,
+        keep=options.keep(light_moves=light_moves),
         resumed=resumed,
     )
-    if rules.n_moves and not (result.stopped or result.interrupted):
-        result = improve(source, result, rules.run, rules.n_moves, watcher, reg_covar=rules.reg_covar)
-    elif light_moves and rules.tries_light_moves and result.converged and source.n_samples >= FINE_ROWS:
-        left = rules.max_iter - result.n_iter
-        result = improve(source, result, rules.run, 1, watcher, effort=LIGHT, max_iter=left, reg_covar=rules.reg_covar)
-    if rules.max_iter > 0:
-        watcher.end(result)
+    if options.n_moves and not (result.stopped or result.interrupted):
+        result = improve(source, result, options.run, options.n_moves, observer, reg_covar=options.reg_covar)
+    elif light_moves and options.tries_light_moves and result.converged and source.n_samples >= FINE_ROWS:
+        left = options.max_iter - result.n_iter
+        result = improve(
+            source, result, options.run, 1, observer, effort=LIGHT, max_iter=left, reg_covar=options.reg_covar
+        )
+    if options.max_iter > 0:
+        observer.end(result)
     return result
 
 
 def _best_of(
-    source: Source, starts: Starts, rules: Rules, n_init: int, seeds: Iterator[int], watcher: Watcher
+    source: Source, starts: Starts, options: FitOptions, n_init: int, seeds: Iterator[int], observer: FitObserver
 ) -> EMResult:
     """Each start run to its end, and the best end; an interrupt leaves the best so far."""
     best: EMResult | None = None
     for init in range(n_init):
-        watcher.start(init)
+        observer.start(init)
         try:
             parameters, n_distinct = starts.make(source, next(seeds))
-            watcher.duplicates(n_distinct)
-            result = _finish(source, parameters, rules, watcher, light_moves=not starts.given)
+            observer.duplicates(n_distinct)
+            result = _finish(source, parameters, options, observer, light_moves=not starts.given)
         except KeyboardInterrupt:
             if best is None:
                 raise

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgmm.covariance import IllDefinedCovarianceError
-from fastgmm.data.random_stream import Stream, at_most
+from fastgmm.data.random_stream import RandomStream, at_most
 from fastgmm.data.sources import ArraySource, Source
 from fastgmm.e_step.complete import accumulate
 from fastgmm.e_step.given import accumulate_resp
@@ -26,14 +26,14 @@ from fastgmm.mixture.parameters import MixtureParameters
 from . import em
 from .degeneracy import flat_components
 from .em import EMResult
-from .options import Watcher
+from .options import FitObserver
 
 Array = NDArray[np.float64]
 # What a Gaussian cut in two at its mean is: how far the halves' means are from it, in standard deviations.
 HALF = np.sqrt(2 / np.pi)
 
 
-class Effort(NamedTuple):
+class MoveBudget(NamedTuple):
     """What moves may cost.
 
     Attributes
@@ -60,11 +60,11 @@ class Effort(NamedTuple):
 # Where EM is slow, ten steps are too few to see which move is best. With 30, half as many moves and half as many rows
 # n_moves=2 ended 0.08 nats per row higher on diamonds, by 0.005 to 0.015 on digits, clothes and diagonal patches, the
 # same on pixels and flights, 0.01 lower on patches, in 0.9 to 1.4 times the time (medians of six seeds).
-THOROUGH = Effort(2, 2, 30, 5_000, 5)
+THOROUGH = MoveBudget(2, 2, 30, 5_000, 5)
 # What a fit that nobody has asked for moves can afford.
-LIGHT = Effort(1, 2, 10, 2_000, 2, judge_tol=1e-3)
+LIGHT = MoveBudget(1, 2, 10, 2_000, 2, judge_tol=1e-3)
 # Of a start with one component more, which is fitted anyway.
-QUICK = Effort(1, 2, 3, 2_000, 1)
+QUICK = MoveBudget(1, 2, 3, 2_000, 1)
 
 
 def improve(
@@ -72,9 +72,9 @@ def improve(
     result: EMResult,
     run: Callable[..., EMResult],
     n_moves: int,
-    watcher: Watcher,
+    observer: FitObserver,
     *,
-    effort: Effort = THOROUGH,
+    effort: MoveBudget = THOROUGH,
     max_iter: int | None = None,
     reg_covar: float = 0.0,
 ) -> EMResult:
@@ -93,8 +93,8 @@ def improve(
         Runs EM; `options` are those of `em.run`.
     n_moves : int
         How often the likeliest moves that are left are tried.
-    watcher : Watcher
-    effort : Effort
+    observer : FitObserver
+    effort : MoveBudget
         What the moves may cost.
     max_iter : int, optional
         Passes that are left: a run that has not converged by then is not kept. By default each run is kept that ends
@@ -117,10 +117,10 @@ def improve(
             if moved is None:
                 tried += 1
                 continue
-            trial = _run_to_end(source, moved, result, run, watcher, effort, max_iter)
+            trial = _run_to_end(source, moved, result, run, observer, effort, max_iter)
             higher = trial.lower_bound > result.lower_bound and (trial.converged or max_iter is None)
             higher = higher and not _is_flatter(trial.parameters, result.parameters, reg_covar)
-            watcher.note(
+            observer.note(
                 f"Move {move}: {f'kept, {trial.lower_bound - result.lower_bound:.5f} higher' if higher else 'not kept'}"
             )
             if higher:
@@ -147,14 +147,14 @@ def _run_to_end(
     moved: MixtureParameters,
     result: EMResult,
     run: Callable[..., EMResult],
-    watcher: Watcher,
-    effort: Effort,
+    observer: FitObserver,
+    effort: MoveBudget,
     max_iter: int | None,
 ) -> EMResult:
     """Run EM on all rows from where a move leads: to its end, or until it shows that it ends no higher."""
 
     def watch(trial: EMResult) -> bool:
-        return watcher.iteration(trial.following(result, least=result.lower_bound))
+        return observer.iteration(trial.following(result, least=result.lower_bound))
 
     limit = {} if max_iter is None else {"max_iter": max_iter}
     if effort.judge_tol is None:
@@ -247,7 +247,7 @@ def one_more(source: ArraySource, parameters: MixtureParameters, reg_covar: floa
 
 
 def _best_move(
-    some: ArraySource, parameters: MixtureParameters, run: Callable[..., EMResult], effort: Effort, tried: int
+    some: ArraySource, parameters: MixtureParameters, run: Callable[..., EMResult], effort: MoveBudget, tried: int
 ) -> MixtureParameters | None:
     """The move that is highest after a few steps on some rows, if it is higher than staying; after so many others."""
 
@@ -271,7 +271,7 @@ def _attempt(run: Callable[..., EMResult], source: Source, parameters: MixturePa
         return EMResult(parameters)
 
 
-def _moves(parameters: MixtureParameters, some: ArraySource, effort: Effort) -> Iterator[tuple[int, int, int]]:
+def _moves(parameters: MixtureParameters, some: ArraySource, effort: MoveBudget) -> Iterator[tuple[int, int, int]]:
     """Pairs to merge and components to split, the likeliest first, in groups of a few of each."""
     splits = [int(k) for k in least_gaussian(parameters, some)]
     pairs = least_merge(parameters)
@@ -280,11 +280,11 @@ def _moves(parameters: MixtureParameters, some: ArraySource, effort: Effort) -> 
             yield from itertools.islice(((i, j, k) for k in splits if k not in (i, j)), effort.splits)
 
 
-def _some_of(source: Source, parameters: MixtureParameters, effort: Effort) -> ArraySource:
+def _some_of(source: Source, parameters: MixtureParameters, effort: MoveBudget) -> ArraySource:
     """The source, or a sample of as many rows as moves are tried on."""
     n_parameters = parameters.model.n_parameters(*parameters.means.shape)
     n_rows = max(effort.rows, effort.rows_per_parameter * n_parameters)
-    return at_most(source, n_rows, Stream(0))
+    return at_most(source, n_rows, RandomStream(0))
 
 
 def _resp(parameters: MixtureParameters, source: ArraySource) -> Array:

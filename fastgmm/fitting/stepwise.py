@@ -38,7 +38,7 @@ Rows = tuple[NDArray, NDArray[np.float64] | None]  # and their weights
 #   averaged (Polyak, Ruppert)  0.0001  0.0011  0.0030  0.0115  0.119
 # The last is what Cappé & Moulines propose, here with weights that rise with the cube of the step: it gains
 # 0.002 at most, follows no drift, and is a second set of sums to carry and to merge.
-INIT_ROWS, INIT_ROWS_A_COMPONENT, INIT_ROWS_A_PARAMETER, INIT_BYTES = 10_000, 256, 20, 32 * 1024 * 1024
+INIT_ROWS, INIT_ROWS_PER_COMPONENT, INIT_ROWS_PER_PARAMETER, INIT_BYTES = 10_000, 256, 20, 32 * 1024 * 1024
 BATCH_ROWS = 100
 # A start of rows that count no more, or a step that is long beside a half-life, is not worth waiting for.
 INIT_HALF_LIVES, BATCH_HALF_LIVES = 4, 0.5
@@ -49,7 +49,7 @@ PARTS = 64
 
 
 @dataclass(frozen=True)
-class Pace:
+class ForgettingSchedule:
     """How fast rows are forgotten.
 
     After m rows they count as ``N(m) = m (m / B)^(a - 1)``, all of them up to the first batch of B. A step on n rows so
@@ -102,7 +102,7 @@ class Pace:
 
 def default_sizes(n_components: int, n_features: int, n_parameters: int, half_life: float) -> tuple[int, int]:
     """Rows of the start, and of a batch."""
-    wanted = max(INIT_ROWS, INIT_ROWS_A_COMPONENT * n_components, INIT_ROWS_A_PARAMETER * n_parameters)
+    wanted = max(INIT_ROWS, INIT_ROWS_PER_COMPONENT * n_components, INIT_ROWS_PER_PARAMETER * n_parameters)
     most = min(INIT_BYTES // (8 * n_features), INIT_HALF_LIVES * half_life)
     init_size = max(2, n_components, int(min(wanted, most)))
     return init_size, int(max(1, min(max(BATCH_ROWS, n_parameters), init_size, BATCH_HALF_LIVES * half_life)))
@@ -148,7 +148,11 @@ class StepwiseEM:
 
     @classmethod
     def begin(
-        cls, parameters: MixtureParameters, X: NDArray, sample_weight: NDArray[np.float64] | None, pace: Pace
+        cls,
+        parameters: MixtureParameters,
+        X: NDArray,
+        sample_weight: NDArray[np.float64] | None,
+        pace: ForgettingSchedule,
     ) -> StepwiseEM:
         """The model after a start: parameters that were fitted to some rows, and those rows' statistics."""
         share = pace.effective_rows(len(X)) / len(X)
@@ -182,7 +186,7 @@ class StepwiseEM:
         return (self.past if self.fresh is None else self.fresh).mean_log_likelihood
 
     def learn(
-        self, X: NDArray, sample_weight: NDArray[np.float64] | None, pace: Pace, *, reg_covar: float
+        self, X: NDArray, sample_weight: NDArray[np.float64] | None, pace: ForgettingSchedule, *, reg_covar: float
     ) -> StepwiseEM:
         """One step: the model that has learnt a batch too.
 
@@ -191,7 +195,7 @@ class StepwiseEM:
         X : (n, D) float64 or float32
         sample_weight : (n,) or None
             Above 0.
-        pace : Pace
+        pace : ForgettingSchedule
         reg_covar : float
             Added to every variance.
 
@@ -267,12 +271,12 @@ class StepwiseEM:
 
 
 @dataclass(frozen=True)
-class Rules:
+class StreamOptions:
     """What a stream is learnt by.
 
     Attributes
     ----------
-    pace : Pace
+    pace : ForgettingSchedule
     init_size : int
         Rows of the start.
     fewest : int
@@ -284,7 +288,7 @@ class Rules:
     options : dict
     """
 
-    pace: Pace
+    pace: ForgettingSchedule
     init_size: int
     fewest: int
     reg_covar: float
@@ -301,12 +305,12 @@ class Rules:
 
 
 @dataclass(frozen=True, eq=False)
-class Stream:
+class RowStream:
     """A model, and the rows after its last full batch. Never changed: more rows make another.
 
     Attributes
     ----------
-    rules : Rules
+    options : StreamOptions
     dtype : dtype
         That of the rows so far together.
     model : StepwiseEM or None
@@ -316,13 +320,13 @@ class Stream:
     n_held : int
     """
 
-    rules: Rules
+    options: StreamOptions
     dtype: np.dtype
     model: StepwiseEM | None = None
     held: tuple[Rows, ...] = ()
     n_held: int = 0
 
-    def fed(self, X: NDArray, sample_weight: NDArray[np.float64] | None) -> Stream:
+    def fed(self, X: NDArray, sample_weight: NDArray[np.float64] | None) -> RowStream:
         """The stream after a block of rows; those of weight 0 are none.
 
         Raises
@@ -342,11 +346,11 @@ class Stream:
             )
         model, held, n_held, begin = self.model, list(self.held), self.n_held, 0
         while True:
-            size = self.rules.init_size if model is None else self.rules.pace.batch_size
+            size = self.options.init_size if model is None else self.options.pace.batch_size
             end = begin + max(size - n_held, 0)
             if end > len(X) or begin == end == len(X):
                 break
-            model = self.rules.next(model, *_joined([*held, _part(X, sample_weight, begin, end)]))
+            model = self.options.next(model, *_joined([*held, _part(X, sample_weight, begin, end)]))
             held, n_held, begin = [], 0, end
         if begin < len(X):
             rest, weights = _part(X, sample_weight, begin, len(X))
@@ -363,18 +367,18 @@ class Stream:
     @property
     def has_model(self) -> bool:
         """Whether there have been enough rows for one."""
-        return self.model is not None or self.n_held >= self.rules.fewest
+        return self.model is not None or self.n_held >= self.options.fewest
 
     @cached_property
     def present(self) -> StepwiseEM | None:
         """The model that has learnt the held rows too, as the stream's last batch; None of too few rows."""
         if not self.held or not self.has_model:
             return self.model
-        return self.rules.next(self.model, *_joined(self.held))
+        return self.options.next(self.model, *_joined(self.held))
 
-    def with_model(self, model: StepwiseEM, dtype: np.dtype) -> Stream:
+    def with_model(self, model: StepwiseEM, dtype: np.dtype) -> RowStream:
         """The stream that goes on from a model, with nothing held."""
-        return Stream(self.rules, dtype, model)
+        return RowStream(self.options, dtype, model)
 
 
 def given(parameters: MixtureParameters, n_rows: float, mean_log_likelihood: float, reg_covar: float) -> StepwiseEM:

@@ -57,7 +57,7 @@ class Hierarchy:
     def moments(self, n_groups: int) -> tuple[Array, Array, Array]:
         """Weights (n_groups,), means and scatter about these, of so many groups; some have none if there are fewer.
 
-        Kept, since a search asks for the same again for every model; read-only.
+        CheckpointState, since a search asks for the same again for every model; read-only.
         """
         if n_groups not in self._groups:
             self._groups[n_groups] = self._moments(n_groups)

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgmm import kernels
-from fastgmm.data.random_stream import Stream, at_most, drawer
+from fastgmm.data.random_stream import RandomStream, at_most, drawer
 from fastgmm.data.sources import ArraySource
 
 Array = NDArray[np.float64]
 MAX_STEPS, TOLERANCE = 300, 1e-4  # scikit-learn's
 # Starts that are tried, on how many rows, and for how many steps.
-MAX_STARTS, FEW_ROWS, FEW_ROWS_A_CLUSTER, FEW_STEPS = 5, 2_000, 64, 5
+MAX_STARTS, FEW_ROWS, FEW_ROWS_PER_CLUSTER, FEW_STEPS = 5, 2_000, 64, 5
 # With at most so many rows and bytes, one compiled function makes each start, on one thread: five starts of 10 clusters
 # take 1.3 ms instead of 16 (1,797 x 16 rows), of 200 clusters 0.16 s instead of 0.78 (12,800 x 12 rows). A single start
 # of more multiply-adds than this uses all threads instead.
@@ -111,7 +111,7 @@ class Clusters:
         return np.array([self.weight_sums, np.abs(self.first).max(axis=1)])
 
 
-def kmeans(source: ArraySource, n_clusters: int, stream: Stream) -> tuple[Array, NDArray[np.int32]]:
+def kmeans(source: ArraySource, n_clusters: int, stream: RandomStream) -> tuple[Array, NDArray[np.int32]]:
     """Lloyd's algorithm from the best of some k-means++ starts.
 
     Returns
@@ -122,7 +122,7 @@ def kmeans(source: ArraySource, n_clusters: int, stream: Stream) -> tuple[Array,
     return lloyd(source, best_start(source, n_clusters, stream))
 
 
-def best_start(source: ArraySource, n_clusters: int, stream: Stream) -> Array:
+def best_start(source: ArraySource, n_clusters: int, stream: RandomStream) -> Array:
     """Centres (n_clusters, D) to start from: of some k-means++ starts the one that is best after a few steps.
 
     The more clusters, the more starts, since more can go wrong; all on a sample of at least 64 rows a cluster. Of 12
@@ -135,7 +135,7 @@ def best_start(source: ArraySource, n_clusters: int, stream: Stream) -> Array:
 
 
 def quick_start(
-    source: ArraySource, n_clusters: int, stream: Stream, *, steps: int = FEW_STEPS, n_starts: int = 1
+    source: ArraySource, n_clusters: int, stream: RandomStream, *, steps: int = FEW_STEPS, n_starts: int = 1
 ) -> Array:
     """Centres (n_clusters, D) after a few of Lloyd's steps from k-means++; of some starts the best."""
     origin = source.point_near().astype(source.X.dtype)
@@ -166,7 +166,7 @@ def _n_trials(n_clusters: int) -> int:
 
 
 def _starts(
-    source: ArraySource, origin: NDArray, n_clusters: int, stream: Stream, n_steps: int, n_starts: int
+    source: ArraySource, origin: NDArray, n_clusters: int, stream: RandomStream, n_steps: int, n_starts: int
 ) -> kernels.KMeansStarts:
     """Starts of k-means of few rows."""
     n_numbers = 1 + (n_clusters - 1) * _n_trials(n_clusters)
@@ -182,9 +182,9 @@ def _starts(
     )
 
 
-def few_rows(source: ArraySource, n_clusters: int, stream: Stream) -> ArraySource:
+def few_rows(source: ArraySource, n_clusters: int, stream: RandomStream) -> ArraySource:
     """A sample large enough to try starts on, or the source if that is no larger."""
-    enough = max(FEW_ROWS, FEW_ROWS_A_CLUSTER * n_clusters)
+    enough = max(FEW_ROWS, FEW_ROWS_PER_CLUSTER * n_clusters)
     return at_most(source, enough, stream)
 
 
@@ -221,7 +221,7 @@ def _move(clusters: Clusters, centres: Array, max_steps: int, least: float) -> A
     return centres
 
 
-def kmeans_plusplus(source: ArraySource, n_clusters: int, stream: Stream) -> Array:
+def kmeans_plusplus(source: ArraySource, n_clusters: int, stream: RandomStream) -> Array:
     """Rows drawn one after the other with probability proportional to weight times squared distance to those so far.
 
     Of ``2 + log(n_clusters)`` draws for each, the one that lowers the sum of squared distances most is taken (greedy
@@ -245,7 +245,7 @@ def kmeans_plusplus(source: ArraySource, n_clusters: int, stream: Stream) -> Arr
     return X[rows].astype(np.float64)
 
 
-def _seeds(source: ArraySource, n_clusters: int, stream: Stream) -> tuple[NDArray[np.intp], float]:
+def _seeds(source: ArraySource, n_clusters: int, stream: RandomStream) -> tuple[NDArray[np.intp], float]:
     """The numbers of the rows that k-means++ draws, and the weighted sum of squared distances that they leave."""
     X, sample_weight = source.X, source.sample_weight
     origin = source.point_near().astype(X.dtype)
@@ -272,7 +272,7 @@ def _seeds(source: ArraySource, n_clusters: int, stream: Stream) -> tuple[NDArra
     return chosen, float(potential.sum())
 
 
-def _seeds_in_single_precision(source: ArraySource, n_clusters: int, stream: Stream) -> NDArray[np.intp] | None:
+def _seeds_in_single_precision(source: ArraySource, n_clusters: int, stream: RandomStream) -> NDArray[np.intp] | None:
     """`_seeds` from the rows, less a point near them, in float32; None if rounding has a say in them."""
     copy = np.empty(source.X.shape, np.float32)
     with np.errstate(over="ignore"):

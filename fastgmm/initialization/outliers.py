@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgmm.covariance import CovarianceModel, IllDefinedCovarianceError
-from fastgmm.data.sources import ROWS_A_SLICE, ArraySource, Source, Weights
+from fastgmm.data.sources import ROWS_PER_SLICE, ArraySource, Source, Weights
 from fastgmm.e_step.complete import accumulate
 from fastgmm.e_step.given import accumulate_labels
 from fastgmm.m_step.maximum_likelihood import maximise
@@ -183,5 +183,5 @@ def _pass(
         return PassWithOutliers(statistics, bound, max_outliers, rows[below], theirs, low).limited()
 
     source = ArraySource(X, sample_weight)
-    first, *others = source.slices(ROWS_A_SLICE)
+    first, *others = source.slices(ROWS_PER_SLICE)
     return sum((one(*source.part(rows)) for rows in others), start=one(*source.part(first)))

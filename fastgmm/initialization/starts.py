@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastgmm import kernels
 from fastgmm.covariance import CovarianceModel, get_model
-from fastgmm.data.random_stream import Stream, at_most, drawer
+from fastgmm.data.random_stream import RandomStream, at_most, drawer
 from fastgmm.data.sources import ArraySource, Source, Weights, in_range, squares_leave_range
 from fastgmm.e_step.given import accumulate_labels, accumulate_resp
 from fastgmm.m_step.maximum_likelihood import estimate_covariances, estimate_weights_and_means
@@ -31,11 +31,11 @@ BLOCK_BYTES = 8 * 1024 * 1024
 # Rows that are enough for k-means. On 200,000 to 273,280 rows (D 3 to 16, K 10 to 64) EM ended as high as from the
 # k-means of all of them, five seeds each, and the start took an eighth to a third of the time; 4 times as many rows
 # changed nothing.
-ENOUGH, ENOUGH_A_COMPONENT = 10_000, 256
+ENOUGH, ENOUGH_PER_COMPONENT = 10_000, 256
 # Lloyd's steps of a start that is tried beside others: EM goes on from there.
 QUICK_STEPS = 2
 # Micro-clusters to agglomerate, and Lloyd's steps to find them.
-MICRO_CLUSTERS, MICRO_CLUSTERS_A_COMPONENT, MICRO_STEPS = 500, 4, 3
+MICRO_CLUSTERS, MICRO_CLUSTERS_PER_COMPONENT, MICRO_STEPS = 500, 4, 3
 # Joining takes M^2 D^3 multiply-adds: above 20 features the clusters are fewer. 500 of 60 features took 12 s.
 MICRO_NUMBERS = 10_000
 
@@ -87,7 +87,7 @@ def _accumulate_given(
 
 
 def from_random_resp(
-    source: Source, n_components: int, stream: Stream, model: CovarianceModel, reg_covar: float
+    source: Source, n_components: int, stream: RandomStream, model: CovarianceModel, reg_covar: float
 ) -> Start:
     """Start from random responsibilities: every component like the whole, nearly."""
     seed, reference = stream.word(), np.tile(source.point_near(), (n_components, 1))
@@ -103,7 +103,7 @@ def from_random_resp(
 
 
 def from_kmeans_plusplus(
-    source: Source, n_components: int, stream: Stream, model: CovarianceModel, reg_covar: float, *, whiten: bool
+    source: Source, n_components: int, stream: RandomStream, model: CovarianceModel, reg_covar: float, *, whiten: bool
 ) -> Start:
     """Start from rows drawn as k-means++ draws them."""
     some = enough_rows(source, n_components, stream, model, reg_covar)
@@ -115,7 +115,7 @@ def from_kmeans_plusplus(
 
 
 def from_random_rows(
-    source: Source, n_components: int, stream: Stream, model: CovarianceModel, reg_covar: float
+    source: Source, n_components: int, stream: RandomStream, model: CovarianceModel, reg_covar: float
 ) -> Start:
     """Start from rows drawn by weight."""
     return from_points(random_rows(source, n_components, stream), source, model, reg_covar)
@@ -142,7 +142,7 @@ def from_points(points: Array, source: Source, model: CovarianceModel, reg_covar
 def from_kmeans(
     source: Source,
     n_components: int,
-    stream: Stream,
+    stream: RandomStream,
     model: CovarianceModel,
     reg_covar: float,
     *,
@@ -167,11 +167,11 @@ def from_kmeans(
     return _from_labelled(_about_nearest(centres, source, model), model, reg_covar)
 
 
-def hierarchy(source: Source, n_components: int, stream: Stream, reg_covar: float) -> Hierarchy:
+def hierarchy(source: Source, n_components: int, stream: RandomStream, reg_covar: float) -> Hierarchy:
     """Micro-clusters of k-means, of a sample if there are many rows, and how they join."""
     some = enough_rows(source, n_components, stream, get_model("full"), reg_covar)
     n_micro = min(MICRO_CLUSTERS, MICRO_NUMBERS // source.n_features)
-    n_micro = min(max(n_micro, MICRO_CLUSTERS_A_COMPONENT * n_components), len(some.X))
+    n_micro = min(max(n_micro, MICRO_CLUSTERS_PER_COMPONENT * n_components), len(some.X))
     centres, labels = lloyd(some, kmeans_plusplus(some, n_micro, stream), max_steps=MICRO_STEPS)
     statistics = accumulate_labels(labels, centres, some.X, some.sample_weight, covariance_type="full")
     means = estimate_weights_and_means(statistics)[1]
@@ -198,7 +198,7 @@ def from_groups(joined: Hierarchy, n_components: int, model: CovarianceModel, re
 
 
 def from_hierarchy(
-    source: Source, n_components: int, stream: Stream, model: CovarianceModel, reg_covar: float
+    source: Source, n_components: int, stream: RandomStream, model: CovarianceModel, reg_covar: float
 ) -> Start:
     """Start from micro-clusters of k-means that are joined until they are as few as the components."""
     return from_groups(hierarchy(source, n_components, stream, reg_covar), n_components, model, reg_covar)
@@ -237,14 +237,18 @@ def nearest(source: ArraySource, centres: Array) -> NDArray[np.int32]:
 
 
 def enough_rows(
-    source: Source, n_components: int, stream: Stream, model: CovarianceModel | None = None, reg_covar: float = 0.0
+    source: Source,
+    n_components: int,
+    stream: RandomStream,
+    model: CovarianceModel | None = None,
+    reg_covar: float = 0.0,
 ) -> ArraySource:
     """Return the source, or if it has more rows than k-means needs, a sample whose size depends on the components.
 
     Rows of weight 0 are left out; otherwise rows are counted, not their weights, whose unit is the caller's. With a
     `model` the sample has all rows that are far from the others, and these have weights.
     """
-    enough = max(ENOUGH, ENOUGH_A_COMPONENT * n_components)
+    enough = max(ENOUGH, ENOUGH_PER_COMPONENT * n_components)
     if source.n_weighted <= enough:
         return in_range(source.whole())
     sample = at_most(source, enough, stream)
@@ -259,7 +263,7 @@ def nearest_rows(source: ArraySource, points: Array) -> NDArray[np.intp]:
     return rows
 
 
-def random_rows(source: Source, n_rows: int, stream: Stream) -> Array:
+def random_rows(source: Source, n_rows: int, stream: RandomStream) -> Array:
     """Rows drawn by weight, without repeating a row or an equal one as long as that takes few draws; (n_rows, D)."""
     drawn: dict[bytes, NDArray] = {}
     repeated = []
@@ -376,7 +380,7 @@ def initial_parameters(
     model = get_model(covariance_type)
     form, n_distinct = model.form, n_components
     if weights is None or means is None or precisions is None:
-        stream = Stream(seed)
+        stream = RandomStream(seed)
         if resp is not None:
             start = from_given(resp, source, n_components, model, reg_covar)
         elif init_params == "kmeans":

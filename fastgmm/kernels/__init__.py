@@ -161,7 +161,7 @@ def accumulate(
         cut.n_chunks,
         *rows,
         n_samples,
-        cut.rows_a_chunk,
+        cut.rows_per_chunk,
         cut.width,
         weights,
         read_only(np.empty(0, np.int32) if labels is None else np.ascontiguousarray(labels, np.int32)),
@@ -179,7 +179,7 @@ def accumulate(
         _write_log_prob_norm(each_row[0], each_row[1], exact_below, log_prob_norm)
     if resp_out is not None:
         shares = each_row[2:]
-        if passes.LAYOUTS[layout].wants_roots(passes.made_for(layout, n_features)):
+        if passes.LAYOUTS[layout].uses_sqrt_resp(passes.specialised_n_features(layout, n_features)):
             shares *= shares
         np.multiply(scale, shares.T, out=resp_out)
     total = sum_of_chunks(scatter)
@@ -248,7 +248,7 @@ def score(
         cut.n_chunks,
         *rows,
         n_samples,
-        cut.rows_a_chunk,
+        cut.rows_per_chunk,
         cut.width,
         *operands,
         nothing if log_prob_norm is None else log_prob_norm,
@@ -278,10 +278,10 @@ def factor_covariances(covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     covariances = np.ascontiguousarray(covariances, dtype=np.float64)
     upper, well_defined = np.zeros(covariances.shape), np.zeros(len(covariances), dtype=np.bool_)
     operations = covariances.size * covariances.shape[-1] / 3
-    matrices_a_chunk = 1 if operations > runtime.WORTH_THREADS else max(1, len(covariances))
-    n_chunks = -(-len(covariances) // matrices_a_chunk)
+    matrices_per_chunk = 1 if operations > runtime.WORTH_THREADS else max(1, len(covariances))
+    n_chunks = -(-len(covariances) // matrices_per_chunk)
     options = {"scratch": cholesky.scratch(covariances.shape[-1]), "operations": operations}
-    cholesky.factor_covariances(n_chunks, matrices_a_chunk, covariances, upper, well_defined, **options)
+    cholesky.factor_covariances(n_chunks, matrices_per_chunk, covariances, upper, well_defined, **options)
     return upper.swapaxes(1, 2), well_defined
 
 
@@ -296,13 +296,13 @@ def random_resp(X: np.ndarray, n_components: int, seed: int, start: int, stop: i
     """
     rows = rows_view(X)
     resp = np.empty((stop - start, n_components), rows.flat.dtype)
-    rows_a_chunk = 256
+    rows_per_chunk = 256
     _random_resp(
-        -(-(stop - start) // rows_a_chunk),
+        -(-(stop - start) // rows_per_chunk),
         *rows,
         start,
         stop - start,
-        rows_a_chunk,
+        rows_per_chunk,
         X.shape[1],
         np.array([seed], np.uint64),
         resp,

@@ -113,7 +113,7 @@ def test_joining_against_the_naive_twin(weighted, monkeypatch):
     X, _ = blobs(0, n_samples=300, n_features=2, separation=2.0)
     model = fit_quietly(GaussianMixture(6, random_state=0), X)
     weights = np.random.default_rng(0).uniform(0, 2, 300) if weighted else np.ones(300)
-    monkeypatch.setattr("fastgmm.analysis.component_merging.NUMBERS_A_BLOCK", 600)  # several blocks
+    monkeypatch.setattr("fastgmm.analysis.component_merging.NUMBERS_PER_BLOCK", 600)  # several blocks
     combined = combine_components(model, X, weights if weighted else None)
     _, entropies = naive_combination(model.predict_proba(X), weights)
     np.testing.assert_allclose(combined.entropies, entropies, atol=1e-9)

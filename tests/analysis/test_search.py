@@ -11,8 +11,8 @@ from sklearn.model_selection import PredefinedSplit, cross_val_score
 
 from fastgmm import BayesianGaussianMixture, ConjugatePrior, CriterionDisplay, GaussianMixture, MixtureSearch
 from fastgmm.analysis import search as model_selection
-from fastgmm.covariance import FOURTEEN
-from fastgmm.data.random_stream import Stream
+from fastgmm.covariance import MCLUST_MODELS
+from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
 from fastgmm.initialization.hierarchy import Hierarchy, cut
 from fastgmm.initialization.starts import hierarchy
@@ -45,7 +45,7 @@ def test_iris_as_mclust_has_it(search):
 def test_every_cell_has_a_line_and_is_what_its_estimator_says(search, iris):
     table = pd.DataFrame(search.results_)
     assert len(table) == 14 * 4
-    assert list(dict.fromkeys(table.covariance_type)) == list(FOURTEEN)
+    assert list(dict.fromkeys(table.covariance_type)) == list(MCLUST_MODELS)
     assert (table.problem[table.n_components < 3] == "").all()
     assert table.problem.str.contains("collapsed").sum() == table.bic.isna().sum() < 4  # some measures are equal
     best = search.best_estimator_
@@ -166,7 +166,7 @@ def test_the_picture_has_a_line_a_model_and_a_ring(search):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
     display = CriterionDisplay.from_search(search)
-    assert sorted(display.lines_) == sorted(FOURTEEN)
+    assert sorted(display.lines_) == sorted(MCLUST_MODELS)
     x, y = display.lines_["VEV"].get_data()
     of_model = search.results_["covariance_type"] == "VEV"
     np.testing.assert_array_equal(x, [1, 2, 3, 4])
@@ -184,7 +184,7 @@ def test_the_picture_has_a_line_a_model_and_a_ring(search):
 def test_groups_of_a_hierarchy_have_the_moments_of_their_rows():
     X, _ = blobs(0, n_samples=300, n_features=3)
     weights = np.random.default_rng(0).uniform(0, 2, 300)
-    joined = hierarchy(ArraySource(X, weights), 5, Stream(0), 1e-6)
+    joined = hierarchy(ArraySource(X, weights), 5, RandomStream(0), 1e-6)
     assert isinstance(joined, Hierarchy)
     for n_groups in (1, 2, 5):
         sums, means, scatter = joined.moments(n_groups)
@@ -344,7 +344,7 @@ def test_fits_share_the_scatter_of_all_rows(monkeypatch):
     assert len(seen) > 30
     shared, own = (
         GaussianMixture(3, covariance_type="EEE", random_state=0).fit(rows)
-        for rows in (search._rows(X, None, 4, Stream(0)).source, X)
+        for rows in (search._rows(X, None, 4, RandomStream(0)).source, X)
     )
     np.testing.assert_allclose(shared.covariances_, own.covariances_, rtol=0, atol=1e-10)
     np.testing.assert_allclose(shared.means_, own.means_, rtol=0, atol=1e-10)

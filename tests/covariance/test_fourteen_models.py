@@ -17,12 +17,12 @@ from fastgmm.fitting import em
 from fastgmm.fitting.squarem import Squarem
 from helpers import blobs, fit_quietly
 
-FOURTEEN = ("EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV")
+MCLUST_MODELS = ("EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV")
 ITERATIVE = ("VEI", "VEE", "EVE", "VVE", "VEV")
 ALIASES = {"spherical": "VII", "diag": "VVI", "tied": "EEE", "full": "VVV"}
 
 
-@pytest.fixture(params=FOURTEEN)
+@pytest.fixture(params=MCLUST_MODELS)
 def model(request):
     return get_model(request.param)
 
@@ -127,8 +127,8 @@ def test_number_of_free_numbers_is_the_number_of_parameters(model):
 
 def test_parameters_are_counted_as_mclust_does():
     """``nMclustParams(model, d=4, G=3)`` of mclust 6.0.0."""
-    expected = dict(zip(FOURTEEN, (15, 17, 18, 20, 24, 26, 24, 26, 30, 32, 36, 38, 42, 44), strict=True))
-    assert {name: get_model(name).n_parameters(3, 4) for name in FOURTEEN} == expected
+    expected = dict(zip(MCLUST_MODELS, (15, 17, 18, 20, 24, 26, 24, 26, 30, 32, 36, 38, 42, 44), strict=True))
+    assert {name: get_model(name).n_parameters(3, 4) for name in MCLUST_MODELS} == expected
 
 
 def test_covariances_are_of_the_model(model):
@@ -173,8 +173,8 @@ def test_one_feature():
         with pytest.raises(ValueError, match=f"'{name}' is for 1 feature, but there are 2"):
             GaussianMixture(2, covariance_type=name).fit(np.hstack([X, X]))
     options = {"random_state": 0, "acceleration": None}
-    scores = [fit_quietly(GaussianMixture(2, covariance_type=n, **options), X).score(X) for n in FOURTEEN]
-    equal = [score for name, score in zip(FOURTEEN, scores, strict=True) if name[0] == "E"]
+    scores = [fit_quietly(GaussianMixture(2, covariance_type=n, **options), X).score(X) for n in MCLUST_MODELS]
+    equal = [score for name, score in zip(MCLUST_MODELS, scores, strict=True) if name[0] == "E"]
     np.testing.assert_allclose(equal, equal[0], atol=1e-6)
     with pytest.raises(ValueError, match="'E' is for 1 feature"):
         MixtureParameters.create([1.0], [[0.0, 1.0]], [1.0], "E")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastgmm import BayesianGaussianMixture, ConjugatePrior, GaussianMixture, rows
-from fastgmm.data.random_stream import Stream, shares
+from fastgmm.data.random_stream import RandomStream, shares
 from fastgmm.data.sources import ArraySource
 from fastgmm.fitting import sample_sizes
 from helpers import blobs, fit_quietly
@@ -154,7 +154,7 @@ def test_bayesian_mixtures_read_blocks_too(problem):
 def test_samples_are_those_of_rows_in_memory(is_weighted, problem):
     X, w = problem
     weights = w if is_weighted else None
-    at = [shares(n, Stream(n)) for n in (1, 100, 7000)] + [np.array([0.0, 1 - 1e-16])]
+    at = [shares(n, RandomStream(n)) for n in (1, 100, 7000)] + [np.array([0.0, 1 - 1e-16])]
     for found, expected in zip(
         rows(X, weight=weights, **SMALL).draw(*at), ArraySource(X, weights).draw(*at), strict=True
     ):
@@ -184,7 +184,7 @@ def test_one_walk_is_enough_for_all_samples(problem):
     source = rows(blocks)
     assert source.n_samples == N
     before = len(walks)
-    source.draw(*(shares(n, Stream(n)) for n in (10, 100, 1000)))
+    source.draw(*(shares(n, RandomStream(n)) for n in (10, 100, 1000)))
     assert len(walks) == before + 1
 
 

@@ -16,9 +16,9 @@ from sklearn.model_selection import GridSearchCV
 import fastgmm
 import reference
 from fastgmm import DegenerateComponentWarning, GaussianMixture, MixtureSearch, StreamingGaussianMixture
-from fastgmm.covariance import FOURTEEN
+from fastgmm.covariance import MCLUST_MODELS
 from fastgmm.engine import accumulate
-from fastgmm.fitting.stepwise import Pace
+from fastgmm.fitting.stepwise import ForgettingSchedule
 from helpers import COVARIANCE_TYPES, blobs, full_covariances, random_parameters, random_rows
 
 INIT, BATCH = 200, 50
@@ -150,7 +150,7 @@ def test_the_same_bits_for_any_number_of_threads():
     assert_same_bits(one, two)
 
 
-@pytest.mark.parametrize("covariance_type", FOURTEEN)
+@pytest.mark.parametrize("covariance_type", MCLUST_MODELS)
 def test_all_models_learn(covariance_type):
     X = blobs(0, n_samples=3000)[0]
     model = streaming(covariance_type=covariance_type).partial_fit(X[:INIT])
@@ -560,14 +560,14 @@ def test_more_parameters_wait_for_more_rows_and_a_half_life_for_fewer():
     sizes = {}
     for n_features in (2, 12):
         for half_life in (None, 100):
-            rules = StreamingGaussianMixture(10, half_life=half_life)._new_stream(n_features).rules
-            sizes[n_features, half_life] = rules.init_size, rules.pace.batch_size
+            options = StreamingGaussianMixture(10, half_life=half_life)._new_stream(n_features).options
+            sizes[n_features, half_life] = options.init_size, options.pace.batch_size
     assert sizes == {(2, None): (10_000, 100), (2, 100): (400, 50), (12, None): (18_180, 909), (12, 100): (400, 50)}
 
 
 @pytest.mark.parametrize("decay", [0.51, 0.7, 1.0])
 def test_the_pace(decay):
-    pace = Pace(100, decay)
+    pace = ForgettingSchedule(100, decay)
     assert pace.effective_rows(37) == 37  # less than a batch counts in full
     assert pace.effective_rows(10_000) == pytest.approx(100 * 100**decay)
     for before in (1, 50, 99, 100, 1000, 10**7):
@@ -577,8 +577,8 @@ def test_the_pace(decay):
             assert (retained == 1) or decay < 1
             total = retained * pace.effective_rows(before) + new
             assert total == pytest.approx(pace.effective_rows(before + new)) or total > pace.effective_rows(before)
-    assert Pace(100, 1.0, half_life=50).retained(1000, 100) == 0.25
-    np.testing.assert_allclose(Pace(100, 1.0, half_life=1).recency(3), [0.25, 0.5, 1])
+    assert ForgettingSchedule(100, 1.0, half_life=50).retained(1000, 100) == 0.25
+    np.testing.assert_allclose(ForgettingSchedule(100, 1.0, half_life=1).recency(3), [0.25, 0.5, 1])
 
 
 def test_rows_from_files_are_a_stream(tmp_path):

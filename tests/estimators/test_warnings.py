@@ -1,4 +1,4 @@
-"""Warnings of fits: at most one for each, of a kind that programs for scikit-learn's mixtures expect."""
+"""Warnings of fits: at most one for each, of a kind that programs for scikit-learn's mixtures e_step_tile."""
 
 import warnings
 

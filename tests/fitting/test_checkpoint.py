@@ -23,16 +23,16 @@ class Killed(BaseException):
 
 def killed_in(n_passes, monkeypatch, call):
     """A call that ends in the pass over all rows after so many; whether it came that far."""
-    seen, sweep = [], em.sweep
+    seen, full_pass = [], em.full_pass
 
     def killing(source, *arguments):
         seen.append(source.n_samples == len(X))
         if sum(seen) > n_passes:
             raise Killed
-        return sweep(source, *arguments)
+        return full_pass(source, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(em, "sweep", killing)
+        patch.setattr(em, "full_pass", killing)
         try:
             quietly(call)
         except Killed:

@@ -20,7 +20,7 @@ from fastgmm import BayesianGaussianMixture, ConjugatePrior, GaussianMixture, bo
 from fastgmm import bootstrap_likelihood_ratio as bootstrap_test
 from fastgmm.data.plain_data import NotPlainDataError, digest, pack, unpack
 from fastgmm.data.sources import ArraySource, row_checksum
-from fastgmm.fitting.checkpoint import HEADER, MAGIC, TYPES, VERSION, Checkpoint, decoded, encoded
+from fastgmm.fitting.checkpoint import HEADER, MAGIC, TYPES, VERSION, CheckpointFile, decoded, encoded
 from helpers import blobs
 
 X, _ = blobs(5, n_samples=600, n_features=2, n_components=2, separation=2.0)
@@ -261,7 +261,7 @@ def test_nothing_but_listed_types_is_loaded():
         '{"array": "<f8", "shape": [9999999999], "order": "C", "at": 0}',
         '{"array": "<f8", "shape": [-1], "order": "C", "at": 0}',
         '{"object": "MixtureParameters", "attributes": {"weights": 1}}',
-        '{"object": "Kept", "attributes": {"state": null, "before": null, "pausing": false, "more": 1}}',
+        '{"object": "CheckpointState", "attributes": {"state": null, "before": null, "pausing": false, "more": 1}}',
     ):
         with pytest.raises(NotPlainDataError):
             unpack(struct.pack("<Q", len(plain)) + plain.encode() + b"\0" * 8, TYPES)
@@ -566,7 +566,7 @@ def test_states_of_any_parameters_can_be_described(tmp_path):
 
 
 def test_a_state_that_cannot_be_packed_names_the_type(tmp_path):
-    store = Checkpoint(tmp_path / "state", {}, lambda: ArraySource(X).checksum)
+    store = CheckpointFile(tmp_path / "state", {}, lambda: ArraySource(X).checksum)
     with pytest.raises(NotPlainDataError, match="Stop is not listed"):
         store.save(Stop())
     assert list(tmp_path.iterdir()) == []

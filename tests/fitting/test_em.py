@@ -172,8 +172,8 @@ def test_a_pass_in_the_tied_layouts_long_way_can_tell_too():
 def test_a_first_pass_that_has_been_made_is_not_made_again(covariance_type, monkeypatch):
     X, _ = blobs()
     start = random_parameters(covariance_type, 3, 3)
-    passes, sweep = [], em.sweep
-    monkeypatch.setattr(em, "sweep", lambda *arguments: passes.append(0) or sweep(*arguments))
+    passes, full_pass = [], em.full_pass
+    monkeypatch.setattr(em, "full_pass", lambda *arguments: passes.append(0) or full_pass(*arguments))
     statistics = accumulate(start, X)
     results = run(X, start, max_iter=4), run(X, start, max_iter=4, statistics=statistics)
     assert len(passes) == 4 + 3

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from fastgmm import GaussianMixture
-from fastgmm.data.random_stream import Stream
+from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
 from fastgmm.engine import IllDefinedCovarianceError, MixtureParameters
 from fastgmm.fitting import em, sample_sizes, schedule
-from fastgmm.fitting.options import ACCELERATIONS, Rules
+from fastgmm.fitting.options import ACCELERATIONS, FitOptions
 from fastgmm.fitting.schedule import Starts, from_samples, short_runs
 from fastgmm.fitting.squarem import Squarem
 from helpers import COVARIANCE_TYPES, blobs, fit_quietly
@@ -17,7 +17,7 @@ MANY = 100_000
 
 
 class Silent:
-    """A watcher that remembers."""
+    """A observer that remembers."""
 
     def __init__(self):
         self.notes, self.passes, self.distinct = [], 0, []
@@ -110,18 +110,18 @@ def test_samples_are_for_many_rows_only():
     assert ArraySource(rows[:7], np.full(7, 1e-300)).effective_rows == pytest.approx(7)
 
 
-def begin_from_samples(X, starts, watcher, n_init=1, tol=1e-3):
-    source, rules = ArraySource(X), Rules(tol, 100, 1e-6, acceleration=ACCELERATIONS["progressive"])
+def begin_from_samples(X, starts, observer, n_init=1, tol=1e-3):
+    source, options = ArraySource(X), FitOptions(tol, 100, 1e-6, acceleration=ACCELERATIONS["progressive"])
     start, _ = starts.make(source, 0)
-    return from_samples(source, starts, start, rules, n_init, Stream(0), watcher), start
+    return from_samples(source, starts, start, options, n_init, RandomStream(0), observer), start
 
 
 @pytest.mark.usefixtures("long_samples")
 def test_samples_grow_until_a_quarter_of_the_rows(monkeypatch):
     monkeypatch.setattr(sample_sizes, "ROWS", 200)
     X, _ = blobs(3, n_samples=60_000, n_features=2, n_components=2)
-    found, _ = begin_from_samples(X, Starts(2, "diag", "kmeans", 1e-6), watcher := Silent())
-    sizes = [int(note.split()[2]) for note in watcher.notes if note.startswith("Sample")]
+    found, _ = begin_from_samples(X, Starts(2, "diag", "kmeans", 1e-6), observer := Silent())
+    sizes = [int(note.split()[2]) for note in observer.notes if note.startswith("Sample")]
     # Two ends on the first; more rows than were drawn, since all of them have the outliers.
     assert len(sizes) == 4
     for size, drawn in zip(sizes, [512, 512, 2048, 8192], strict=True):
@@ -133,7 +133,7 @@ def test_samples_grow_until_a_quarter_of_the_rows(monkeypatch):
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 def test_samples_lead_no_lower_than_the_start(covariance_type, many):
     found, start = begin_from_samples(many, Starts(5, covariance_type, "kmeans", 1e-6), Silent())
-    before, after = (em.sweep(ArraySource(many), parameters) for parameters in (start, found.parameters))
+    before, after = (em.full_pass(ArraySource(many), parameters) for parameters in (start, found.parameters))
     assert after.log_likelihood > before.log_likelihood
     assert found.statistics.log_likelihood == after.log_likelihood
 
@@ -154,7 +154,7 @@ def test_a_sample_that_leads_nowhere_is_not_continued_from(many, monkeypatch):
     for broken in (collapse, astray):
         monkeypatch.setattr(em, "run", broken)
         found, start = begin_from_samples(many, starts, Silent())
-        first = em.sweep(source, start)
+        first = em.full_pass(source, start)
         stepped, bound = em.maximum_likelihood(first, start, None, reg_covar=1e-6)
         assert found.statistics is None
         assert found.lower_bound == pytest.approx(bound, rel=1e-12)
@@ -168,9 +168,9 @@ def test_where_em_is_short_all_rows_are_as_fast(many):
     default, plain = (GaussianMixture(**options, acceleration=a).fit(clear) for a in ("progressive", None))
     np.testing.assert_allclose(default.means_, plain.means_, rtol=1e-9)
     assert default.n_iter_ == plain.n_iter_ - 1  # the first finds the outliers
-    found, _ = begin_from_samples(clear, Starts(3, "full", "kmeans", 1e-6), watcher := Silent())
+    found, _ = begin_from_samples(clear, Starts(3, "full", "kmeans", 1e-6), observer := Silent())
     assert found.statistics is None
-    assert len(watcher.notes) == 1
+    assert len(observer.notes) == 1
 
 
 @pytest.mark.usefixtures("long_samples")
@@ -184,8 +184,8 @@ def test_of_two_ends_on_a_sample_the_better_is_continued_from(many, monkeypatch)
     assert kept.statistics.mean_log_likelihood > found.statistics.mean_log_likelihood - 1e-3
     # The other way round: a bad start, and a good one among the others.
     monkeypatch.undo()
-    source, rules = ArraySource(many), Rules(1e-3, 100, 1e-6, acceleration=ACCELERATIONS["progressive"])
-    better = from_samples(source, starts, bad, rules, 4, Stream(0), Silent())
+    source, options = ArraySource(many), FitOptions(1e-3, 100, 1e-6, acceleration=ACCELERATIONS["progressive"])
+    better = from_samples(source, starts, bad, options, 4, RandomStream(0), Silent())
     assert better.statistics.mean_log_likelihood > found.statistics.mean_log_likelihood - 1e-3
 
 
@@ -200,13 +200,13 @@ def test_a_row_that_no_sample_has_seen_does_not_break_a_fit():
 
 def test_short_runs_find_the_best_of_some_starts_and_drop_those_that_collapse():
     X, _ = blobs(1, n_samples=4000, n_features=2, n_components=8, separation=8.0)
-    source, rules = ArraySource(X), Rules(1e-3, 100, 1e-6)
+    source, options = ArraySource(X), FitOptions(1e-3, 100, 1e-6)
     starts = Starts(8, "full", "random_from_data", 1e-6)
-    seeds = [Stream(seed).word() for seed in range(12)]
+    seeds = [RandomStream(seed).word() for seed in range(12)]
     ends = [
         em.run(source, starts.make(source, seed)[0], tol=0, max_iter=10, reg_covar=1e-6).lower_bound for seed in seeds
     ]
-    parameters, n_distinct = short_runs(source, starts, rules, seeds)
+    parameters, n_distinct = short_runs(source, starts, options, seeds)
     best = em.run(source, parameters, tol=0, max_iter=1, reg_covar=1e-6).lower_bound
     assert np.median(ends) < best
     assert best >= np.sort(ends)[-3] - 1e-3
@@ -222,11 +222,11 @@ def test_short_runs_find_the_best_of_some_starts_and_drop_those_that_collapse():
             return make(self, source, seed, quick=quick)
 
     collapsing = Collapsing(8, "full", "kmeans", 1e-6)
-    assert short_runs(source, collapsing, rules, seeds[:3])[0].n_components == 8
+    assert short_runs(source, collapsing, options, seeds[:3])[0].n_components == 8
     assert len(made) == 3
     made.clear()
     with pytest.raises(IllDefinedCovarianceError):
-        short_runs(source, collapsing, rules, seeds[:2])
+        short_runs(source, collapsing, options, seeds[:2])
 
 
 def test_more_starts_are_better_for_the_price_of_less_than_one_each():
@@ -326,18 +326,18 @@ def test_a_coarse_fit_is_plain_em_unless_an_acceleration_is_asked_for():
 
 
 def test_an_interrupt_at_any_pass_keeps_what_there_is(monkeypatch):
-    X, original = blobs(2, n_samples=3_000, n_features=2, n_components=7, separation=2.0)[0], em.sweep
+    X, original = blobs(2, n_samples=3_000, n_features=2, n_components=7, separation=2.0)[0], em.full_pass
     for last in range(2, 25):
         seen = []
 
-        def sweep(source, *arguments, last=last, seen=seen):
+        def full_pass(source, *arguments, last=last, seen=seen):
             if len(source.X) == len(X):
                 seen.append(0)
                 if len(seen) == last:
                     raise KeyboardInterrupt
             return original(source, *arguments)
 
-        monkeypatch.setattr(em, "sweep", sweep)
+        monkeypatch.setattr(em, "full_pass", full_pass)
         model = GaussianMixture(7, random_state=0, n_moves=1)
         try:
             fit_quietly(model, X)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastgmm import GaussianMixture
-from fastgmm.covariance import FOURTEEN
+from fastgmm.covariance import MCLUST_MODELS
 from fastgmm.data.sources import ArraySource
 from fastgmm.engine import MixtureParameters
 from fastgmm.fitting import em, schedule
@@ -26,7 +26,7 @@ def badly_started(covariance_type="full"):
     return MixtureParameters.create([1 / 6, 1 / 6, 2 / 3], means, covariances[covariance_type], covariance_type)
 
 
-class Watcher:
+class FitObserver:
     """Remembers what it is told; stops at a pass."""
 
     def __init__(self, stop_at=None):
@@ -57,7 +57,7 @@ def test_a_move_leaves_an_optimum_that_em_cannot(covariance_type, weighted):
     best = run(source, truth)
     assert stuck.lower_bound < best.lower_bound - 0.1
     before = stuck.n_iter
-    better = improve(source, stuck, run, 3, Watcher())
+    better = improve(source, stuck, run, 3, FitObserver())
     assert better.lower_bound == pytest.approx(best.lower_bound, abs=1e-4)
     step = run(source, better.parameters, tol=0, max_iter=1)
     assert better.lower_bound == pytest.approx(step.lower_bound, abs=1e-5)  # that of the parameters
@@ -68,15 +68,17 @@ def test_a_move_leaves_an_optimum_that_em_cannot(covariance_type, weighted):
 def test_moves_that_lead_nowhere_change_nothing_but_the_count_of_passes():
     X = three_clusters()
     best = run(ArraySource(X), badly_started())
-    best = improve(ArraySource(X), best, run, 3, Watcher())
+    best = improve(ArraySource(X), best, run, 3, FitObserver())
     means = best.parameters.means.copy()
     passes = best.n_iter
-    again = improve(ArraySource(X), best, run, 3, watcher := Watcher())
+    again = improve(ArraySource(X), best, run, 3, observer := FitObserver())
     np.testing.assert_array_equal(again.parameters.means, means)
     assert again.converged
-    assert again.n_iter == passes + len(watcher.seen)
+    assert again.n_iter == passes + len(observer.seen)
     single = ArraySource(X[:, :1])
-    assert improve(single, run(single, random_parameters("full", 2, 1)), run, 2, Watcher()).converged  # nothing to move
+    assert improve(
+        single, run(single, random_parameters("full", 2, 1)), run, 2, FitObserver()
+    ).converged  # nothing to move
 
 
 def test_the_estimator_offers_moves():
@@ -95,13 +97,13 @@ def test_the_estimator_offers_moves():
 def test_passes_of_moves_are_seen_and_can_be_stopped():
     X = three_clusters()
     stuck = run(ArraySource(X), badly_started())
-    before, watcher = stuck.n_iter, Watcher()
-    moved = improve(ArraySource(X), stuck, run, 1, watcher)
-    assert [n for n, _ in watcher.seen] == list(range(before + 1, moved.n_iter + 1))
-    assert watcher.seen[-1][1] == moved.lower_bound
-    assert watcher.notes[0].startswith("Move 1: kept, ")
+    before, observer = stuck.n_iter, FitObserver()
+    moved = improve(ArraySource(X), stuck, run, 1, observer)
+    assert [n for n, _ in observer.seen] == list(range(before + 1, moved.n_iter + 1))
+    assert observer.seen[-1][1] == moved.lower_bound
+    assert observer.notes[0].startswith("Move 1: kept, ")
     stuck = run(ArraySource(X), badly_started())
-    stopped = improve(ArraySource(X), stuck, run, 5, Watcher(stop_at=before + 1))
+    stopped = improve(ArraySource(X), stuck, run, 5, FitObserver(stop_at=before + 1))
     assert stopped.stopped
     assert stopped.n_iter == before + 1
 
@@ -122,7 +124,7 @@ def test_an_interrupted_move_keeps_the_optimum():
     def interrupt(source, parameters, **options):
         raise KeyboardInterrupt
 
-    result = improve(ArraySource(X), stuck, interrupt, 1, Watcher())
+    result = improve(ArraySource(X), stuck, interrupt, 1, FitObserver())
     assert result.interrupted
     assert not result.converged
     np.testing.assert_array_equal(result.parameters.means, means)
@@ -134,9 +136,9 @@ def test_a_light_move_keeps_to_the_passes_that_are_left():
     for left in (2, 6, 500):
         stuck = run(ArraySource(X), badly_started())
         before, bound = stuck.n_iter, stuck.lower_bound
-        moved = improve(ArraySource(X), stuck, run, 1, watcher := Watcher(), effort=LIGHT, max_iter=left)
+        moved = improve(ArraySource(X), stuck, run, 1, observer := FitObserver(), effort=LIGHT, max_iter=left)
         assert moved.n_iter <= before + left
-        assert moved.n_iter == before + len(watcher.seen) == len(moved.lower_bounds)
+        assert moved.n_iter == before + len(observer.seen) == len(moved.lower_bounds)
         assert moved.converged
         assert moved.lower_bound >= bound
         bounds[left] = moved.lower_bound - bound
@@ -147,7 +149,7 @@ def test_a_light_move_keeps_to_the_passes_that_are_left():
 def test_a_light_move_is_given_up_where_it_is_not_higher():
     X = three_clusters()
     best = run(ArraySource(X), badly_started())
-    best = improve(ArraySource(X), best, run, 3, Watcher())
+    best = improve(ArraySource(X), best, run, 3, FitObserver())
     bound, before, means = best.lower_bound, best.n_iter, best.parameters.means.copy()
     tried = []
 
@@ -155,7 +157,7 @@ def test_a_light_move_is_given_up_where_it_is_not_higher():
         tried.append(options.get("tol"))
         return run(source, parameters, **options)
 
-    again = improve(ArraySource(X), best, counted, 4, Watcher(), effort=LIGHT, max_iter=500)
+    again = improve(ArraySource(X), best, counted, 4, FitObserver(), effort=LIGHT, max_iter=500)
     np.testing.assert_array_equal(again.parameters.means, means)
     assert again.lower_bound == bound
     assert again.converged
@@ -212,7 +214,7 @@ def test_a_move_to_a_flat_component_is_not_kept(variance, kept, monkeypatch):
     trial = em.EMResult(moved, [stuck.lower_bound + 1], converged=True)
     monkeypatch.setattr(moves, "_run_to_end", lambda *_: trial)
     means, bound = stuck.parameters.means, stuck.lower_bound
-    end = improve(ArraySource(X), stuck, run, 1, Watcher(), reg_covar=1e-6)
+    end = improve(ArraySource(X), stuck, run, 1, FitObserver(), reg_covar=1e-6)
     np.testing.assert_array_equal(end.parameters.means, means)
     assert (end.parameters is moved) == kept
     assert end.lower_bound == bound + kept
@@ -242,7 +244,7 @@ def test_a_split_and_a_merge_keep_mean_and_covariance_of_the_whole(covariance_ty
         np.testing.assert_allclose(after, before, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("covariance_type", FOURTEEN)
+@pytest.mark.parametrize("covariance_type", MCLUST_MODELS)
 def test_one_component_more_is_put_where_one_has_two_clusters(covariance_type):
     """Also where the model sees a sphere, or rows along the axes."""
     X = three_clusters(600)

@@ -316,7 +316,7 @@ def test_an_interrupt_before_the_first_pass_changes_nothing(monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(em, "sweep", interrupt)
+    monkeypatch.setattr(em, "full_pass", interrupt)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X + 1)
     np.testing.assert_array_equal(model.means_, before)

@@ -8,7 +8,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import fastgmm.initialization.kmeans
 import reference
-from fastgmm.data.random_stream import Stream
+from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
 from fastgmm.initialization.kmeans import (
     Clusters,
@@ -28,9 +28,9 @@ DTYPES = (np.float64, np.float32)
 
 def test_random_stream_is_frozen():
     """Written down so that it never changes: seeded fits of today are seeded fits of tomorrow."""
-    stream = Stream(42)
+    stream = RandomStream(42)
     assert [stream.word() for _ in range(3)] == [13679457532755275413, 2949826092126892291, 5139283748462763858]
-    assert Stream(0).uniform() == 0.8833108082136426
+    assert RandomStream(0).uniform() == 0.8833108082136426
     draws = [stream.uniform() for _ in range(10_000)]
     assert 0 <= min(draws) < max(draws) < 1
     assert abs(np.mean(draws) - 0.5) < 0.01
@@ -40,7 +40,7 @@ def test_random_stream_is_frozen():
 def test_kmeans_is_a_fixed_point_of_lloyd(dtype):
     X, _ = blobs(n_components=4)
     X = X.astype(dtype)
-    centres, labels = kmeans(ArraySource(X), 4, Stream(0))
+    centres, labels = kmeans(ArraySource(X), 4, RandomStream(0))
     distances = reference.squared_distances(X, centres)
     assert (distances.argmin(axis=1) == labels).mean() > 0.999
     means = np.array([X[labels == k].astype(float).mean(axis=0) for k in range(4)])
@@ -50,7 +50,7 @@ def test_kmeans_is_a_fixed_point_of_lloyd(dtype):
 def test_kmeans_is_as_good_as_scikit_learns():
     for seed in range(5):
         X, _ = blobs(seed, n_components=5, n_samples=1000)
-        centres, labels = kmeans(ArraySource(X), 5, Stream(seed))
+        centres, labels = kmeans(ArraySource(X), 5, RandomStream(seed))
         ours = ((X - centres[labels]) ** 2).sum()
         theirs = min(KMeans(5, n_init=1, random_state=s).fit(X).inertia_ for s in range(5))
         assert ours < 1.3 * theirs
@@ -58,7 +58,7 @@ def test_kmeans_is_as_good_as_scikit_learns():
 
 def test_kmeans_finds_well_separated_clusters():
     X, truth = blobs(n_components=6, separation=30)
-    _, labels = kmeans(ArraySource(X), 6, Stream(1))
+    _, labels = kmeans(ArraySource(X), 6, RandomStream(1))
     assert adjusted_rand_score(truth, labels) == 1
 
 
@@ -66,17 +66,17 @@ def test_the_best_of_several_starts_finds_clusters_that_one_start_misses():
     X, truth = blobs(n_components=12, n_features=8, n_samples=5000, separation=4)
     source, found = ArraySource(X), []
     for find in (kmeans_plusplus, best_start):
-        centres = [lloyd(source, find(source, 12, Stream(seed)))[1] for seed in range(12)]
+        centres = [lloyd(source, find(source, 12, RandomStream(seed)))[1] for seed in range(12)]
         found.append(sum(adjusted_rand_score(truth, labels) > 0.95 for labels in centres))
     assert found[0] < found[1]
     assert found[1] >= 8
-    single = kmeans_plusplus(source, 3, Stream(0))
-    np.testing.assert_array_equal(best_start(source, 3, Stream(0)), single)  # few clusters: one start
+    single = kmeans_plusplus(source, 3, RandomStream(0))
+    np.testing.assert_array_equal(best_start(source, 3, RandomStream(0)), single)  # few clusters: one start
 
 
 def test_kmeans_with_fewer_distinct_rows_than_clusters():
     X = np.repeat([[0.0, 0.0], [1.0, 1.0]], 10, axis=0)
-    centres, labels = kmeans(ArraySource(X), 4, Stream(0))
+    centres, labels = kmeans(ArraySource(X), 4, RandomStream(0))
     assert np.isfinite(centres).all()
     assert len(np.unique(labels)) == 2
     np.testing.assert_array_equal(centres[labels], X)
@@ -97,7 +97,7 @@ def test_kmeans_moves_empty_clusters_to_the_farthest_rows():
 def test_kmeans_plusplus_spreads():
     X, _ = blobs(n_components=8, separation=50, n_samples=2000)
     for seed in range(5):
-        points = kmeans_plusplus(ArraySource(X), 8, Stream(seed))
+        points = kmeans_plusplus(ArraySource(X), 8, RandomStream(seed))
         nearest = reference.squared_distances(X, points).min(axis=1)
         assert np.sqrt(nearest.max()) < 25  # one point in every cluster
         assert all((X == point).all(axis=1).any() for point in points)
@@ -107,9 +107,9 @@ def test_kmeans_plusplus_spreads():
 def test_few_rows_are_drawn_as_many_are(weighted, monkeypatch):
     X, _ = blobs(n_components=5, n_samples=3000)
     weights = np.random.default_rng(0).integers(0, 3, len(X)).astype(float) if weighted else None
-    at_once = kmeans_plusplus(ArraySource(X, weights), 12, Stream(1))
+    at_once = kmeans_plusplus(ArraySource(X, weights), 12, RandomStream(1))
     monkeypatch.setattr(fastgmm.initialization.kmeans, "FEW_ENOUGH", 0)
-    np.testing.assert_array_equal(kmeans_plusplus(ArraySource(X, weights), 12, Stream(1)), at_once)
+    np.testing.assert_array_equal(kmeans_plusplus(ArraySource(X, weights), 12, RandomStream(1)), at_once)
 
 
 def test_draws_know_how_wide_the_tiles_of_the_potential_are(monkeypatch):
@@ -125,7 +125,7 @@ def test_draws_know_how_wide_the_tiles_of_the_potential_are(monkeypatch):
 
     monkeypatch.setattr(fastgmm.initialization.kmeans, "FEW_ENOUGH", 0)
     monkeypatch.setattr(fastgmm.initialization.kmeans, "_draw_by_distance", draw)
-    kmeans_plusplus(ArraySource(X), 8, Stream(0))
+    kmeans_plusplus(ArraySource(X), 8, RandomStream(0))
     assert seen == widths[n_features]
 
 
@@ -150,10 +150,10 @@ def test_of_many_rows_seeds_are_drawn_in_single_precision(single_precision_seeds
     X, _ = blobs(n_components=16, n_features=5, n_samples=20_000, separation=6)
     weights = np.random.default_rng(0).uniform(0.5, 2, size=len(X)) if weighted else None
     source = ArraySource(X + 1e6, weights)
-    points = [kmeans_plusplus(source, 16, Stream(seed)) for seed in range(5)]
+    points = [kmeans_plusplus(source, 16, RandomStream(seed)) for seed in range(5)]
     assert single_precision_seeds == [True] * 5
     monkeypatch.setattr(fastgmm.initialization.kmeans, "SINGLE_CLUSTERS", 17)
-    precisely = [kmeans_plusplus(source, 16, Stream(seed)) for seed in range(5)]
+    precisely = [kmeans_plusplus(source, 16, RandomStream(seed)) for seed in range(5)]
     assert len(single_precision_seeds) == 5
     rows = set(map(tuple, source.X))
     assert all(tuple(point) in rows for found in points for point in found)
@@ -167,7 +167,7 @@ def test_seeds_that_single_precision_cannot_tell_apart(single_precision_seeds, s
     labels = rng.integers(0, 8, size=20_000)
     X = (3 * labels[:, np.newaxis] + rng.normal(size=(20_000, 2)) * 0.01) * scale
     X[777] = 1e9 * scale
-    points = kmeans_plusplus(ArraySource(X), 9, Stream(0))
+    points = kmeans_plusplus(ArraySource(X), 9, RandomStream(0))
     assert single_precision_seeds == [False]
     found = np.sort(np.round(points[:, 0] / scale / 3))
     np.testing.assert_array_equal(found[:8], np.arange(8))
@@ -192,7 +192,7 @@ def test_kmeans_plusplus_draws_by_squared_distance():
 def test_a_row_far_away_is_drawn_as_a_centre():
     X = np.vstack([np.random.default_rng(0).normal(size=(100, 2)), [[1e30, 1e30]]]).astype(np.float32)
     for seed in range(5):
-        points = kmeans_plusplus(ArraySource(X), 3, Stream(seed))
+        points = kmeans_plusplus(ArraySource(X), 3, RandomStream(seed))
         assert (points == np.float32(1e30)).all(axis=1).any()
 
 
@@ -287,7 +287,7 @@ def test_the_same_labels_with_and_without_threads():
     for n_threads in (1, numba.config.NUMBA_NUM_THREADS):
         before = numba.get_num_threads()
         numba.set_num_threads(n_threads)
-        results.append(kmeans(ArraySource(X), 20, Stream(0)))
+        results.append(kmeans(ArraySource(X), 20, RandomStream(0)))
         numba.set_num_threads(before)
     np.testing.assert_array_equal(results[0][0], results[1][0])
     np.testing.assert_array_equal(results[0][1], results[1][1])

@@ -7,7 +7,7 @@ import pytest
 
 from fastgmm import BayesianGaussianMixture, GaussianMixture, rows
 from fastgmm.covariance import get_model
-from fastgmm.data.random_stream import Stream, sample, shares
+from fastgmm.data.random_stream import RandomStream, sample, shares
 from fastgmm.data.sources import ArraySource
 from fastgmm.engine import accumulate, maximise, score_samples
 from fastgmm.initialization import outliers
@@ -45,7 +45,7 @@ def test_the_pass_is_one_of_em_in_whatever_parts_it_is_made(covariance_type, wei
     np.save(tmp_path / "x.npy", X)
     blocks = rows(tmp_path / "x.npy", weight=weights, block_bytes=24 * 5_000)
     whole = find(parameters, bound, ArraySource(X, weights))
-    monkeypatch.setattr(outliers, "ROWS_A_SLICE", 4_096)
+    monkeypatch.setattr(outliers, "ROWS_PER_SLICE", 4_096)
     for found in (whole, find(parameters, bound, ArraySource(X, weights)), find(parameters, bound, blocks)):
         far, theirs = found.in_order()
         np.testing.assert_array_equal(far, by_contents(X[below]))
@@ -73,7 +73,7 @@ def test_a_sample_has_every_outlier_and_weighs_what_the_rows_weigh(weighted):
     X, rng = with_a_rare_cluster(), np.random.default_rng(1)
     weights = rng.integers(1, 3, len(X)).astype(float) if weighted else None
     source, parameters = ArraySource(X, weights), random_parameters("full", 2, 3)
-    drawn = sample(source, 2_000, Stream(0))
+    drawn = sample(source, 2_000, RandomStream(0))
     found = pass_with_outliers(source, parameters, drawn)
     whole = with_outliers(drawn, parameters, found)
     far = X[:, 0] > 10
@@ -83,7 +83,7 @@ def test_a_sample_has_every_outlier_and_weighs_what_the_rows_weigh(weighted):
     right = far.mean() if weights is None else weights[far].sum() / weights.sum()
     assert share == pytest.approx(right, rel=0.01)
     # A sample of the sample has them too.
-    (few,) = whole.draw(shares(300, Stream(1)))
+    (few,) = whole.draw(shares(300, RandomStream(1)))
     assert (few.X[:, 0] > 10).sum() == far.sum()
     assert few.sample_weight[few.X[:, 0] > 10].sum() / few.total_weight == pytest.approx(right, rel=0.01)
     assert len(few.X) == 300 + whole.n_outliers
@@ -92,7 +92,7 @@ def test_a_sample_has_every_outlier_and_weighs_what_the_rows_weigh(weighted):
 def test_outliers_are_few_however_many_rows_there_are():
     rng = np.random.default_rng(0)
     X, parameters = rng.standard_cauchy(size=(400_000, 1)), random_parameters("full", 1, 1)
-    drawn = sample(ArraySource(X), 1_000, Stream(0))
+    drawn = sample(ArraySource(X), 1_000, RandomStream(0))
     found = pass_with_outliers(ArraySource(X), parameters, drawn)
     assert 100 < len(found.rows) <= 1_000
     np.testing.assert_array_equal(np.sort(np.abs(found.rows[:, 0]))[-3:], np.sort(np.abs(X[:, 0]))[-3:])
@@ -105,7 +105,7 @@ def test_outliers_are_few_however_many_rows_there_are():
 def test_samples_for_a_start_work_in_any_unit(scale, dtype):
     X = (np.random.default_rng(0).normal(size=(30_000, 2)) * scale).astype(dtype)
     X[777] = 1e3 * (scale or 1.0)
-    some = enough_rows(ArraySource(X), 2, Stream(0), get_model("full"), 0.0)
+    some = enough_rows(ArraySource(X), 2, RandomStream(0), get_model("full"), 0.0)
     assert 10_000 <= len(some.X) < 20_000
     assert np.isfinite(some.X).all()
     assert (some.X == X[777]).all(axis=1).any() or scale > 1e100
@@ -114,7 +114,7 @@ def test_samples_for_a_start_work_in_any_unit(scale, dtype):
 def test_dependent_features_have_outliers_as_well():
     X = np.random.default_rng(0).normal(size=(30_000, 1)) * [1.0, 2.0, 0.0]
     X[5] = [0.0, 9.0, 1.0]
-    some = representative(ArraySource(X), sample(ArraySource(X), 1_000, Stream(0)), get_model("full"), 0.0)
+    some = representative(ArraySource(X), sample(ArraySource(X), 1_000, RandomStream(0)), get_model("full"), 0.0)
     assert (some.X == X[5]).all(axis=1).any()
 
 

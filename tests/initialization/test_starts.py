@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 import reference
-from fastgmm.data.random_stream import Stream, sample
+from fastgmm.data.random_stream import RandomStream, sample
 from fastgmm.data.sources import ArraySource
 from fastgmm.engine import IllDefinedCovarianceError
 from fastgmm.initialization.kmeans import kmeans
-from fastgmm.initialization.starts import ENOUGH, ENOUGH_A_COMPONENT, enough_rows, initial_parameters, random_rows
+from fastgmm.initialization.starts import ENOUGH, ENOUGH_PER_COMPONENT, enough_rows, initial_parameters, random_rows
 from helpers import COVARIANCE_TYPES, blobs
 
 INIT_PARAMS = ("kmeans", "k-means++", "random", "random_from_data")
@@ -18,12 +18,12 @@ DTYPES = (np.float64, np.float32)
 def test_random_rows_are_rows_and_differ():
     X = np.repeat(np.arange(5.0)[:, np.newaxis], 100, axis=0)
     for seed in range(20):
-        rows = random_rows(ArraySource(X), 5, Stream(seed))
+        rows = random_rows(ArraySource(X), 5, RandomStream(seed))
         assert sorted(rows[:, 0]) == [0, 1, 2, 3, 4]
-    assert random_rows(ArraySource(X[:100]), 3, Stream(0)).tolist() == [[0.0]] * 3  # there is only one
+    assert random_rows(ArraySource(X[:100]), 3, RandomStream(0)).tolist() == [[0.0]] * 3  # there is only one
     weights = np.zeros(500)
     weights[[7, 399]] = 1e-3
-    assert sorted(random_rows(ArraySource(X, weights), 2, Stream(0))[:, 0]) == [0, 3]
+    assert sorted(random_rows(ArraySource(X, weights), 2, RandomStream(0))[:, 0]) == [0, 3]
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
@@ -52,7 +52,7 @@ def test_start_from_clusters_is_their_m_step(covariance_type):
     X, _ = blobs()
     source = ArraySource(X)
     parameters, _ = initial_parameters(source, 3, covariance_type=covariance_type, seed=7, reg_covar=1e-3)
-    _, labels = kmeans(source, 3, Stream(7))
+    _, labels = kmeans(source, 3, RandomStream(7))
     expected = reference.m_step(X, np.eye(3)[labels], covariance_type, 1e-3)
     np.testing.assert_allclose(parameters.weights, expected[0], rtol=1e-12)
     np.testing.assert_allclose(parameters.means, expected[1], atol=1e-11)
@@ -160,13 +160,13 @@ def test_unit_of_weights_does_not_matter(scale):
 def test_many_rows_are_sampled_for_kmeans_and_few_are_not():
     X, truth = blobs(n_samples=60_000, n_components=5, separation=12)
     source = ArraySource(X)
-    assert len(enough_rows(source, 5, Stream(0)).X) == ENOUGH
-    assert len(enough_rows(source, 200, Stream(0)).X) == 200 * ENOUGH_A_COMPONENT
-    assert enough_rows(source, 300, Stream(0)) is source
+    assert len(enough_rows(source, 5, RandomStream(0)).X) == ENOUGH
+    assert len(enough_rows(source, 200, RandomStream(0)).X) == 200 * ENOUGH_PER_COMPONENT
+    assert enough_rows(source, 300, RandomStream(0)) is source
     few = ArraySource(X[:ENOUGH])
-    assert enough_rows(few, 5, Stream(0)) is few
+    assert enough_rows(few, 5, RandomStream(0)) is few
     present = np.append(np.ones(ENOUGH), np.zeros(50_000))
-    assert enough_rows(ArraySource(X, present), 5, Stream(0)).sample_weight is present
+    assert enough_rows(ArraySource(X, present), 5, RandomStream(0)).sample_weight is present
     for init_params in ("kmeans", "k-means++"):
         parameters, n_distinct = initial_parameters(source, 5, init_params=init_params, seed=3)
         assert n_distinct == 5
@@ -180,12 +180,12 @@ def test_many_rows_are_sampled_for_kmeans_and_few_are_not():
 
 def test_a_sample_has_one_row_from_each_share_of_the_weight():
     X = np.arange(1000.0)[:, np.newaxis]
-    rows = sample(ArraySource(X), 100, Stream(0)).X[:, 0]
+    rows = sample(ArraySource(X), 100, RandomStream(0)).X[:, 0]
     assert ((rows // 10) == np.arange(100)).all()
     assert np.unique(rows % 10).size == 10  # not every tenth
     weights = np.zeros(1000)
     weights[[3, 500, 998]] = 1.0, 2.0, 1.0
-    values, counts = np.unique(sample(ArraySource(X, weights), 400, Stream(0)).X, return_counts=True)
+    values, counts = np.unique(sample(ArraySource(X, weights), 400, RandomStream(0)).X, return_counts=True)
     np.testing.assert_array_equal(values, [3, 500, 998])
     np.testing.assert_array_equal(counts, [100, 200, 100])
 
@@ -202,6 +202,6 @@ def test_a_weight_is_a_number_of_copies_in_samples_too(init_params):
 
 
 def test_numbers_drawn_together_are_those_drawn_one_by_one():
-    one_by_one, together = Stream(7), Stream(7)
+    one_by_one, together = RandomStream(7), RandomStream(7)
     np.testing.assert_array_equal([one_by_one.uniform() for _ in range(50)], together.uniforms(50))
     assert one_by_one.word() == together.word()

@@ -352,9 +352,9 @@ def test_tiling_depends_on_the_shape_alone_and_covers_all_rows():
     for n_samples in (1, 64, 1000, 123_457, 10_000_000):
         for scratch_rows, partial_bytes in ((10, 100), (500, 5_000_000)):
             cut = rows.tiling(n_samples, scratch_rows, np.dtype(np.float64), partial_bytes)
-            assert (cut.n_chunks - 1) * cut.rows_a_chunk < n_samples <= cut.n_chunks * cut.rows_a_chunk
-            assert cut.width <= cut.rows_a_chunk
-            assert cut.rows_a_chunk % tiles.COLUMN_MULTIPLE == 0
+            assert (cut.n_chunks - 1) * cut.rows_per_chunk < n_samples <= cut.n_chunks * cut.rows_per_chunk
+            assert cut.width <= cut.rows_per_chunk
+            assert cut.rows_per_chunk % tiles.COLUMN_MULTIPLE == 0
             assert cut.width % tiles.COLUMN_MULTIPLE == 0
             assert cut.n_chunks <= rows.MAX_CHUNKS
     counts = [rows.tiling(10_000_000, 10, np.dtype(float), 2**26 // n).n_chunks for n in (1, 9, 20, 31, 32, 97, 300)]

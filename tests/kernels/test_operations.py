@@ -120,7 +120,7 @@ def test_rows_that_do_not_matter_are_left_out_of_nothing_that_shows(layout, n_fe
     resp[12, :n] = 1e-31  # below what matters to anything: an empty component
     assert module.work_rows(n_components, n_features) > n_features  # leaving out is what runs
     work = np.full((module.work_rows(n_components, n_features), width), np.nan, dtype)
-    given = (np.sqrt(resp) if module.wants_roots(n_features) else resp).astype(dtype)
+    given = (np.sqrt(resp) if module.uses_sqrt_resp(n_features) else resp).astype(dtype)
     results = []
     for add in (compiled(module.operations(n_features)["add_moments"], module.add_moments), module.add_moments):
         shape = (n_components, n_features if layout == "full" else 1, n_features)
@@ -173,7 +173,7 @@ def test_responsibilities_against_their_naive_twins(n_components, dtype):
 def test_a_row_of_nan_has_no_responsibilities(payload, dtype):
     word, bits = (np.uint64, 0x7FF8000000000000) if dtype is np.float64 else (np.uint32, 0x7FC00000)
     nan = np.array([bits + payload], word).view(dtype)[0]
-    for name in ("share_out", "share_out_roots", "normalise"):
+    for name in ("normalise_weighted", "share_out_roots", "normalise"):
         log_prob, top, weight = np.zeros((3, 64), dtype), np.zeros(64, dtype), np.ones(64, dtype)
         log_prob[:, 5], top[5] = nan, nan
         norm, total = np.zeros(64, dtype), np.zeros(1)

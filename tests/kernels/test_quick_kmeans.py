@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastgmm import kernels
-from fastgmm.data.random_stream import Stream
+from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
 from fastgmm.initialization.kmeans import best_start, kmeans_plusplus
 from helpers import DTYPES, blobs
@@ -94,7 +94,7 @@ def test_clusters_without_rows_get_the_farthest_rows():
 def test_rows_of_weight_zero_are_not_there():
     X = np.vstack([np.full((5, 2), 1e9), np.random.default_rng(0).normal(size=(50, 2))])
     weights = np.r_[np.zeros(5), np.ones(50)]
-    uniforms = Stream(3).uniforms(5 * 9).reshape(5, 9)
+    uniforms = RandomStream(3).uniforms(5 * 9).reshape(5, 9)
     starts = kernels.kmeans_starts(X, weights, np.zeros(2), uniforms, 3, n_steps=2, farthest=FARTHEST)
     assert starts.rows.min() >= 5
     assert np.abs(starts.centres).max() < 10
@@ -105,12 +105,12 @@ def test_the_same_bits_with_any_number_of_threads(dtype):
     X, _ = blobs(n_components=30, n_features=4, n_samples=6000)
     source = ArraySource(X.astype(dtype))
     with kernels.thread_limit(1):
-        desired = best_start(source, 30, Stream(0))
-    np.testing.assert_array_equal(best_start(source, 30, Stream(0)), desired)
+        desired = best_start(source, 30, RandomStream(0))
+    np.testing.assert_array_equal(best_start(source, 30, RandomStream(0)), desired)
 
 
 def test_memory_order_does_not_matter():
     X, _ = blobs(n_components=6, n_features=4, n_samples=900)
     for find in (kmeans_plusplus, best_start):
-        desired = find(ArraySource(X), 6, Stream(0))
-        np.testing.assert_array_equal(find(ArraySource(np.asfortranarray(X)), 6, Stream(0)), desired)
+        desired = find(ArraySource(X), 6, RandomStream(0))
+        np.testing.assert_array_equal(find(ArraySource(np.asfortranarray(X)), 6, RandomStream(0)), desired)

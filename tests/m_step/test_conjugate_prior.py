@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import load_iris
 
 from fastgmm import ConjugatePrior, GaussianMixture
-from fastgmm.covariance import FOURTEEN, get_model
+from fastgmm.covariance import MCLUST_MODELS, get_model
 from fastgmm.data.sources import ArraySource
 from fastgmm.engine import MixtureParameters, accumulate, accumulate_resp
 from fastgmm.fitting import em
@@ -13,7 +13,7 @@ from fastgmm.m_step.conjugate_prior import maximum_posterior, mode
 from helpers import blobs, fit_quietly
 
 WITHOUT = ("VEE", "EVE", "VVE", "EVV")
-WITH = tuple(name for name in FOURTEEN if name not in WITHOUT)
+WITH = tuple(name for name in MCLUST_MODELS if name not in WITHOUT)
 
 
 def step(X, resp, name, prior=None, weights=None):

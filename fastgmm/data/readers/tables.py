@@ -24,7 +24,7 @@ from .locations import Location, Remote, local_files, readable
 # and bytes sweeps took up to 5 % more of the processors' time.
 BATCH_ROWS = 16_384
 READ_BYTES = 1 << 18
-# Up to so many columns become rows here, and others in the kernels: with 6 a sweep took 5 % less so, with 48 15 % more.
+# Up to so many columns become rows here, and others in the kernels: with 6 a pass took 5 % less so, with 48 15 % more.
 FEW_FEATURES = 16
 
 

@@ -109,7 +109,7 @@ def emit_move_rows(
 
 
 def seed_chunk(
-    c, memory, flat, row_stride, column_stride, n_rows, rows_a_chunk, width, sample_weight, origin, points, n_latest,
+    c, memory, flat, row_stride, column_stride, n_rows, rows_per_chunk, width, sample_weight, origin, points, n_latest,
     closest, potential_out,
 ):  # fmt: skip
     """One step of k-means++: what each candidate would leave of the potential.
@@ -120,8 +120,8 @@ def seed_chunk(
     a chunk is whole tiles.
     """
     weight, _, _, _, x, distance, _ = tile_arrays(memory, points.shape)
-    stop = min((c + 1) * rows_a_chunk, n_rows)
-    for first in range(c * rows_a_chunk, stop, width):
+    stop = min((c + 1) * rows_per_chunk, n_rows)
+    for first in range(c * rows_per_chunk, stop, width):
         rows = min(width, stop - first)
         n = whole_vectors(rows)
         load_tile(flat, row_stride, column_stride, first, rows, n, origin, x, PREFETCH)
@@ -157,7 +157,7 @@ def lloyd_scratch_rows(n_features):
 
 
 def lloyd_chunk(
-    c, memory, flat, row_stride, column_stride, n_rows, rows_a_chunk, width, sample_weight, origin, centres, lost,
+    c, memory, flat, row_stride, column_stride, n_rows, rows_per_chunk, width, sample_weight, origin, centres, lost,
     labels, gap, distances_out, weight_sums_out, first_out, inertia_out,
 ):  # fmt: skip
     """Bring the labels of chunk c up to date with centres that have moved, looking only at rows that may have changed.
@@ -173,8 +173,8 @@ def lloyd_chunk(
     # Rows as rows again: those in X are not centred, and may not be in C order.
     by_row = carve(rest, 1, width, n_features, flat)
     numbers = carve(rest, 1 + n_features, 1, block + 2 * width, labels)[0]
-    stop = min((c + 1) * rows_a_chunk, n_rows)
-    for first in range(c * rows_a_chunk, stop, block):
+    stop = min((c + 1) * rows_per_chunk, n_rows)
+    for first in range(c * rows_per_chunk, stop, block):
         n_open = list_open(first, min(first + block, stop), lost, labels, gap, numbers)
         for t in range(0, n_open, width):
             rows = min(width, n_open - t)

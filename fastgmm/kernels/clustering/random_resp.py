@@ -10,11 +10,11 @@ from fastgmm.kernels.tiles.tiles import hash_row, uniform_of
 
 
 def random_resp_chunk(
-    c, memory, flat, row_stride, column_stride, first_row, n_rows, rows_a_chunk, n_features, seed, resp_out
+    c, memory, flat, row_stride, column_stride, first_row, n_rows, rows_per_chunk, n_features, seed, resp_out
 ):
     """Uniform numbers, divided by their sum over the components, for the rows of chunk c of a block."""
     n_components = resp_out.shape[1]
-    for i in range(c * rows_a_chunk, min((c + 1) * rows_a_chunk, n_rows)):
+    for i in range(c * rows_per_chunk, min((c + 1) * rows_per_chunk, n_rows)):
         word = hash_row(flat, row_stride, column_stride, first_row + i, n_features, seed[0])
         total = 0.0
         for k in range(n_components):

@@ -46,14 +46,14 @@ def seed_step(
     points = np.concatenate([latest, candidates])
     operations = 2 * X.size * len(points)
     cut = tiling(len(X), 4 + X.shape[1] + len(points), rows.flat.dtype, operations=operations)
-    rows_a_chunk = -(-cut.rows_a_chunk // cut.width) * cut.width
+    rows_per_chunk = -(-cut.rows_per_chunk // cut.width) * cut.width
     potential = np.zeros((-(-len(X) // cut.width), 1 + len(candidates)))
     weights, scale = weights_view(sample_weight, len(X))
     kmeans.seed(
-        -(-len(X) // rows_a_chunk),
+        -(-len(X) // rows_per_chunk),
         *rows,
         len(X),
-        rows_a_chunk,
+        rows_per_chunk,
         cut.width,
         weights,
         origin,
@@ -194,7 +194,7 @@ def lloyd_step(
         cut.n_chunks,
         *rows,
         len(X),
-        cut.rows_a_chunk,
+        cut.rows_per_chunk,
         cut.width,
         weights,
         origin,

@@ -154,7 +154,7 @@ class Scratch(NamedTuple):
         One piece for all of them and all their chunks. A piece for each chunk, given back after it, came from the
         system anew each time: with 500,000 rows of 2 features and 2 components an iteration took 1.35 times as long.
         The calling thread keeps it for its next kernel, which is why two that run at the same time share nothing: a
-        sweep over 12,000,000 x 6 rows in blocks, K=8, took 0.22 s before and takes 0.20 s.
+        pass over 12,000,000 x 6 rows in blocks, K=8, took 0.22 s before and takes 0.20 s.
         """
         wanted = self, n_threads
         if wanted not in _kept.views:

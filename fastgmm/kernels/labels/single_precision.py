@@ -82,7 +82,7 @@ def in_range(numbers):
 
 SUMS = {"full": sum_of_full, "diagonal": sum_of_diagonal, "tied": sum_of_tied}
 # What `kernel` binds; here for the full layout.
-sum_of, log_prob_tile, expect = sum_of_full, passes.log_prob_tile, passes.expect
+sum_of, log_prob_tile, e_step_tile = sum_of_full, passes.log_prob_tile, passes.e_step_tile
 
 
 def bound_errors(ordinary, reach, means, factor, log_coef, slope_out, shift_out):
@@ -258,7 +258,7 @@ def label_listed(
     for i in range(rows, n):
         numbers[i] = numbers[rows - 1]
     load_listed(flat, row_stride, column_stride, start, numbers, n, origin, x)
-    expect(n, means, factor, log_coef, flat, 0, row_stride, x, r, work, top, penalty)
+    e_step_tile(n, means, factor, log_coef, flat, 0, row_stride, x, r, work, top, penalty)
     for i in range(rows):
         best = 0
         for k in range(n_components - 1, -1, -1):
@@ -294,7 +294,7 @@ tile_of = every_component
 
 
 def label_chunk(
-    c, memory, flat, row_stride, column_stride, n_rows, rows_a_chunk, width, n_work, ordinary, origin, means, factor,
+    c, memory, flat, row_stride, column_stride, n_rows, rows_per_chunk, width, n_work, ordinary, origin, means, factor,
     log_coef, means_single, factor_single, log_coef_single, nothing, labels_out,
 ):  # fmt: skip
     """The labels of the rows of chunk c. (A template; `nothing` is an empty int32 array.)"""
@@ -306,7 +306,7 @@ def label_chunk(
     top, label, certain, x_single = single[0], single[1], single[2], single[3 : 3 + n_features]
     rest = single[3 + n_features :]
     r, work = rest[:n_components], rest[n_components:]
-    start, stop, count = c * rows_a_chunk, min((c + 1) * rows_a_chunk, n_rows), 0
+    start, stop, count = c * rows_per_chunk, min((c + 1) * rows_per_chunk, n_rows), 0
     slope, shift = np.empty(n_components + 1, np.float32), np.empty(n_components + 1, np.float32)
     reach, state = np.empty((1, n_features)), np.zeros(2, np.int64)
     for first in range(start, stop, width):
@@ -360,11 +360,11 @@ def label(layout: str, rows: RowsView, n_samples: int, operands: tuple, labels_o
     cut = tiling(n_samples, in_single, rows.flat.dtype, operations=operations)
     with np.errstate(over="ignore"):  # then there is no bound
         single = [operand.astype(np.float32) for operand in operands[1:]]
-    _kernel(layout, passes.made_for(layout, n_features), in_parts)(
+    _kernel(layout, passes.specialised_n_features(layout, n_features), in_parts)(
         cut.n_chunks,
         *rows,
         n_samples,
-        cut.rows_a_chunk,
+        cut.rows_per_chunk,
         cut.width,
         n_work,
         int(all(np.abs(operand).max(initial=0.0) < RANGE for operand in operands[1:3])),
@@ -384,7 +384,7 @@ def _kernel(layout: str, n_features: int, in_parts: bool) -> Kernel:
     tile = nearest_components if in_parts else every_component
     tile_of = exact_leaf(bind(tile, f"{tile.__name__}_{name}", log_prob_tile=shared["log_prob_tile"]))
     errors = exact_leaf(bind(bound_errors, f"bound_errors_{layout}", sum_of=SUMS[layout]))
-    listed = exact_leaf(bind(label_listed, f"label_listed_{name}", expect=shared["expect"]))
+    listed = exact_leaf(bind(label_listed, f"label_listed_{name}", e_step_tile=shared["e_step_tile"]))
     names: dict[str, Callable | object] = {
         "tile_of": tile_of, "bound_errors": errors, "label_listed": listed,
     }  # fmt: skip

@@ -36,7 +36,7 @@ ROW = 3
 RUN = 64
 
 
-def wants_roots(n_features):
+def uses_sqrt_resp(n_features):
     """Whether the M-step takes square roots of responsibilities."""
     return False
 

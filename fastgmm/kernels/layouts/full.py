@@ -39,7 +39,7 @@ UNROLLED = 6 if MANY_REGISTERS else 5
 PACKING = 1.5
 
 
-def wants_roots(n_features):
+def uses_sqrt_resp(n_features):
     """Whether the M-step takes square roots of responsibilities; 0 features stand for any number above `UNROLLED`."""
     return not 0 < n_features <= UNROLLED
 
@@ -127,7 +127,7 @@ def add_moments(x, n, resp, means, work, weight_sums_out, first_out, scatter_out
     triangle has a meaning.
     """
     for k in range(len(means)):
-        t, r = x[:, :n] - means[k][:, np.newaxis], resp[k, :n] ** (2 if wants_roots(len(x)) else 1)
+        t, r = x[:, :n] - means[k][:, np.newaxis], resp[k, :n] ** (2 if uses_sqrt_resp(len(x)) else 1)
         weight_sums_out[k] += r.sum()
         first_out[k] += (r * t).sum(axis=1)
         scatter_out[k] += np.tril((r * t) @ t.T)

@@ -6,7 +6,7 @@ a chunk has its own row of the output and is walked in tiles (see `tiles`). What
 sums are formed in the same order: the same bits.
 
 A layout is a module with `work_rows`, the scratch it wants; `operations`, its compiled `log_prob_tile` and
-`add_moments`, beside their naive twins; and `wants_roots`, whether its moments want square roots of responsibilities.
+`add_moments`, beside their naive twins; and `uses_sqrt_resp`, whether its moments want square roots of responsibilities.
 """
 
 from __future__ import annotations
@@ -42,12 +42,16 @@ LAYOUTS = {"full": full, "diagonal": diagonal, "tied": tied}
 
 # The names that `kernel` binds, by layout; here they stand for the full one.
 log_prob_tile, add_moments, ROOT = full.log_prob_tile, full.add_moments, True
-share_out, normalise, log_norm = responsibilities.share_out_roots, responsibilities.normalise, responsibilities.log_norm
+normalise_weighted, normalise, log_norm = (
+    responsibilities.share_out_roots,
+    responsibilities.normalise,
+    responsibilities.log_norm,
+)
 # How often a row that is out of range is drawn nearer: 2^-32 at a time crosses the whole range of float64.
 N_RESCALE = 70
 
 
-def expect(n, means, factor, log_coef, flat, ahead, row_stride, x, log_prob, work, top, penalty):
+def e_step_tile(n, means, factor, log_coef, flat, ahead, row_stride, x, log_prob, work, top, penalty):
     """E-step of a tile as far as log-probabilities, the highest of each row on `top`. (A template.)
 
     A row so far from everything that the squares of all its distances overflow belongs to its nearest component: drawn
@@ -70,7 +74,7 @@ def expect(n, means, factor, log_coef, flat, ahead, row_stride, x, log_prob, wor
 
 
 def accumulate_chunk(
-    c, memory, flat, row_stride, column_stride, n_rows, rows_a_chunk, width, sample_weight, labels, resp, origin, means,
+    c, memory, flat, row_stride, column_stride, n_rows, rows_per_chunk, width, sample_weight, labels, resp, origin, means,
     factor, log_coef, weight_sums_out, first_out, scatter_out, log_likelihood_out, rows_out,
 ):  # fmt: skip
     """Sufficient statistics of the rows of chunk c, into row c of the outputs. (A template.)
@@ -80,8 +84,8 @@ def accumulate_chunk(
     that, and what the M-step weighs it by for each component.
     """
     weight, top, total, penalty, x, r, work = tile_arrays(memory, means.shape)
-    stop = min((c + 1) * rows_a_chunk, n_rows)
-    for first in range(c * rows_a_chunk, stop, width):
+    stop = min((c + 1) * rows_per_chunk, n_rows)
+    for first in range(c * rows_per_chunk, stop, width):
         rows = min(width, stop - first)
         n = whole_vectors(rows)
         given = labels.shape[0] + resp.shape[0]
@@ -96,8 +100,8 @@ def accumulate_chunk(
                 root_of(r, n)
         else:
             ahead = (first + width) * row_stride if column_stride == 1 else 0  # C order, or nothing new
-            lost = expect(n, means, factor, log_coef, flat, ahead, row_stride, x, r, work, top, penalty)
-            share_out(r, n, top, weight, sample_weight.shape[0], total, log_likelihood_out[c : c + 1])
+            lost = e_step_tile(n, means, factor, log_coef, flat, ahead, row_stride, x, r, work, top, penalty)
+            normalise_weighted(r, n, top, weight, sample_weight.shape[0], total, log_likelihood_out[c : c + 1])
             if lost:
                 add_to(penalty, n, top)
                 reload_columns(flat, row_stride, column_stride, first, rows, penalty, origin, x)
@@ -111,7 +115,7 @@ def accumulate_chunk(
 
 
 def score_chunk(
-    c, memory, flat, row_stride, column_stride, n_rows, rows_a_chunk, width, origin, means, factor, log_coef,
+    c, memory, flat, row_stride, column_stride, n_rows, rows_per_chunk, width, origin, means, factor, log_coef,
     log_prob_norm_out, max_log_resp_out, labels_out, resp_out,
 ):  # fmt: skip
     """Log-density, log of the highest responsibility, label and responsibilities of the rows of chunk c. (A template.)
@@ -120,13 +124,13 @@ def score_chunk(
     """
     _, top, norm, penalty, x, r, work = tile_arrays(memory, means.shape)
     only_labels = log_prob_norm_out.shape[0] + max_log_resp_out.shape[0] + resp_out.shape[0] == 0
-    stop = min((c + 1) * rows_a_chunk, n_rows)
-    for first in range(c * rows_a_chunk, stop, width):
+    stop = min((c + 1) * rows_per_chunk, n_rows)
+    for first in range(c * rows_per_chunk, stop, width):
         rows = min(width, stop - first)
         n = whole_vectors(rows)
         load_tile(flat, row_stride, column_stride, first, rows, n, origin, x, NO_PREFETCH)
         ahead = (first + width) * row_stride if column_stride == 1 else 0  # C order, or nothing new
-        lost = expect(n, means, factor, log_coef, flat, ahead, row_stride, x, r, work, top, penalty)
+        lost = e_step_tile(n, means, factor, log_coef, flat, ahead, row_stride, x, r, work, top, penalty)
         if labels_out.shape[0] > 0:
             label_tile(r, rows, top, labels_out[first:])
         if only_labels:
@@ -150,20 +154,20 @@ def bound_leaves(layout: str, n_features: int) -> dict[str, object]:
     """What the templates above call, for one layout and number of features (0 for any)."""
     names: dict[str, object] = dict(LAYOUTS[layout].operations(n_features))
     shared = responsibilities.operations()
-    root = LAYOUTS[layout].wants_roots(n_features)
-    names["expect"] = exact_leaf(bind(expect, f"expect_{layout}_{n_features}", **names))
+    root = LAYOUTS[layout].uses_sqrt_resp(n_features)
+    names["e_step_tile"] = exact_leaf(bind(e_step_tile, f"expect_{layout}_{n_features}", **names))
     names["ROOT"] = root
-    names["share_out"] = shared["share_out_roots" if root else "share_out"]
+    names["normalise_weighted"] = shared["share_out_roots" if root else "normalise_weighted"]
     names["normalise"], names["log_norm"] = shared["normalise"], shared["log_norm"]
     return names
 
 
 def kernel(operation: str, layout: str, dtype: np.dtype, n_features: int) -> Kernel:
     """The compiled "accumulate" or "score" of one layout and dtype, made for a number of features if it is small."""
-    return _kernel(operation, layout, dtype, made_for(layout, n_features))
+    return _kernel(operation, layout, dtype, specialised_n_features(layout, n_features))
 
 
-def made_for(layout: str, n_features: int) -> int:
+def specialised_n_features(layout: str, n_features: int) -> int:
     """For how many features the code is made that runs: 0 for any number."""
     return n_features if layout == "full" and n_features <= full.UNROLLED else 0
 

@@ -27,7 +27,7 @@ COMPONENTS = (4, 2, 1)
 FEATURES = (4, 2, 1) if MANY_REGISTERS else (2, 1)
 
 
-def wants_roots(n_features):
+def uses_sqrt_resp(n_features):
     """Whether the M-step takes square roots of responsibilities."""
     return False
 

@@ -96,12 +96,12 @@ def invert_lower(lower, n_features, size, products, upper_out):
                         upper_out[j, i] = rest / lower[i, i] if i >= j else 0.0
 
 
-def factor_chunk(c, memory, matrices_a_chunk, covariances, upper_out, well_defined_out):
+def factor_chunk(c, memory, matrices_per_chunk, covariances, upper_out, well_defined_out):
     """``upper_out[k] = cholesky(covariances[k])^-T`` and whether there is one, for the matrices of chunk c."""
     n_features = covariances.shape[1]
     size = (n_features + BLOCK - 1) // BLOCK * BLOCK
     lower, upper, products = memory[:size], memory[size : 2 * size], memory[2 * size : 2 * size + BLOCK]
-    for k in range(c * matrices_a_chunk, min((c + 1) * matrices_a_chunk, len(covariances))):
+    for k in range(c * matrices_per_chunk, min((c + 1) * matrices_per_chunk, len(covariances))):
         well_defined_out[k] = cholesky(covariances[k], size, products, lower)
         if well_defined_out[k]:
             invert_lower(lower, n_features, size, products, upper)

@@ -17,10 +17,10 @@ ENTRIES = 2048
 COST = 8
 
 
-def add_chunk(c, memory, partial, entries_a_chunk, total_out):
+def add_chunk(c, memory, partial, entries_per_chunk, total_out):
     """``total_out[i] = sum_p partial[p, i]`` for the entries i of chunk c."""
-    first = c * entries_a_chunk
-    n = min(entries_a_chunk, total_out.shape[0] - first)
+    first = c * entries_per_chunk
+    n = min(entries_per_chunk, total_out.shape[0] - first)
     total = total_out[first:]
     copy_to(partial[0, first:], n, total)
     for p in range(1, partial.shape[0]):

@@ -20,7 +20,7 @@ from .numerics import exp, log
 VECTORS = 4 if MANY_REGISTERS else 2
 
 
-def share_out(log_prob, n, top, weight, weighted, total_out, log_total_out):
+def normalise_weighted(log_prob, n, top, weight, weighted, total_out, log_total_out):
     """Turn log-probabilities into responsibilities times the rows' weights, and add up log-densities.
 
     ``log_prob[k, i] = weight[i] exp(log_prob[k, i]) / sum_j exp(log_prob[j, i])``; ``total_out[i] = sum_k
@@ -35,8 +35,8 @@ def share_out(log_prob, n, top, weight, weighted, total_out, log_total_out):
 
 
 def share_out_roots(log_prob, n, top, weight, weighted, total_out, log_total_out):
-    """Do as `share_out`, but leave the square roots of weighted responsibilities."""
-    share_out(log_prob, n, top, weight, weighted, total_out, log_total_out)
+    """Do as `normalise_weighted`, but leave the square roots of weighted responsibilities."""
+    normalise_weighted(log_prob, n, top, weight, weighted, total_out, log_total_out)
     log_prob[:, :n] = np.sqrt(log_prob[:, :n])
 
 
@@ -112,7 +112,7 @@ def emit_normalise(e: Emitter, log_prob: Matrix, n, top: Matrix, log_prob_norm_o
 def operations() -> dict[str, Callable]:
     """The ways to go on from log-probabilities: two of EM, two of prediction."""
     return {
-        "share_out": tile_operation(share_out)(emit_share_out),
+        "normalise_weighted": tile_operation(normalise_weighted)(emit_share_out),
         "share_out_roots": tile_operation(share_out_roots, root=True)(emit_share_out),
         "normalise": tile_operation(normalise)(emit_normalise),
         "log_norm": tile_operation(log_norm, keep=False)(emit_normalise),

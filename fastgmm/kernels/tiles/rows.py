@@ -32,7 +32,7 @@ MAX_TILE_WIDTH = 512
 # Chunks: enough to keep many threads busy, few enough that adding up their sums, and the memory for them, cost little.
 MAX_CHUNKS, MANY_CHUNKS, MIN_CHUNKS = 256, 32, 8
 EVEN_CHUNKS = (32, 16, 8)
-ROWS_A_CHUNK, MIN_ROWS_A_CHUNK = 2048, 512
+ROWS_PER_CHUNK, MIN_ROWS_PER_CHUNK = 2048, 512
 PARTIAL_BYTES = 64 * 1024 * 1024
 
 
@@ -84,10 +84,10 @@ def shift_origin(points: np.ndarray, dtype: DTypeLike) -> np.ndarray:
 
 
 class Tiling(NamedTuple):
-    """How rows are cut: `n_chunks` chunks of `rows_a_chunk` rows, in tiles of `width` rows; and a tile's scratch."""
+    """How rows are cut: `n_chunks` chunks of `rows_per_chunk` rows, in tiles of `width` rows; and a tile's scratch."""
 
     n_chunks: int
-    rows_a_chunk: int
+    rows_per_chunk: int
     width: int
     scratch: Scratch
 
@@ -111,19 +111,19 @@ def tiling(
     """
     fitting = TILE_BYTES // (scratch_rows * dtype.itemsize) // COLUMN_MULTIPLE * COLUMN_MULTIPLE
     widest = max(COLUMN_MULTIPLE, min(fitting, MAX_TILE_WIDTH))
-    useful = max(MANY_CHUNKS, min(MAX_CHUNKS, n_samples // ROWS_A_CHUNK))
+    useful = max(MANY_CHUNKS, min(MAX_CHUNKS, n_samples // ROWS_PER_CHUNK))
     affordable = max(MIN_CHUNKS, min(useful, PARTIAL_BYTES // max(partial_bytes, 1)))
     # As many for each of 2, 4, 8, 16 threads: with 97 chunks one of 16 threads had seven and 15 had six.
     affordable -= affordable % max(step for step in EVEN_CHUNKS if step <= affordable)
     if operations <= runtime.WORTH_THREADS:
         affordable = 1
     # Equal chunks, and in each equal tiles: a short last one costs as much in overhead as a whole one.
-    rows_a_chunk = _round_up(max(-(-n_samples // affordable), min(n_samples, MIN_ROWS_A_CHUNK)))
-    tiles = -(-rows_a_chunk // widest)
-    width = _round_up(-(-rows_a_chunk // tiles))
+    rows_per_chunk = _round_up(max(-(-n_samples // affordable), min(n_samples, MIN_ROWS_PER_CHUNK)))
+    tiles = -(-rows_per_chunk // widest)
+    width = _round_up(-(-rows_per_chunk // tiles))
     # A cache line more than the width: rows of a power of two would compete for the same lines of L1.
     scratch = Scratch(scratch_rows, width + CACHE_LINE // dtype.itemsize, dtype)
-    return Tiling(-(-n_samples // rows_a_chunk), rows_a_chunk, width, scratch)
+    return Tiling(-(-n_samples // rows_per_chunk), rows_per_chunk, width, scratch)
 
 
 def _round_up(n: int) -> int:
