@@ -11,6 +11,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastgmm.covariance import get_model
 from fastgmm.engine import MixtureParameters
+from fastgmm.fitting import em
+from fastgmm.initialization.starts import initial_parameters
+from fastgmm.m_step.maximum_likelihood import MaximumLikelihood
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 DTYPES = [np.float64, np.float32]
@@ -77,3 +80,13 @@ def compiled(operation, naive):
     namespace = {"operation": operation}
     exec(f"def call({names}):\n    operation({names})", namespace)
     return numba.njit(namespace["call"])
+
+
+def start_of(source, n_components, *, covariance_type="full", reg_covar=1e-6, **options):
+    """Where maximum likelihood starts, and the number of different clusters found."""
+    return initial_parameters(source, n_components, MaximumLikelihood(covariance_type, reg_covar), **options)
+
+
+def run_em(source, parameters, *, reg_covar=1e-6, **options):
+    """A run of EM that maximises the likelihood."""
+    return em.run(source, parameters, objective=MaximumLikelihood(parameters.covariance_type, reg_covar), **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from numbers import Real
 from typing import ClassVar
@@ -27,9 +26,8 @@ from fastgmm.m_step.variational import (
     DirichletProcess,
     Posterior,
     Prior,
+    VariationalBound,
     WeightPrior,
-    posterior_of,
-    raise_bound,
 )
 from fastgmm.mixture.parameters import MixtureParameters
 
@@ -202,13 +200,9 @@ class BayesianGaussianMixture(BaseMixture):
         asked = PlainParameters(self)
         earlier = self._earlier_fit(source.n_features)
         prior = self._prior(source)
-        # The start has added `reg_covar`.
-        create = functools.partial(posterior_of, model=get_model(asked.covariance_type), prior=prior, reg_covar=0.0)
-        update = functools.partial(raise_bound, reg_covar=asked.reg_covar)
-        options = FitOptions(asked.tol, asked.max_iter, asked.reg_covar, update=update, checkpoint=checkpoint)
-        starts = schedule.Starts(
-            asked.n_components, asked.covariance_type, asked.init_params, asked.reg_covar, create=create, update=update
-        )
+        objective = VariationalBound(prior, asked.covariance_type, asked.reg_covar)
+        options = FitOptions(objective, asked.tol, asked.max_iter, checkpoint=checkpoint)
+        starts = schedule.Starts(asked.n_components, objective, asked.init_params)
         if resumed is not None:
             return schedule.resume(source, resumed, options, progress)
         if earlier is not None:
@@ -216,10 +210,8 @@ class BayesianGaussianMixture(BaseMixture):
             if self._is_same_objective() and kind is self._weight_prior():
                 start, bound = self._posterior(prior), float(getattr(self, "lower_bound_", -math.inf))
             else:
-                start, bound = (
-                    create(mixture_statistics(earlier, source.total_weight, asked.covariance_type)),
-                    -math.inf,
-                )
+                moments = mixture_statistics(earlier, source.total_weight, asked.covariance_type)
+                start, bound = objective.from_moments(moments), -math.inf
             return schedule.go_on(source, start, options, progress, bound)
         return schedule.fit(source, starts, options, n_init=asked.n_init, seeds=self._seeds(), observer=progress)
 

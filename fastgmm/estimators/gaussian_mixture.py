@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -19,9 +18,10 @@ from fastgmm.fitting import em, schedule
 from fastgmm.fitting.degeneracy import degenerate_components
 from fastgmm.fitting.options import ACCELERATIONS, CheckpointState, CheckpointStore, FitOptions
 from fastgmm.fitting.progress import PrintProgress
-from fastgmm.m_step.conjugate_prior import ConjugatePrior, maximum_posterior, mode
-from fastgmm.m_step.maximum_likelihood import maximise
+from fastgmm.m_step.conjugate_prior import ConjugatePosterior, ConjugatePrior
+from fastgmm.m_step.maximum_likelihood import MaximumLikelihood
 from fastgmm.m_step.model_conversion import mixture_statistics
+from fastgmm.m_step.objective import Objective
 from fastgmm.mixture.parameters import MixtureParameters
 
 from .base import BaseMixture
@@ -331,31 +331,18 @@ class GaussianMixture(BaseMixture):
         if self.resp_init is not None:
             given["resp"] = self._check_resp(source)
         earlier = self._earlier_fit(source.n_features)
-        update = create = None
-        if self.prior is not None:
-            model = get_model(asked.covariance_type)
-            prior = self.prior.resolved(source, model, asked.n_components)
-            update = functools.partial(maximum_posterior, prior=prior, reg_covar=asked.reg_covar)
-            create = functools.partial(mode, model=model, prior=prior, reg_covar=0.0)  # which the start has added
+        objective = self._make_objective(source, asked)
         options = FitOptions(
+            objective,
             asked.tol,
             asked.max_iter,
-            asked.reg_covar,
             limit_tol=math.inf if self.limit_tol is None else asked.limit_tol,
             acceleration=None if self.acceleration is None else ACCELERATIONS[asked.acceleration],
             n_moves=asked.n_moves,
-            update=update,
             checkpoint=checkpoint,
         )
         starts = schedule.Starts(
-            asked.n_components,
-            asked.covariance_type,
-            asked.init_params,
-            asked.reg_covar,
-            whiten=bool(self.whiten_init),
-            given=given,
-            create=create,
-            update=update,
+            asked.n_components, objective, asked.init_params, whiten=bool(self.whiten_init), given=given
         )
         if resumed is not None:
             return schedule.resume(source, resumed, options, progress)
@@ -363,10 +350,16 @@ class GaussianMixture(BaseMixture):
             start, bound = earlier, float(getattr(self, "lower_bound_", -math.inf))
             if not self._is_same_objective():
                 statistics = mixture_statistics(earlier, source.total_weight, asked.covariance_type)
-                create = create or functools.partial(maximise, covariance_type=asked.covariance_type, reg_covar=0.0)
-                start, bound = create(statistics), -math.inf
+                start, bound = objective.from_moments(statistics), -math.inf
             return schedule.go_on(source, start, options, progress, bound)
         return schedule.fit(source, starts, options, n_init=asked.n_init, seeds=self._seeds(), observer=progress)
+
+    def _make_objective(self, source: Source, asked: PlainParameters) -> Objective:
+        """Return what the fit raises."""
+        if self.prior is None:
+            return MaximumLikelihood(asked.covariance_type, asked.reg_covar)
+        prior = self.prior.resolved(source, get_model(asked.covariance_type), asked.n_components)
+        return ConjugatePosterior(prior, asked.covariance_type, asked.reg_covar)
 
     def _check_resp(self, source: Source) -> Any:
         """`resp_init` as the source takes it."""

@@ -12,8 +12,7 @@ import numpy as np
 
 from fastgmm.data.sources import Source
 from fastgmm.e_step.complete import accumulate
-from fastgmm.m_step.maximum_likelihood import maximum_likelihood
-from fastgmm.m_step.objective import Update
+from fastgmm.m_step.objective import Objective
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import SufficientStatistics
 
@@ -148,14 +147,13 @@ def run(
     source: Source,
     parameters: MixtureParameters,
     *,
+    objective: Objective,
     tol: float,
     max_iter: int,
-    reg_covar: float,
     lower_bound: float = -math.inf,
     statistics: SufficientStatistics | None = None,
     limit_tol: float = math.inf,
     accelerator: Accelerator | None = None,
-    update: Update | None = None,
     on_iteration: Callable[[EMResult], bool | None] | None = None,
     keep: Callable[[State], None] | None = None,
     resumed: State | None = None,
@@ -169,12 +167,12 @@ def run(
     source : Source
     parameters : MixtureParameters
         Where to start.
+    objective : Objective
+        The M-step, and the bound that it raises.
     tol : float
         In nats per row, of the rise of an EM step; with 0 the loop runs to `max_iter`.
     max_iter : int
         Passes over the rows, at most.
-    reg_covar : float
-        Added to every variance in the M-step.
     lower_bound : float
         The mean log-likelihood of the start, if it is known from an earlier run.
     statistics : SufficientStatistics, optional
@@ -184,8 +182,6 @@ def run(
     accelerator : Accelerator, optional
         Proposes points between EM steps. A pass that finds the likelihood lower there than before is lost, and EM goes
         on from where it was.
-    update : callable (statistics, point, least) -> (parameters, bound), optional
-        The M-step, and the bound that it is meant to raise; see `maximum_likelihood`, which is the default.
     on_iteration : callable (result), optional
         Called after each pass with the result so far; if it returns something true, the run ends.
     keep : callable (state), optional
@@ -198,7 +194,6 @@ def run(
     IllDefinedCovarianceError
         If a component has collapsed.
     """
-    update = update or functools.partial(maximum_likelihood, reg_covar=reg_covar)
     rounding = 64 * float(np.finfo(source.dtype).eps)
     at = resumed or State(
         EMResult(parameters, rounding=rounding, start_bound=lower_bound), parameters, accelerator=accelerator
@@ -209,7 +204,7 @@ def run(
             statistics = full_pass(source, at.point, known) if ready is None else ready
             known, ready = statistics, None
             at.known = statistics if statistics.layout == "tied" else None
-            updated, bound = update(statistics, at.point, result.lower_bound if at.proposed else None)
+            updated, bound = objective.step(statistics, at.point, result.lower_bound if at.proposed else None)
             if at.accelerator is not None and at.proposed:
                 at.accelerator.judge(updated is not None)
             if updated is None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from fastgmm.data.sources import Source, count_rows
-from fastgmm.m_step.maximum_likelihood import maximum_likelihood
-from fastgmm.m_step.objective import Update
+from fastgmm.m_step.objective import Objective
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import SufficientStatistics
 
@@ -89,13 +87,12 @@ class FitOptions:
     `n_moves` is how often `moves.improve` is tried, `checkpoint` where the last run is kept.
     """
 
+    objective: Objective
     tol: float
     max_iter: int
-    reg_covar: float
     limit_tol: float = math.inf
     acceleration: Acceleration | None = None
     n_moves: int = 0
-    update: Update | None = None
     checkpoint: CheckpointStore | None = None
 
     @property
@@ -115,8 +112,7 @@ class FitOptions:
 
     def step(self, statistics: SufficientStatistics, point: MixtureParameters) -> tuple[MixtureParameters, float]:
         """Return where an M-step leads from a point, given the statistics of rows under it, and the point's bound."""
-        update = self.update or functools.partial(maximum_likelihood, reg_covar=self.reg_covar)
-        parameters, bound = update(statistics, point, None)
+        parameters, bound = self.objective.step(statistics, point)
         assert parameters is not None  # without a bound to reach there always are some
         return parameters, bound
 
@@ -124,8 +120,6 @@ class FitOptions:
         """One run; `options` replace those of `em.run`."""
         accelerator: Accelerator | None = None
         if self.acceleration is not None and not self._is_coarse(options.get("tol", self.tol)):
-            accelerator = self.acceleration.accelerator(count_rows(source), self.reg_covar)
+            accelerator = self.acceleration.accelerator(count_rows(source), self.objective.reg_covar)
         options = {"tol": self.tol, "max_iter": self.max_iter, "limit_tol": self.limit_tol, **options}
-        return em.run(
-            source, parameters, reg_covar=self.reg_covar, accelerator=accelerator, update=self.update, **options
-        )
+        return em.run(source, parameters, objective=self.objective, accelerator=accelerator, **options)

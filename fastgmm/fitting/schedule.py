@@ -23,7 +23,7 @@ from fastgmm.data.random_stream import RandomStream, sample, shares
 from fastgmm.data.sources import ArraySource, Source
 from fastgmm.initialization.outliers import pass_with_outliers, with_outliers
 from fastgmm.initialization.starts import initial_parameters
-from fastgmm.m_step.objective import Update
+from fastgmm.m_step.objective import Objective
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import SufficientStatistics
 
@@ -55,18 +55,15 @@ class Starts:
     """How starts are made; the parameters of `initialization.initial_parameters`."""
 
     n_components: int
-    covariance_type: str
+    objective: Objective
     init_params: str
-    reg_covar: float
     whiten: bool = False
     given: dict[str, Any] = field(default_factory=dict)
-    create: Callable[[SufficientStatistics], MixtureParameters] | None = None
-    update: Update | None = None
 
     @property
     def mixture(self) -> tuple[int, str]:
         """The number of components and the covariance type."""
-        return self.n_components, self.covariance_type
+        return self.n_components, self.objective.covariance_type
 
     @property
     def by_chance(self) -> bool:
@@ -82,20 +79,18 @@ class Starts:
         """Parameters to start from, and how many different clusters were found."""
         if self.init_params == "small_em" and not quick and self.by_chance:
             stream = RandomStream(seed)
-            sizes = sample_sizes.growing(source, self.n_components, self.covariance_type, worth=1)
+            sizes = sample_sizes.growing(source, *self.mixture, worth=1)
             some = sample(source, sizes[0], stream) if sizes else source
-            options = FitOptions(0.0, sum(ROUNDS), self.reg_covar, update=self.update)
+            options = FitOptions(self.objective, 0.0, sum(ROUNDS))
             return short_runs(some, self, options, words(stream, self.n_tries), quick=True)
         return initial_parameters(
             source,
             self.n_components,
-            covariance_type=self.covariance_type,
+            self.objective,
             init_params="kmeans" if self.init_params == "small_em" else self.init_params,
             seed=seed,
-            reg_covar=self.reg_covar,
             quick=quick,
             whiten=self.whiten,
-            create=self.create,
             **self.given,
         )
 
@@ -209,10 +204,9 @@ def short_runs(
         run = functools.partial(
             em.run,
             source,
+            objective=options.objective,
             tol=0.0,
             max_iter=min(steps, options.max_iter),
-            reg_covar=options.reg_covar,
-            update=options.update,
         )
         results = [em.finished(r) for r in _surviving(functools.partial(run, parameters) for parameters in best)]
         results.sort(key=lambda result: -result.lower_bound)
@@ -325,7 +319,7 @@ def _likeliest(source: Source, ends: list[MixtureParameters], options: FitOption
     Others than the first are not considered if more of their components are flat: the likelihood of these is only as
     high as `reg_covar` is small.
     """
-    flat = [len(flat_components(parameters, options.reg_covar)) for parameters in ends]
+    flat = [len(flat_components(parameters, options.objective.reg_covar)) for parameters in ends]
     ends = [parameters for parameters, n_flat in zip(ends, flat, strict=True) if n_flat <= flat[0]]
     passes = [em.full_pass(source, parameters) for parameters in ends]
     bounds = [options.step(statistics, parameters)[1] for statistics, parameters in zip(passes, ends, strict=True)]
@@ -375,11 +369,11 @@ def _finish(
         resumed=resumed,
     )
     if options.n_moves and not (result.stopped or result.interrupted):
-        result = improve(source, result, options.run, options.n_moves, observer, reg_covar=options.reg_covar)
+        result = improve(source, result, options.run, options.n_moves, observer, reg_covar=options.objective.reg_covar)
     elif light_moves and options.tries_light_moves and result.converged and source.n_samples >= FINE_ROWS:
         left = options.max_iter - result.n_iter
         result = improve(
-            source, result, options.run, 1, observer, effort=LIGHT, max_iter=left, reg_covar=options.reg_covar
+            source, result, options.run, 1, observer, effort=LIGHT, max_iter=left, reg_covar=options.objective.reg_covar
         )
     if options.max_iter > 0:
         observer.end(result)

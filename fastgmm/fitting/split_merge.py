@@ -21,6 +21,7 @@ from fastgmm.data.sources import ArraySource, Source
 from fastgmm.e_step.complete import accumulate
 from fastgmm.e_step.given import accumulate_resp
 from fastgmm.kernels import serial_matmul
+from fastgmm.m_step.maximum_likelihood import MaximumLikelihood
 from fastgmm.mixture.parameters import MixtureParameters
 
 from . import em
@@ -234,11 +235,12 @@ def one_more(source: ArraySource, parameters: MixtureParameters, reg_covar: floa
     own = statistics.scatter / counts + reg_covar * np.eye(parameters.n_features)
     with np.errstate(all="ignore"):  # of a component that no row of the sample belongs to
         order = _least_gaussian(resp, some, parameters.weights, parameters.means, own)
+    objective = MaximumLikelihood(parameters.covariance_type, reg_covar)
     best, highest = None, -np.inf
     for k in order[: QUICK.splits]:
         try:
             halved = _halved(parameters, int(k), own[k])
-            result = em.finished(em.run(some, halved, tol=0.0, max_iter=QUICK.steps, reg_covar=reg_covar))
+            result = em.finished(em.run(some, halved, objective=objective, tol=0.0, max_iter=QUICK.steps))
         except IllDefinedCovarianceError:
             continue
         if result.lower_bound > highest:

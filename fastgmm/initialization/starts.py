@@ -19,6 +19,7 @@ from fastgmm.data.random_stream import RandomStream, at_most, drawer
 from fastgmm.data.sources import ArraySource, Source, Weights, in_range, squares_leave_range
 from fastgmm.e_step.given import accumulate_labels, accumulate_resp
 from fastgmm.m_step.maximum_likelihood import estimate_covariances, estimate_weights_and_means
+from fastgmm.m_step.objective import Objective
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import SufficientStatistics
 
@@ -326,18 +327,16 @@ STARTS = {"random": from_random_resp, "random_from_data": from_random_rows, "hc"
 def initial_parameters(
     source: Source,
     n_components: int,
+    objective: Objective,
     *,
-    covariance_type: str = "full",
     init_params: str = "kmeans",
     seed: int = 0,
-    reg_covar: float = 1e-6,
     quick: bool = False,
     whiten: bool = False,
     resp: NDArray | None = None,
     weights: Array | None = None,
     means: Array | None = None,
     precisions: Array | None = None,
-    create: Callable[[SufficientStatistics], MixtureParameters] | None = None,
 ) -> tuple[MixtureParameters, int]:
     """Parameters to start EM from.
 
@@ -345,7 +344,8 @@ def initial_parameters(
     ----------
     source : Source
     n_components : int
-    covariance_type : str
+    objective : Objective
+        Makes parameters of what is found; its covariance model and `reg_covar` are those of the start.
     init_params : {"kmeans", "k-means++", "hc", "random_from_data", "random"}
         "kmeans": the clusters of k-means. "k-means++": means drawn as k-means++ draws them, "random_from_data": means
         drawn from the rows, both with the pooled covariance about the nearest mean. "hc": micro-clusters that are
@@ -353,8 +353,6 @@ def initial_parameters(
         clusters in a sample.
     seed : int
         64 bits; the same seed gives the same start.
-    reg_covar : float
-        Added to every variance.
     quick : bool
         A k-means of a few steps on few rows.
     whiten : bool
@@ -363,8 +361,6 @@ def initial_parameters(
         Labels or responsibilities to start from, in place of `init_params`, as the source takes them (`reduce_with`).
     weights, means, precisions : arrays, optional
         Take the place of what is found; if all three are given, the rows are not looked at.
-    create : callable (statistics) -> MixtureParameters, optional
-        Makes the parameters of statistics with the moments that were found, whose covariances may be singular.
 
     Returns
     -------
@@ -377,8 +373,7 @@ def initial_parameters(
     IllDefinedCovarianceError
         If a covariance of the start is not positive definite.
     """
-    model = get_model(covariance_type)
-    form, n_distinct = model.form, n_components
+    model, reg_covar, n_distinct = objective.model, objective.reg_covar, n_components
     if weights is None or means is None or precisions is None:
         stream = RandomStream(seed)
         if resp is not None:
@@ -393,13 +388,7 @@ def initial_parameters(
         means = start.means if means is None else means
         n_distinct = start.n_distinct
     if precisions is None:
-        covariances = start.covariances()
-        if create is not None:
-            weight_sums = source.total_weight * weights
-            scatter = form.scatter_of(covariances, weight_sums, means.shape[1])
-            return create(SufficientStatistics.of_moments(model.layout, weight_sums, means, scatter)), n_distinct
-        precisions_cholesky = form.precisions_cholesky(covariances)
-    else:
-        precisions_cholesky = form.factor_precisions(precisions)
-        covariances = form.covariances(precisions_cholesky)
-    return MixtureParameters(weights, means, covariances, precisions_cholesky, covariance_type), n_distinct
+        return objective.start(weights, means, start.covariances(), source.total_weight), n_distinct
+    factors = model.form.factor_precisions(precisions)
+    covariances = model.form.covariances(factors)
+    return MixtureParameters(weights, means, covariances, factors, objective.covariance_type), n_distinct

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastgmm.covariance import CovarianceModel, IllDefinedCovarianceError, get_model
+from fastgmm.covariance import CovarianceModel, get_model
 from fastgmm.data.sources import Source, Weights, count_rows
 from fastgmm.e_step.given import accumulate_labels
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import SufficientStatistics, positive_weight_sums, scatter_about_means
 
 from .maximum_likelihood import estimate_weights_and_means
+from .objective import Objective
 
 Array = NDArray[np.float64]
 
@@ -164,26 +165,31 @@ class ModePrior:
         return float(self.counts @ log_det) - form.trace(point.precisions_cholesky, self.scatter + pull) / 2
 
 
-def maximum_posterior(
-    statistics: SufficientStatistics,
-    point: MixtureParameters,
-    least: float | None,
-    *,
-    prior: ModePrior,
-    reg_covar: float,
-) -> tuple[MixtureParameters | None, float]:
-    """An M-step for `em.run`: the mode of the posterior, and the mean log-likelihood and log-prior of the point.
+class ConjugatePosterior(Objective):
+    """Maximum posterior under a conjugate prior: the bound is the mean log-likelihood and log-prior.
 
-    At a proposal, where that must be at least `least`, there are no parameters if it leads nowhere.
+    Parameters
+    ----------
+    prior : ModePrior
+    covariance_type, reg_covar
+        See `Objective`.
     """
-    bound = statistics.mean_log_likelihood + prior.log_density(point) / statistics.total_weight
-    try:
-        if least is None or bound >= least:
-            return mode(statistics, point.model, prior, reg_covar=reg_covar, before=point.covariances), bound
-    except IllDefinedCovarianceError:
-        if least is None:
-            raise
-    return None, bound
+
+    def __init__(self, prior: ModePrior, covariance_type: str = "full", reg_covar: float = 1e-6):
+        super().__init__(covariance_type, reg_covar)
+        self.prior = prior
+
+    def bound(self, statistics: SufficientStatistics, point: MixtureParameters) -> float:
+        """Return the mean log-likelihood plus the log-prior divided by the rows' total weight."""
+        return statistics.mean_log_likelihood + self.prior.log_density(point) / statistics.total_weight
+
+    def maximise(self, statistics: SufficientStatistics, point: MixtureParameters) -> MixtureParameters:
+        """Return the mode of the posterior; see `mode`."""
+        return mode(statistics, point.model, self.prior, reg_covar=self.reg_covar, before=point.covariances)
+
+    def from_moments(self, statistics: SufficientStatistics) -> MixtureParameters:
+        """Return the mode of the posterior given moments."""
+        return mode(statistics, self.model, self.prior, reg_covar=0.0)
 
 
 def mode(

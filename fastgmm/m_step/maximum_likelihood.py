@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgmm.covariance import CovarianceModel, IllDefinedCovarianceError, get_model
+from fastgmm.covariance import CovarianceModel, get_model
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import SufficientStatistics, positive_weight_sums, scatter_about_means
+
+from .objective import Objective
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -78,18 +80,22 @@ def estimate_covariances(
     return model.covariances(scatter, weight_sums, reg_covar=reg_covar, before=start)
 
 
-def maximum_likelihood(
-    statistics: SufficientStatistics, point: MixtureParameters, least: float | None, *, reg_covar: float
-) -> tuple[MixtureParameters | None, float]:
-    """The M-step from a point, and the point's mean log-likelihood.
+class MaximumLikelihood(Objective):
+    """Maximum likelihood: the bound is the mean log-likelihood; see `Objective`."""
 
-    At a proposal, where that must be at least `least`, there are no parameters if it leads nowhere.
-    """
-    bound = statistics.mean_log_likelihood
-    try:
-        if least is None or bound >= least:
-            return maximise(statistics, point.covariance_type, reg_covar=reg_covar, before=point), bound
-    except IllDefinedCovarianceError:
-        if least is None:
-            raise
-    return None, bound
+    def bound(self, statistics: SufficientStatistics, point: MixtureParameters) -> float:
+        """Return the mean log-likelihood, in nats per row."""
+        return statistics.mean_log_likelihood
+
+    def maximise(self, statistics: SufficientStatistics, point: MixtureParameters) -> MixtureParameters:
+        """Return the parameters of highest likelihood, of the point's covariance model; see `maximise`."""
+        return maximise(statistics, point.covariance_type, reg_covar=self.reg_covar, before=point)
+
+    def from_moments(self, statistics: SufficientStatistics) -> MixtureParameters:
+        """Return the parameters of highest likelihood given moments."""
+        return maximise(statistics, self.covariance_type, reg_covar=0.0)
+
+    def start(self, weights: NDArray, means: NDArray, covariances: NDArray, total_weight: float) -> MixtureParameters:
+        """Return these very parameters; see `Objective.start`."""
+        factors = self.model.form.precisions_cholesky(covariances)
+        return MixtureParameters(weights, means, covariances, factors, self.covariance_type)

@@ -20,6 +20,8 @@ from fastgmm.covariance import CovarianceModel
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import SufficientStatistics, positive_weight_sums, scatter_about_means
 
+from .objective import Objective
+
 Array = NDArray[np.float64]
 
 
@@ -209,13 +211,40 @@ def posterior_of(
     )
 
 
-def raise_bound(
-    statistics: SufficientStatistics, point: MixtureParameters, least: float | None, *, reg_covar: float
-) -> tuple[Posterior | None, float]:
-    """An M-step from a point for `em.run`, and the bound of the log-evidence after it: of all rows, not their mean."""
-    assert isinstance(point, Posterior)
-    posterior = posterior_of(statistics, point.model, point.prior, reg_covar=reg_covar)
-    return posterior, entropy(statistics, point) - posterior.log_norm()
+class VariationalBound(Objective):
+    """Variational Bayes: the bound of the log-evidence of all rows, not their mean, after the M-step.
+
+    Parameters
+    ----------
+    prior : Prior
+        Of a start; a point brings its own.
+    covariance_type, reg_covar
+        See `Objective`.
+    """
+
+    def __init__(self, prior: Prior, covariance_type: str = "full", reg_covar: float = 1e-6):
+        super().__init__(covariance_type, reg_covar)
+        self.prior = prior
+
+    def bound(self, statistics: SufficientStatistics, point: MixtureParameters) -> float:
+        """Return the bound after the M-step from the point."""
+        return self.step(statistics, point)[1]
+
+    def maximise(self, statistics: SufficientStatistics, point: MixtureParameters) -> Posterior:
+        """Return the posterior; see `posterior_of`."""
+        assert isinstance(point, Posterior)
+        return posterior_of(statistics, point.model, point.prior, reg_covar=self.reg_covar)
+
+    def from_moments(self, statistics: SufficientStatistics) -> Posterior:
+        """Return the posterior given moments."""
+        return posterior_of(statistics, self.model, self.prior, reg_covar=0.0)
+
+    def step(
+        self, statistics: SufficientStatistics, point: MixtureParameters, reject_below: float | None = None
+    ) -> tuple[Posterior, float]:
+        """Make an M-step; the bound is that after it. No point is rejected: there is no accelerator."""
+        posterior = self.maximise(statistics, point)
+        return posterior, entropy(statistics, point) - posterior.log_norm()
 
 
 def entropy(statistics: SufficientStatistics, point: MixtureParameters) -> float:

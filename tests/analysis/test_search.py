@@ -326,19 +326,19 @@ def test_what_failed_has_a_cross_below_the_lines():
 
 def test_fits_share_the_scatter_of_all_rows(monkeypatch):
     """The tied layout reads it once for all numbers of components, in every fold, and ends as without."""
-    from fastgmm import engine
+    from fastgmm import kernels
 
     X, _ = blobs(3, n_samples=700, n_features=3, n_components=3)
     weights = np.random.default_rng(0).uniform(0.5, 2, size=len(X))
     options = {"covariance_types": ["EEE"], "criterion": "cv", "cv": 3, "random_state": 0}
-    seen, accumulate = [], engine.kernels.accumulate
+    seen, accumulate = [], kernels.accumulate
 
     def watched(layout, *arguments, with_scatter=True, **more):
         if layout == "tied":
             seen.append(with_scatter)
         return accumulate(layout, *arguments, with_scatter=with_scatter, **more)
 
-    monkeypatch.setattr(engine.kernels, "accumulate", watched)
+    monkeypatch.setattr(kernels, "accumulate", watched)
     search = MixtureSearch(range(1, 5), **options).fit(X, sample_weight=weights)
     assert sum(seen) == 4  # all rows, and those of three folds
     assert len(seen) > 30

@@ -394,9 +394,9 @@ def test_blocks_share_the_threads_that_are_asked_for(n_jobs, problem, monkeypatc
 
     import numba
 
-    from fastgmm import engine
+    from fastgmm.e_step import scores
 
-    seen, score_samples = set(), engine.score_samples
+    seen, score_samples = set(), scores.score_samples
     running, lock = [], threading.Lock()
 
     def watched(*arguments, **options):
@@ -411,7 +411,7 @@ def test_blocks_share_the_threads_that_are_asked_for(n_jobs, problem, monkeypatc
                 running.remove(threading.get_ident())
 
     model = GaussianMixture(3, random_state=0, n_jobs=n_jobs).fit(problem[0])
-    monkeypatch.setattr(engine, "score_samples", watched)
+    monkeypatch.setattr(scores, "score_samples", watched)
     for call in (model.score, model.score_samples, model.bic):
         seen.clear()
         call(rows(problem[0], **SMALL))

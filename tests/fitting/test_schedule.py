@@ -11,7 +11,8 @@ from fastgmm.fitting import em, sample_sizes, schedule
 from fastgmm.fitting.options import ACCELERATIONS, FitOptions
 from fastgmm.fitting.schedule import Starts, from_samples, short_runs
 from fastgmm.fitting.squarem import Squarem
-from helpers import COVARIANCE_TYPES, blobs, fit_quietly
+from fastgmm.m_step.maximum_likelihood import MaximumLikelihood
+from helpers import COVARIANCE_TYPES, blobs, fit_quietly, run_em
 
 MANY = 100_000
 
@@ -111,7 +112,10 @@ def test_samples_are_for_many_rows_only():
 
 
 def begin_from_samples(X, starts, observer, n_init=1, tol=1e-3):
-    source, options = ArraySource(X), FitOptions(tol, 100, 1e-6, acceleration=ACCELERATIONS["progressive"])
+    source, options = (
+        ArraySource(X),
+        FitOptions(MaximumLikelihood(), tol, 100, acceleration=ACCELERATIONS["progressive"]),
+    )
     start, _ = starts.make(source, 0)
     return from_samples(source, starts, start, options, n_init, RandomStream(0), observer), start
 
@@ -120,19 +124,19 @@ def begin_from_samples(X, starts, observer, n_init=1, tol=1e-3):
 def test_samples_grow_until_a_quarter_of_the_rows(monkeypatch):
     monkeypatch.setattr(sample_sizes, "ROWS", 200)
     X, _ = blobs(3, n_samples=60_000, n_features=2, n_components=2)
-    found, _ = begin_from_samples(X, Starts(2, "diag", "kmeans", 1e-6), observer := Silent())
+    found, _ = begin_from_samples(X, Starts(2, MaximumLikelihood("diag"), "kmeans"), observer := Silent())
     sizes = [int(note.split()[2]) for note in observer.notes if note.startswith("Sample")]
     # Two ends on the first; more rows than were drawn, since all of them have the outliers.
     assert len(sizes) == 4
     for size, drawn in zip(sizes, [512, 512, 2048, 8192], strict=True):
         assert drawn < size <= drawn + 512
-    assert em.run(ArraySource(X), found.parameters, tol=1e-3, max_iter=10, reg_covar=1e-6).n_iter <= 3
+    assert run_em(ArraySource(X), found.parameters, tol=1e-3, max_iter=10, reg_covar=1e-6).n_iter <= 3
 
 
 @pytest.mark.usefixtures("long_samples")
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 def test_samples_lead_no_lower_than_the_start(covariance_type, many):
-    found, start = begin_from_samples(many, Starts(5, covariance_type, "kmeans", 1e-6), Silent())
+    found, start = begin_from_samples(many, Starts(5, MaximumLikelihood(covariance_type), "kmeans"), Silent())
     before, after = (em.full_pass(ArraySource(many), parameters) for parameters in (start, found.parameters))
     assert after.log_likelihood > before.log_likelihood
     assert found.statistics.log_likelihood == after.log_likelihood
@@ -140,7 +144,7 @@ def test_samples_lead_no_lower_than_the_start(covariance_type, many):
 
 def test_a_sample_that_leads_nowhere_is_not_continued_from(many, monkeypatch):
     """A component that collapses on a sample, or a sample after which all rows are less likely than at the start."""
-    starts, run = Starts(5, "full", "kmeans", 1e-6), em.run
+    starts, run = Starts(5, MaximumLikelihood("full"), "kmeans"), em.run
 
     def collapse(source, parameters, **options):
         raise IllDefinedCovarianceError([0])
@@ -155,7 +159,7 @@ def test_a_sample_that_leads_nowhere_is_not_continued_from(many, monkeypatch):
         monkeypatch.setattr(em, "run", broken)
         found, start = begin_from_samples(many, starts, Silent())
         first = em.full_pass(source, start)
-        stepped, bound = em.maximum_likelihood(first, start, None, reg_covar=1e-6)
+        stepped, bound = MaximumLikelihood().step(first, start)
         assert found.statistics is None
         assert found.lower_bound == pytest.approx(bound, rel=1e-12)
         np.testing.assert_allclose(found.parameters.means, stepped.means, rtol=1e-9)
@@ -168,7 +172,7 @@ def test_where_em_is_short_all_rows_are_as_fast(many):
     default, plain = (GaussianMixture(**options, acceleration=a).fit(clear) for a in ("progressive", None))
     np.testing.assert_allclose(default.means_, plain.means_, rtol=1e-9)
     assert default.n_iter_ == plain.n_iter_ - 1  # the first finds the outliers
-    found, _ = begin_from_samples(clear, Starts(3, "full", "kmeans", 1e-6), observer := Silent())
+    found, _ = begin_from_samples(clear, Starts(3, MaximumLikelihood("full"), "kmeans"), observer := Silent())
     assert found.statistics is None
     assert len(observer.notes) == 1
 
@@ -176,7 +180,7 @@ def test_where_em_is_short_all_rows_are_as_fast(many):
 @pytest.mark.usefixtures("long_samples")
 def test_of_two_ends_on_a_sample_the_better_is_continued_from(many, monkeypatch):
     """The start of plain EM is one of them; it may be the better, or the worse."""
-    starts = Starts(5, "full", "kmeans", 1e-6)
+    starts = Starts(5, MaximumLikelihood("full"), "kmeans")
     found, start = begin_from_samples(many, starts, Silent())
     bad = MixtureParameters.create(start.weights, np.tile(many.mean(axis=0), (5, 1)), start.covariances, "full")
     monkeypatch.setattr(schedule, "short_runs", lambda *_, **__: (bad, 5))
@@ -184,7 +188,10 @@ def test_of_two_ends_on_a_sample_the_better_is_continued_from(many, monkeypatch)
     assert kept.statistics.mean_log_likelihood > found.statistics.mean_log_likelihood - 1e-3
     # The other way round: a bad start, and a good one among the others.
     monkeypatch.undo()
-    source, options = ArraySource(many), FitOptions(1e-3, 100, 1e-6, acceleration=ACCELERATIONS["progressive"])
+    source, options = (
+        ArraySource(many),
+        FitOptions(MaximumLikelihood(), 1e-3, 100, acceleration=ACCELERATIONS["progressive"]),
+    )
     better = from_samples(source, starts, bad, options, 4, RandomStream(0), Silent())
     assert better.statistics.mean_log_likelihood > found.statistics.mean_log_likelihood - 1e-3
 
@@ -200,14 +207,15 @@ def test_a_row_that_no_sample_has_seen_does_not_break_a_fit():
 
 def test_short_runs_find_the_best_of_some_starts_and_drop_those_that_collapse():
     X, _ = blobs(1, n_samples=4000, n_features=2, n_components=8, separation=8.0)
-    source, options = ArraySource(X), FitOptions(1e-3, 100, 1e-6)
-    starts = Starts(8, "full", "random_from_data", 1e-6)
+    source = ArraySource(X)
+    options = FitOptions(MaximumLikelihood(), 1e-3, 100)
+    starts = Starts(8, MaximumLikelihood("full"), "random_from_data")
     seeds = [RandomStream(seed).word() for seed in range(12)]
     ends = [
-        em.run(source, starts.make(source, seed)[0], tol=0, max_iter=10, reg_covar=1e-6).lower_bound for seed in seeds
+        run_em(source, starts.make(source, seed)[0], tol=0, max_iter=10, reg_covar=1e-6).lower_bound for seed in seeds
     ]
     parameters, n_distinct = short_runs(source, starts, options, seeds)
-    best = em.run(source, parameters, tol=0, max_iter=1, reg_covar=1e-6).lower_bound
+    best = run_em(source, parameters, tol=0, max_iter=1, reg_covar=1e-6).lower_bound
     assert np.median(ends) < best
     assert best >= np.sort(ends)[-3] - 1e-3
     assert n_distinct == 8
@@ -221,7 +229,7 @@ def test_short_runs_find_the_best_of_some_starts_and_drop_those_that_collapse():
                 raise IllDefinedCovarianceError([1])
             return make(self, source, seed, quick=quick)
 
-    collapsing = Collapsing(8, "full", "kmeans", 1e-6)
+    collapsing = Collapsing(8, MaximumLikelihood(), "kmeans")
     assert short_runs(source, collapsing, options, seeds[:3])[0].n_components == 8
     assert len(made) == 3
     made.clear()

@@ -10,7 +10,7 @@ from fastgmm.engine import MixtureParameters
 from fastgmm.fitting import em, schedule
 from fastgmm.fitting import split_merge as moves
 from fastgmm.fitting.split_merge import LIGHT, improve, least_gaussian, least_merge, one_more, split_and_merge
-from helpers import COVARIANCE_TYPES, covariances_in_form, full_covariances, random_parameters
+from helpers import COVARIANCE_TYPES, covariances_in_form, full_covariances, random_parameters, run_em
 
 
 def three_clusters(n_samples=3000, seed=0):
@@ -41,7 +41,7 @@ class FitObserver:
 
 
 def run(source, parameters, **options):
-    return em.run(source, parameters, **{"tol": 1e-6, "max_iter": 500, "reg_covar": 1e-6, **options})
+    return run_em(source, parameters, **{"tol": 1e-6, "max_iter": 500, "reg_covar": 1e-6, **options})
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -11,7 +11,8 @@ from fastgmm.engine import IllDefinedCovarianceError, MixtureParameters
 from fastgmm.fitting import em
 from fastgmm.fitting.squarem import BEGIN, LARGE, Squarem
 from fastgmm.initialization.starts import initial_parameters
-from helpers import COVARIANCE_TYPES, blobs, random_parameters
+from fastgmm.m_step import maximum_likelihood
+from helpers import COVARIANCE_TYPES, blobs, random_parameters, run_em, start_of
 
 
 def overlapping(seed=0, n_samples=2000, n_features=3, n_components=4):
@@ -21,7 +22,7 @@ def overlapping(seed=0, n_samples=2000, n_features=3, n_components=4):
 
 def run(X, parameters, sample_weight=None, **options):
     options = {"tol": 1e-7, "max_iter": 3000, "reg_covar": 1e-6, **options}
-    return em.run(ArraySource(X, sample_weight), parameters, **options)
+    return run_em(ArraySource(X, sample_weight), parameters, **options)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -31,7 +32,7 @@ def test_squarem_reaches_the_likelihood_of_em_in_fewer_passes(covariance_type, w
     for seed in range(4):
         X = overlapping(seed)
         weights = np.random.default_rng(seed).integers(0, 4, size=len(X)).astype(float) if weighted else None
-        start, _ = initial_parameters(ArraySource(X, weights), 4, covariance_type=covariance_type, seed=seed)
+        start, _ = start_of(ArraySource(X, weights), 4, covariance_type=covariance_type, seed=seed)
         plain = run(X, start, weights)
         fast = run(X, start, weights, accelerator=Squarem(ArraySource(X, weights).total_weight, 1e-6))
         assert fast.converged
@@ -47,7 +48,7 @@ def test_squarem_reaches_the_likelihood_of_em_in_fewer_passes(covariance_type, w
 def test_nothing_is_accelerated_before_the_steps_are_small():
     """With scikit-learn's tolerance a fit is EM to the last bit, and with a smaller one it begins so."""
     X = overlapping()
-    start, _ = initial_parameters(ArraySource(X), 4)
+    start, _ = start_of(ArraySource(X), 4)
     plain, fast = (run(X, start, tol=BEGIN, accelerator=a) for a in (None, Squarem(len(X), 1e-6)))
     np.testing.assert_array_equal(plain.parameters.means, fast.parameters.means)
     assert plain.lower_bounds == fast.lower_bounds
@@ -71,7 +72,7 @@ def test_coordinates_are_those_of_the_parameters(covariance_type):
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 def test_units_do_not_matter(covariance_type):
     X = overlapping()
-    start, _ = initial_parameters(ArraySource(X), 4, covariance_type=covariance_type, reg_covar=0.0)
+    start, _ = start_of(ArraySource(X), 4, covariance_type=covariance_type, reg_covar=0.0)
     scale = np.full(3, 1000.0) if covariance_type == "spherical" else np.array([1e-3, 1.0, 1e4])
     shape = {"spherical": scale[0] ** 2, "diag": scale**2}.get(covariance_type, np.outer(scale, scale))
     scaled = MixtureParameters.create(start.weights, start.means * scale, start.covariances * shape, covariance_type)
@@ -89,9 +90,7 @@ def test_variances_near_reg_covar_cost_no_more_passes_than_plain_em(covariance_t
     passes, changes, reg_covar = np.zeros(2), [], 3e-3
     for seed in range(6):
         X = overlapping(seed)
-        start, _ = initial_parameters(
-            ArraySource(X), 4, covariance_type=covariance_type, reg_covar=reg_covar, seed=seed
-        )
+        start, _ = start_of(ArraySource(X), 4, covariance_type=covariance_type, reg_covar=reg_covar, seed=seed)
         plain = run(X, start, reg_covar=reg_covar)
         fast = run(X, start, reg_covar=reg_covar, accelerator=Squarem(len(X), reg_covar))
         assert fast.converged
@@ -130,7 +129,7 @@ def not_a_number(parameters):
 @pytest.mark.parametrize("make", [far_away, not_a_number])
 def test_a_bad_proposal_costs_a_pass_and_nothing_else(make):
     X = overlapping()
-    start, _ = initial_parameters(ArraySource(X), 4)
+    start, _ = start_of(ArraySource(X), 4)
     plain = run(X, start, tol=1e-4)
     proposer = Proposer(make)
     misled = run(X, start, tol=1e-4, accelerator=proposer)
@@ -144,16 +143,16 @@ def test_a_bad_proposal_costs_a_pass_and_nothing_else(make):
 
 def test_a_proposal_from_which_no_step_leads_on_is_refused(monkeypatch):
     X = overlapping()
-    start, _ = initial_parameters(ArraySource(X), 4)
+    start, _ = start_of(ArraySource(X), 4)
     plain, proposer = run(X, start, tol=1e-4), Proposer(lambda parameters: parameters)
-    maximise = em.maximise
+    maximise = maximum_likelihood.maximise
 
     def collapse(statistics, *arguments, **options):
         if proposer.calls % 2 == 0 and proposer.calls > 0 and len(proposer.verdicts) < proposer.calls // 2:
             raise IllDefinedCovarianceError([1])
         return maximise(statistics, *arguments, **options)
 
-    monkeypatch.setattr(em, "maximise", collapse)
+    monkeypatch.setattr(maximum_likelihood, "maximise", collapse)
     misled = run(X, start, tol=1e-4, accelerator=proposer)
     assert proposer.verdicts
     assert not any(proposer.verdicts)
@@ -162,7 +161,7 @@ def test_a_proposal_from_which_no_step_leads_on_is_refused(monkeypatch):
 
 def test_small_and_regularised_components_go_where_em_takes_them():
     X = overlapping()
-    points = [initial_parameters(ArraySource(X), 4, covariance_type="diag")[0]]
+    points = [start_of(ArraySource(X), 4, covariance_type="diag")[0]]
     for _ in range(2):
         points.append(run(X, points[-1], tol=0.0, max_iter=1).parameters)
     # Half of the components have too few rows, then variances too near to what is added to them.
@@ -189,7 +188,7 @@ def test_the_cap_grows_with_success_and_comes_back_after_failure():
         squarem.judge(False)
     assert squarem.cap == 1
     X = overlapping()
-    points = [initial_parameters(ArraySource(X), 4)[0]]
+    points = [start_of(ArraySource(X), 4)[0]]
     for _ in range(2):
         points.append(run(X, points[-1], tol=0.0, max_iter=1).parameters)
     assert squarem.propose(points[0], points[1], 0.0) is None

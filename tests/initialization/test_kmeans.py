@@ -19,9 +19,8 @@ from fastgmm.initialization.kmeans import (
     kmeans_plusplus,
     lloyd,
 )
-from fastgmm.initialization.starts import initial_parameters
 from fastgmm.kernels.tiles.rows import tiling
-from helpers import blobs
+from helpers import blobs, start_of
 
 DTYPES = (np.float64, np.float32)
 
@@ -80,7 +79,7 @@ def test_kmeans_with_fewer_distinct_rows_than_clusters():
     assert np.isfinite(centres).all()
     assert len(np.unique(labels)) == 2
     np.testing.assert_array_equal(centres[labels], X)
-    _, n_distinct = initial_parameters(ArraySource(X), 4)
+    _, n_distinct = start_of(ArraySource(X), 4)
     assert n_distinct == 2
 
 

@@ -8,8 +8,8 @@ from fastgmm.data.random_stream import RandomStream, sample
 from fastgmm.data.sources import ArraySource
 from fastgmm.engine import IllDefinedCovarianceError
 from fastgmm.initialization.kmeans import kmeans
-from fastgmm.initialization.starts import ENOUGH, ENOUGH_PER_COMPONENT, enough_rows, initial_parameters, random_rows
-from helpers import COVARIANCE_TYPES, blobs
+from fastgmm.initialization.starts import ENOUGH, ENOUGH_PER_COMPONENT, enough_rows, random_rows
+from helpers import COVARIANCE_TYPES, blobs, start_of
 
 INIT_PARAMS = ("kmeans", "k-means++", "random", "random_from_data")
 DTYPES = (np.float64, np.float32)
@@ -32,8 +32,8 @@ def test_weight_is_repetition_and_zero_is_absence(init_params, covariance_type):
     X, _ = blobs(n_samples=200)
     weights = np.random.default_rng(0).integers(0, 4, size=len(X)).astype(float)
     options = {"covariance_type": covariance_type, "init_params": init_params, "seed": 5}
-    weighted, _ = initial_parameters(ArraySource(X, weights), 3, **options)
-    repeated, _ = initial_parameters(ArraySource(np.repeat(X, weights.astype(int), axis=0)), 3, **options)
+    weighted, _ = start_of(ArraySource(X, weights), 3, **options)
+    repeated, _ = start_of(ArraySource(np.repeat(X, weights.astype(int), axis=0)), 3, **options)
     for name in ("weights", "means", "covariances"):
         np.testing.assert_allclose(getattr(weighted, name), getattr(repeated, name), rtol=1e-9, atol=1e-11)
 
@@ -41,7 +41,7 @@ def test_weight_is_repetition_and_zero_is_absence(init_params, covariance_type):
 @pytest.mark.parametrize("init_params", INIT_PARAMS)
 def test_same_seed_same_start_and_other_seed_other_start(init_params):
     X, _ = blobs(n_samples=300, separation=0.5)
-    a, b, c = (initial_parameters(ArraySource(X), 3, init_params=init_params, seed=seed)[0] for seed in (1, 1, 2))
+    a, b, c = (start_of(ArraySource(X), 3, init_params=init_params, seed=seed)[0] for seed in (1, 1, 2))
     np.testing.assert_array_equal(a.means, b.means)
     np.testing.assert_array_equal(a.covariances, b.covariances)
     assert not np.allclose(a.means, c.means)
@@ -51,7 +51,7 @@ def test_same_seed_same_start_and_other_seed_other_start(init_params):
 def test_start_from_clusters_is_their_m_step(covariance_type):
     X, _ = blobs()
     source = ArraySource(X)
-    parameters, _ = initial_parameters(source, 3, covariance_type=covariance_type, seed=7, reg_covar=1e-3)
+    parameters, _ = start_of(source, 3, covariance_type=covariance_type, seed=7, reg_covar=1e-3)
     _, labels = kmeans(source, 3, RandomStream(7))
     expected = reference.m_step(X, np.eye(3)[labels], covariance_type, 1e-3)
     np.testing.assert_allclose(parameters.weights, expected[0], rtol=1e-12)
@@ -65,7 +65,7 @@ def test_start_from_clusters_is_their_m_step(covariance_type):
 def test_start_from_points_has_the_pooled_covariance_about_them(init_params, covariance_type):
     X, _ = blobs()
     options = {"covariance_type": covariance_type, "init_params": init_params, "seed": 3, "reg_covar": 0.0}
-    parameters, _ = initial_parameters(ArraySource(X), 3, **options)
+    parameters, _ = start_of(ArraySource(X), 3, **options)
     assert all((X == mean).all(axis=1).any() for mean in parameters.means)
     np.testing.assert_allclose(parameters.weights, 1 / 3)
     nearest = reference.squared_distances(X, parameters.means).argmin(axis=1)
@@ -85,7 +85,7 @@ def test_start_from_labels_and_responsibilities(covariance_type, dtype):
     expected = reference.m_step(X.astype(float), np.eye(4)[labels][:, :3], covariance_type)
     resp = np.random.default_rng(0).dirichlet(np.ones(3), size=len(X)).astype(dtype)
     for given, truth in ((labels, expected), (resp, reference.m_step(X.astype(float), resp, covariance_type))):
-        parameters, _ = initial_parameters(ArraySource(X), 3, covariance_type=covariance_type, resp=given)
+        parameters, _ = start_of(ArraySource(X), 3, covariance_type=covariance_type, resp=given)
         np.testing.assert_allclose(parameters.weights, truth[0], rtol=1e-5)
         np.testing.assert_allclose(parameters.means, truth[1], rtol=1e-5, atol=1e-2 if dtype is np.float32 else 1e-9)
         full = parameters.model.form.full(parameters.covariances, 3, 3)
@@ -97,22 +97,22 @@ def test_start_from_labels_and_responsibilities(covariance_type, dtype):
 def test_given_parts_take_the_place_of_those_found():
     X, _ = blobs()
     means = X[:3].copy()
-    parameters, _ = initial_parameters(ArraySource(X), 3, means=means, seed=1)
-    found, _ = initial_parameters(ArraySource(X), 3, seed=1)
+    parameters, _ = start_of(ArraySource(X), 3, means=means, seed=1)
+    found, _ = start_of(ArraySource(X), 3, seed=1)
     np.testing.assert_array_equal(parameters.means, means)
     np.testing.assert_array_equal(parameters.weights, found.weights)
     np.testing.assert_array_equal(parameters.covariances, found.covariances)
     precisions = np.tile(np.eye(3) * 4, (3, 1, 1))
-    parameters, _ = initial_parameters(ArraySource(X), 3, precisions=precisions)
+    parameters, _ = start_of(ArraySource(X), 3, precisions=precisions)
     np.testing.assert_allclose(parameters.covariances, np.tile(np.eye(3) / 4, (3, 1, 1)))
 
 
 def test_precisions_given_spare_an_ill_defined_covariance():
     X = np.repeat([[0.0, 0.0], [1.0, 1.0]], 10, axis=0)
     with pytest.raises(IllDefinedCovarianceError):
-        initial_parameters(ArraySource(X), 2, reg_covar=0.0)
+        start_of(ArraySource(X), 2, reg_covar=0.0)
     precisions = np.tile(np.eye(2), (2, 1, 1))
-    parameters, _ = initial_parameters(ArraySource(X), 2, reg_covar=0.0, precisions=precisions)
+    parameters, _ = start_of(ArraySource(X), 2, reg_covar=0.0, precisions=precisions)
     np.testing.assert_allclose(np.sort(parameters.means[:, 0]), [0, 1])
 
 
@@ -121,10 +121,8 @@ def test_starts_far_from_zero(init_params):
     X, _ = blobs()
     for dtype, shift, digits in ((np.float64, 1e8, 1e-6), (np.float32, 1e4, 1e-2)):
         rows = (X + shift).astype(dtype)
-        near, _ = initial_parameters(
-            ArraySource((rows.astype(float) - shift).astype(dtype)), 3, init_params=init_params
-        )
-        far, _ = initial_parameters(ArraySource(rows), 3, init_params=init_params)
+        near, _ = start_of(ArraySource((rows.astype(float) - shift).astype(dtype)), 3, init_params=init_params)
+        far, _ = start_of(ArraySource(rows), 3, init_params=init_params)
         if init_params == "random":  # depends on what stands in a row: other numbers, but as near to the whole
             np.testing.assert_allclose(far.means - shift, near.means, atol=1)
         else:
@@ -140,8 +138,8 @@ def test_absent_rows_do_not_matter_however_far_they_are(init_params):
     weights = np.append(np.ones(1000), 0.0)
     for seed in range(3):
         options = {"init_params": init_params, "seed": seed, "covariance_type": "diag"}
-        a, _ = initial_parameters(ArraySource(X, np.ones(1000)), 10, **options)
-        b, _ = initial_parameters(ArraySource(with_fill, weights), 10, **options)
+        a, _ = start_of(ArraySource(X, np.ones(1000)), 10, **options)
+        b, _ = start_of(ArraySource(with_fill, weights), 10, **options)
         np.testing.assert_allclose(b.means, a.means, atol=1e-3)
 
 
@@ -151,8 +149,8 @@ def test_unit_of_weights_does_not_matter(scale):
     weights = np.random.default_rng(0).uniform(size=len(X))
     for dtype in DTYPES:
         rows = X.astype(dtype)
-        a, _ = initial_parameters(ArraySource(rows, weights), 3)
-        b, _ = initial_parameters(ArraySource(rows, weights * scale), 3)
+        a, _ = start_of(ArraySource(rows, weights), 3)
+        b, _ = start_of(ArraySource(rows, weights * scale), 3)
         np.testing.assert_allclose(b.means, a.means, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(b.covariances, a.covariances, rtol=1e-4, atol=1e-6)
 
@@ -168,11 +166,11 @@ def test_many_rows_are_sampled_for_kmeans_and_few_are_not():
     present = np.append(np.ones(ENOUGH), np.zeros(50_000))
     assert enough_rows(ArraySource(X, present), 5, RandomStream(0)).sample_weight is present
     for init_params in ("kmeans", "k-means++"):
-        parameters, n_distinct = initial_parameters(source, 5, init_params=init_params, seed=3)
+        parameters, n_distinct = start_of(source, 5, init_params=init_params, seed=3)
         assert n_distinct == 5
         assert parameters.weights.min() > 0.15  # of all rows, about a fifth each
     expected = reference.m_step(X, np.eye(5)[truth], "full", 1e-6)
-    parameters, _ = initial_parameters(source, 5, seed=3)
+    parameters, _ = start_of(source, 5, seed=3)
     order, true_order = (np.lexsort(means.T.round(6)) for means in (parameters.means, expected[1]))
     np.testing.assert_allclose(parameters.means[order], expected[1][true_order], atol=0.05)
     np.testing.assert_allclose(parameters.covariances[order], expected[2][true_order], atol=0.1)
@@ -195,8 +193,8 @@ def test_a_weight_is_a_number_of_copies_in_samples_too(init_params):
     X, _ = blobs(n_samples=30_000)
     weights = np.random.default_rng(0).integers(0, 4, size=len(X))
     options = {"init_params": init_params, "seed": 5}
-    weighted, _ = initial_parameters(ArraySource(X, weights.astype(float)), 4, **options)
-    repeated, _ = initial_parameters(ArraySource(np.repeat(X, weights, axis=0)), 4, **options)
+    weighted, _ = start_of(ArraySource(X, weights.astype(float)), 4, **options)
+    repeated, _ = start_of(ArraySource(np.repeat(X, weights, axis=0)), 4, **options)
     np.testing.assert_allclose(weighted.means, repeated.means, rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(weighted.covariances, repeated.covariances, rtol=1e-9, atol=1e-11)
 

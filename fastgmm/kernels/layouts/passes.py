@@ -6,7 +6,8 @@ a chunk has its own row of the output and is walked in tiles (see `tiles`). What
 sums are formed in the same order: the same bits.
 
 A layout is a module with `work_rows`, the scratch it wants; `operations`, its compiled `log_prob_tile` and
-`add_moments`, beside their naive twins; and `uses_sqrt_resp`, whether its moments want square roots of responsibilities.
+`add_moments`, beside their naive twins; and `uses_sqrt_resp`, whether its moments read square roots of
+responsibilities.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ def e_step_tile(n, means, factor, log_coef, flat, ahead, row_stride, x, log_prob
 
 
 def accumulate_chunk(
-    c, memory, flat, row_stride, column_stride, n_rows, rows_per_chunk, width, sample_weight, labels, resp, origin, means,
-    factor, log_coef, weight_sums_out, first_out, scatter_out, log_likelihood_out, rows_out,
+    c, memory, flat, row_stride, column_stride, n_rows, rows_per_chunk, width, sample_weight, labels, resp, origin,
+    means, factor, log_coef, weight_sums_out, first_out, scatter_out, log_likelihood_out, rows_out,
 ):  # fmt: skip
     """Sufficient statistics of the rows of chunk c, into row c of the outputs. (A template.)
 
