@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from fastgmm.covariance import get_model
 from fastgmm.engine import MixtureParameters
 from fastgmm.fitting import em
+from fastgmm.fitting.options import Acceleration, FitOptions
 from fastgmm.initialization.starts import initial_parameters
 from fastgmm.m_step.maximum_likelihood import MaximumLikelihood
 
@@ -87,6 +88,8 @@ def start_of(source, n_components, *, covariance_type="full", reg_covar=1e-6, **
     return initial_parameters(source, n_components, MaximumLikelihood(covariance_type, reg_covar), **options)
 
 
-def run_em(source, parameters, *, reg_covar=1e-6, **options):
+def run_em(source, parameters, *, reg_covar=1e-6, tol=0.0, max_iter=100, accelerator=None, **keywords):
     """A run of EM that maximises the likelihood."""
-    return em.run(source, parameters, objective=MaximumLikelihood(parameters.covariance_type, reg_covar), **options)
+    objective = MaximumLikelihood(parameters.covariance_type, reg_covar)
+    acceleration = None if accelerator is None else Acceleration(lambda n_rows, reg_covar: accelerator, False)
+    return em.run(source, parameters, FitOptions(objective, tol, max_iter, acceleration=acceleration), **keywords)

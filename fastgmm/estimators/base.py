@@ -23,9 +23,8 @@ from fastgmm.data.conversion import validate_data
 from fastgmm.data.sources import ArraySource, Source
 from fastgmm.e_step.scores import predict
 from fastgmm.fitting.checkpoint import CheckpointFile, check_checkpoint
-from fastgmm.fitting.em import EMResult
-from fastgmm.fitting.options import CheckpointState
 from fastgmm.fitting.progress import PrintProgress
+from fastgmm.fitting.run_state import CheckpointState, EMResult
 from fastgmm.kernels import resolve_n_jobs, thread_limit
 from fastgmm.mixture.parameters import MixtureParameters
 

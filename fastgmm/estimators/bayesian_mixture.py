@@ -15,9 +15,9 @@ from fastgmm.covariance import BASIC_TYPES, IllDefinedCovarianceError, get_model
 from fastgmm.data.conversion import check_array
 from fastgmm.data.sources import Source
 from fastgmm.fitting import schedule
-from fastgmm.fitting.em import EMResult
-from fastgmm.fitting.options import CheckpointState, CheckpointStore, FitOptions
+from fastgmm.fitting.options import CheckpointStore, FitOptions
 from fastgmm.fitting.progress import PrintProgress
+from fastgmm.fitting.run_state import CheckpointState, EMResult
 from fastgmm.m_step.conjugate_prior import overall_moments
 from fastgmm.m_step.model_conversion import mixture_statistics
 from fastgmm.m_step.variational import (

@@ -14,10 +14,11 @@ from fastgmm.covariance import COVARIANCE_TYPES, get_model
 from fastgmm.data.conversion import check_array
 from fastgmm.data.sources import Source
 from fastgmm.e_step.scores import log_highest_resp
-from fastgmm.fitting import em, schedule
+from fastgmm.fitting import schedule
 from fastgmm.fitting.degeneracy import degenerate_components
-from fastgmm.fitting.options import ACCELERATIONS, CheckpointState, CheckpointStore, FitOptions
+from fastgmm.fitting.options import ACCELERATIONS, CheckpointStore, FitOptions
 from fastgmm.fitting.progress import PrintProgress
+from fastgmm.fitting.run_state import CheckpointState, EMResult
 from fastgmm.m_step.conjugate_prior import ConjugatePosterior, ConjugatePrior
 from fastgmm.m_step.maximum_likelihood import MaximumLikelihood
 from fastgmm.m_step.model_conversion import mixture_statistics
@@ -282,7 +283,7 @@ class GaussianMixture(BaseMixture):
             check_covariances(covariances, covariance_type, *means.shape),
             covariance_type,
         )
-        estimator._set_fitted(parameters, em.EMResult(parameters), means.dtype)
+        estimator._set_fitted(parameters, EMResult(parameters), means.dtype)
         estimator.n_features_in_ = means.shape[1]
         return estimator
 
@@ -324,7 +325,7 @@ class GaussianMixture(BaseMixture):
         checkpoint: CheckpointStore | None,
         resumed: CheckpointState | None,
         progress: PrintProgress,
-    ) -> em.EMResult:
+    ) -> EMResult:
         """Run EM from each start and return the best result."""
         asked = PlainParameters(self)
         given = check_given(asked, source.n_features)
@@ -365,7 +366,7 @@ class GaussianMixture(BaseMixture):
         """`resp_init` as the source takes it."""
         return check_resp(self.resp_init, source.n_samples, plain(self.n_components))
 
-    def _unmet(self, result: em.EMResult) -> str:
+    def _unmet(self, result: EMResult) -> str:
         if self.limit_tol is None or not abs(result.last_change) < self.tol:
             return ""
         return (

@@ -30,11 +30,12 @@ from fastgmm.m_step.variational import WEIGHT_PRIORS, Posterior, Prior
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import SufficientStatistics
 
-from . import em, options
+from . import options
+from .run_state import CheckpointState, EMResult, RunState
 
 # As in PNG: a byte that is no text, and line ends that a transfer as text would change.
 MAGIC = b"\x93fastgmm fit\r\n\x1a\n"
-VERSION = 3  # version 1 was a pickle
+VERSION = 4  # version 1 was a pickle
 HEADER = struct.Struct("<16sIQ")
 N_DIGEST = 32
 # How much of a file is read to tell what it is.
@@ -47,15 +48,15 @@ class Content(NamedTuple):
 
     about: dict[str, dict[str, str]]
     all_rows: int | None
-    kept: options.CheckpointState
+    kept: CheckpointState
 
 
 # What that consists of, besides numbers and arrays.
 TYPES = listed(
     Content,
-    options.CheckpointState,
-    em.State,
-    em.EMResult,
+    CheckpointState,
+    RunState,
+    EMResult,
     MixtureParameters,
     SufficientStatistics,
     Posterior,
@@ -87,7 +88,7 @@ class CheckpointFile:
         """A fit begins. An older state stays until there is a newer one. OSError if nothing can be written."""
         check_checkpoint(self.path)
 
-    def save(self, kept: options.CheckpointState) -> None:
+    def save(self, kept: CheckpointState) -> None:
         """Write the state; the file has the one before or this one, whatever happens."""
         all_rows = self._checked_rows()
         # For meanwhile something else may have been put there.
@@ -126,7 +127,7 @@ class CheckpointFile:
             )
         return all_rows
 
-    def load(self) -> options.CheckpointState | None:
+    def load(self) -> CheckpointState | None:
         """The state; None if there is no file. ValueError if it is not one of this fit."""
         try:
             content = decoded(self.target.read_bytes(), self.path)
@@ -188,7 +189,7 @@ def decoded(found: bytes, path: str | os.PathLike) -> Content:
         header, checksum, data = found[: HEADER.size], found[HEADER.size :][:N_DIGEST], found[HEADER.size + N_DIGEST :]
         if len(data) == n_data and checksum == _checksum(header, data):
             content = unpack(data, TYPES)
-            if isinstance(content, Content) and isinstance(content.kept, options.CheckpointState):
+            if isinstance(content, Content) and isinstance(content.kept, CheckpointState):
                 return content
             raise NotPlainDataError("it holds something else than the state of a fit")
     except struct.error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from .em import EMResult
+from .run_state import EMResult
 
 
 class PrintProgress:

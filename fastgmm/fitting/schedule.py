@@ -12,7 +12,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,8 +29,8 @@ from fastgmm.mixture.statistics import SufficientStatistics
 
 from . import em, sample_sizes
 from .degeneracy import flat_components
-from .em import EMResult
-from .options import CheckpointState, FitObserver, FitOptions
+from .options import FitObserver, FitOptions
+from .run_state import CheckpointState, EMResult, RunState
 from .split_merge import LIGHT, improve
 
 # Short runs: EM steps after each of which the worse half of the starts is dropped. Of 20 seeds easy mixtures missed a
@@ -169,7 +169,7 @@ def go_on(
 def resume(source: Source, kept: CheckpointState, options: FitOptions, observer: FitObserver) -> EMResult:
     """The rest of a fit that has been killed."""
     observer.start(0)
-    return _finish(source, kept.state.point, options, observer, resumed=kept.state, light_moves=kept.light_moves)
+    return _finish(source, kept.run.point, options, observer, resumed=kept.run, light_moves=kept.light_moves)
 
 
 def short_runs(
@@ -200,11 +200,12 @@ def short_runs(
     made = list(_surviving(functools.partial(make, seed) for seed in seeds))
     n_distinct = min(found for _, found in made)
     best = [parameters for parameters, _ in made]
+    plain = replace(options, acceleration=None)
     for steps in ROUNDS:
         run = functools.partial(
             em.run,
             source,
-            objective=options.objective,
+            options=plain,
             tol=0.0,
             max_iter=min(steps, options.max_iter),
         )
@@ -272,7 +273,7 @@ def from_samples(
     drawn = source.draw(*(shares(size, stream) for size in sizes))
     found = pass_with_outliers(source, start, drawn[0])
     first, *larger = (with_outliers(sample, start, found) for sample in drawn)
-    stepped, start_bound = options.step(found.statistics, start)
+    stepped, start_bound = _step(options, found.statistics, start)
     here = StartPoint(stepped, lower_bound=start_bound)
     try:
         result = _on_sample(first, stepped, options, observer)
@@ -308,7 +309,7 @@ def _on_sample(rows: ArraySource, point: MixtureParameters, options: FitOptions,
     """Run EM on a sample, to a tolerance that its noise allows."""
     n_parameters = point.model.n_parameters(*point.means.shape)
     tol = max(NOISE * n_parameters / (2 * len(rows.X)), options.tol / 10)
-    result = em.finished(options.run(rows, point, tol=tol, limit_tol=math.inf))
+    result = em.finished(em.run(rows, point, options, tol=tol, limit_tol=math.inf))
     observer.note(f"Sample of {len(rows.X)} rows: {result.n_iter} iterations")
     return result
 
@@ -322,9 +323,18 @@ def _likeliest(source: Source, ends: list[MixtureParameters], options: FitOption
     flat = [len(flat_components(parameters, options.objective.reg_covar)) for parameters in ends]
     ends = [parameters for parameters, n_flat in zip(ends, flat, strict=True) if n_flat <= flat[0]]
     passes = [em.full_pass(source, parameters) for parameters in ends]
-    bounds = [options.step(statistics, parameters)[1] for statistics, parameters in zip(passes, ends, strict=True)]
+    bounds = [_step(options, statistics, parameters)[1] for statistics, parameters in zip(passes, ends, strict=True)]
     best = int(np.argmax(np.nan_to_num(bounds, nan=-np.inf)))
     return StartPoint(ends[best], passes[best]), bounds[best]
+
+
+def _step(
+    options: FitOptions, statistics: SufficientStatistics, point: MixtureParameters
+) -> tuple[MixtureParameters, float]:
+    """Return where an M-step leads from a point, and the point's bound."""
+    parameters, bound = options.objective.step(statistics, point)
+    assert parameters is not None  # only a proposal is rejected
+    return parameters, bound
 
 
 def words(stream: RandomStream, n: int) -> list[int]:
@@ -355,26 +365,27 @@ def _finish(
     *,
     lower_bound: float = -math.inf,
     statistics: SufficientStatistics | None = None,
-    resumed: em.State | None = None,
+    resumed: RunState | None = None,
     light_moves: bool = True,
 ) -> EMResult:
     """Run EM on all rows, and try moves from where it ends."""
-    result = options.run(
+    result = em.run(
         source,
         parameters,
+        options,
         lower_bound=lower_bound,
         statistics=statistics,
         on_iteration=observer.iteration,
-        keep=options.keep(light_moves=light_moves),
+        save_state=options.save_state(light_moves=light_moves),
         resumed=resumed,
     )
+    reg_covar = options.objective.reg_covar
     if options.n_moves and not (result.stopped or result.interrupted):
-        result = improve(source, result, options.run, options.n_moves, observer, reg_covar=options.objective.reg_covar)
+        run = functools.partial(em.run, options=options)
+        result = improve(source, result, run, options.n_moves, observer, reg_covar=reg_covar)
     elif light_moves and options.tries_light_moves and result.converged and source.n_samples >= FINE_ROWS:
-        left = options.max_iter - result.n_iter
-        result = improve(
-            source, result, options.run, 1, observer, effort=LIGHT, max_iter=left, reg_covar=options.objective.reg_covar
-        )
+        run, left = functools.partial(em.run, options=options), options.max_iter - result.n_iter
+        result = improve(source, result, run, 1, observer, budget=LIGHT, max_iter=left, reg_covar=reg_covar)
     if options.max_iter > 0:
         observer.end(result)
     return result

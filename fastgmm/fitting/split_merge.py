@@ -26,8 +26,8 @@ from fastgmm.mixture.parameters import MixtureParameters
 
 from . import em
 from .degeneracy import flat_components
-from .em import EMResult
-from .options import FitObserver
+from .options import FitObserver, FitOptions
+from .run_state import EMResult
 
 Array = NDArray[np.float64]
 # What a Gaussian cut in two at its mean is: how far the halves' means are from it, in standard deviations.
@@ -75,7 +75,7 @@ def improve(
     n_moves: int,
     observer: FitObserver,
     *,
-    effort: MoveBudget = THOROUGH,
+    budget: MoveBudget = THOROUGH,
     max_iter: int | None = None,
     reg_covar: float = 0.0,
 ) -> EMResult:
@@ -95,7 +95,7 @@ def improve(
     n_moves : int
         How often the likeliest moves that are left are tried.
     observer : FitObserver
-    effort : MoveBudget
+    budget : MoveBudget
         What the moves may cost.
     max_iter : int, optional
         Passes that are left: a run that has not converged by then is not kept. By default each run is kept that ends
@@ -111,23 +111,23 @@ def improve(
     """
     if result.parameters.n_components < 3:
         return result
-    some, tried = _some_of(source, result.parameters, effort), 0
+    some, tried = _some_of(source, result.parameters, budget), 0
     try:
         for move in range(1, n_moves + 1):
-            moved = _best_move(some, result.parameters, run, effort, tried)
+            moved = _best_move(some, result.parameters, run, budget, tried)
             if moved is None:
                 tried += 1
                 continue
-            trial = _run_to_end(source, moved, result, run, observer, effort, max_iter)
-            higher = trial.lower_bound > result.lower_bound and (trial.converged or max_iter is None)
+            trial = _run_to_end(source, moved, result, run, observer, budget, max_iter)
+            higher = trial.bound > result.lower_bound and (trial.converged or max_iter is None)
             higher = higher and not _is_flatter(trial.parameters, result.parameters, reg_covar)
             observer.note(
-                f"Move {move}: {f'kept, {trial.lower_bound - result.lower_bound:.5f} higher' if higher else 'not kept'}"
+                f"Move {move}: {f'kept, {trial.bound - result.lower_bound:.5f} higher' if higher else 'not kept'}"
             )
             if higher:
-                result, tried = trial.following(result, least=result.lower_bound), 0
+                result, tried = trial, 0
             else:
-                result.lower_bounds.extend([result.lower_bound] * trial.n_iter)
+                result.lower_bounds.extend([result.lower_bound] * (trial.n_iter - trial.n_earlier))
                 tried += 1
             if trial.stopped or trial.interrupted:
                 result.stopped, result.interrupted = trial.stopped, trial.interrupted
@@ -149,29 +149,24 @@ def _run_to_end(
     result: EMResult,
     run: Callable[..., EMResult],
     observer: FitObserver,
-    effort: MoveBudget,
+    budget: MoveBudget,
     max_iter: int | None,
 ) -> EMResult:
     """Run EM on all rows from where a move leads: to its end, or until it shows that it ends no higher."""
-
-    def watch(trial: EMResult) -> bool:
-        return observer.iteration(trial.following(result, least=result.lower_bound))
-
+    as_one = {"history": result, "floor": result.lower_bound, "on_iteration": observer.iteration}
     limit = {} if max_iter is None else {"max_iter": max_iter}
-    if effort.judge_tol is None:
-        return _attempt(run, source, moved, on_iteration=watch, **limit)
-    first = _attempt(run, source, moved, tol=effort.judge_tol, limit_tol=math.inf, on_iteration=watch, **limit)
-    if not first.converged or first.lower_bound <= result.lower_bound:
+    if budget.judge_tol is None:
+        return _attempt(run, source, moved, **as_one, **limit)
+    first = _attempt(run, source, moved, tol=budget.judge_tol, limit_tol=math.inf, **as_one, **limit)
+    if not first.converged or first.bound <= result.lower_bound:
         first.converged = False
         return first
     if max_iter is not None:
-        limit = {"max_iter": max_iter - first.n_iter}
-
-    def watch_rest(trial: EMResult) -> bool:
-        return watch(trial.following(first))
-
-    rest = _attempt(run, source, first.parameters, lower_bound=first.lower_bound, on_iteration=watch_rest, **limit)
-    return rest.following(first)
+        limit = {"max_iter": max_iter - (first.n_iter - first.n_earlier)}
+    as_one["history"] = first
+    rest = _attempt(run, source, first.parameters, lower_bound=first.bound, **as_one, **limit)
+    rest.n_earlier = first.n_earlier
+    return rest
 
 
 def least_merge(parameters: MixtureParameters) -> list[tuple[int, int]]:
@@ -240,7 +235,7 @@ def one_more(source: ArraySource, parameters: MixtureParameters, reg_covar: floa
     for k in order[: QUICK.splits]:
         try:
             halved = _halved(parameters, int(k), own[k])
-            result = em.finished(em.run(some, halved, objective=objective, tol=0.0, max_iter=QUICK.steps))
+            result = em.finished(em.run(some, halved, FitOptions(objective, 0.0, QUICK.steps)))
         except IllDefinedCovarianceError:
             continue
         if result.lower_bound > highest:
@@ -249,17 +244,17 @@ def one_more(source: ArraySource, parameters: MixtureParameters, reg_covar: floa
 
 
 def _best_move(
-    some: ArraySource, parameters: MixtureParameters, run: Callable[..., EMResult], effort: MoveBudget, tried: int
+    some: ArraySource, parameters: MixtureParameters, run: Callable[..., EMResult], budget: MoveBudget, tried: int
 ) -> MixtureParameters | None:
     """The move that is highest after a few steps on some rows, if it is higher than staying; after so many others."""
 
     def after_steps(point: MixtureParameters) -> EMResult:
-        return em.finished(_attempt(run, some, point, tol=0.0, max_iter=effort.steps))
+        return em.finished(_attempt(run, some, point, tol=0.0, max_iter=budget.steps))
 
     stay = best = after_steps(parameters)
-    n_moves = effort.merges * effort.splits
+    n_moves = budget.merges * budget.splits
     first = tried * n_moves
-    for move in itertools.islice(_moves(parameters, some, effort), first, first + n_moves):
+    for move in itertools.islice(_moves(parameters, some, budget), first, first + n_moves):
         with contextlib.suppress(IllDefinedCovarianceError):
             best = max(best, after_steps(split_and_merge(parameters, *move)), key=lambda result: result.lower_bound)
     return None if best is stay else best.parameters
@@ -273,19 +268,19 @@ def _attempt(run: Callable[..., EMResult], source: Source, parameters: MixturePa
         return EMResult(parameters)
 
 
-def _moves(parameters: MixtureParameters, some: ArraySource, effort: MoveBudget) -> Iterator[tuple[int, int, int]]:
+def _moves(parameters: MixtureParameters, some: ArraySource, budget: MoveBudget) -> Iterator[tuple[int, int, int]]:
     """Pairs to merge and components to split, the likeliest first, in groups of a few of each."""
     splits = [int(k) for k in least_gaussian(parameters, some)]
     pairs = least_merge(parameters)
-    for start in range(0, len(pairs), effort.merges):
-        for i, j in pairs[start : start + effort.merges]:
-            yield from itertools.islice(((i, j, k) for k in splits if k not in (i, j)), effort.splits)
+    for start in range(0, len(pairs), budget.merges):
+        for i, j in pairs[start : start + budget.merges]:
+            yield from itertools.islice(((i, j, k) for k in splits if k not in (i, j)), budget.splits)
 
 
-def _some_of(source: Source, parameters: MixtureParameters, effort: MoveBudget) -> ArraySource:
+def _some_of(source: Source, parameters: MixtureParameters, budget: MoveBudget) -> ArraySource:
     """The source, or a sample of as many rows as moves are tried on."""
     n_parameters = parameters.model.n_parameters(*parameters.means.shape)
-    n_rows = max(effort.rows, effort.rows_per_parameter * n_parameters)
+    n_rows = max(budget.rows, budget.rows_per_parameter * n_parameters)
     return at_most(source, n_rows, RandomStream(0))
 
 

@@ -9,6 +9,7 @@ from fastgmm.data.sources import ArraySource
 from fastgmm.engine import IllDefinedCovarianceError, MixtureParameters
 from fastgmm.fitting import em, sample_sizes, schedule
 from fastgmm.fitting.options import ACCELERATIONS, FitOptions
+from fastgmm.fitting.run_state import EMResult
 from fastgmm.fitting.schedule import Starts, from_samples, short_runs
 from fastgmm.fitting.squarem import Squarem
 from fastgmm.m_step.maximum_likelihood import MaximumLikelihood
@@ -146,13 +147,13 @@ def test_a_sample_that_leads_nowhere_is_not_continued_from(many, monkeypatch):
     """A component that collapses on a sample, or a sample after which all rows are less likely than at the start."""
     starts, run = Starts(5, MaximumLikelihood("full"), "kmeans"), em.run
 
-    def collapse(source, parameters, **options):
+    def collapse(source, parameters, options, **keywords):
         raise IllDefinedCovarianceError([0])
 
-    def astray(source, parameters, **options):
+    def astray(source, parameters, options, **keywords):
         worse = parameters.means + 3.0
         parameters = MixtureParameters.create(parameters.weights, worse, parameters.covariances, "full")
-        return run(source, parameters, **{**options, "max_iter": 0})
+        return run(source, parameters, options, **{**keywords, "max_iter": 0})
 
     source = ArraySource(many)
     for broken in (collapse, astray):
@@ -284,8 +285,8 @@ def test_an_interrupt_on_a_sample_changes_nothing(many, monkeypatch):
     model = GaussianMixture(5, random_state=0).fit(many)
     before = model.means_.copy()
 
-    def interrupted(source, parameters, **options):
-        return em.EMResult(parameters, [-1.0], interrupted=True)
+    def interrupted(source, parameters, options, **keywords):
+        return EMResult(parameters, [-1.0], interrupted=True)
 
     monkeypatch.setattr(em, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):

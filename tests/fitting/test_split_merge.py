@@ -7,8 +7,9 @@ from fastgmm import GaussianMixture
 from fastgmm.covariance import MCLUST_MODELS
 from fastgmm.data.sources import ArraySource
 from fastgmm.engine import MixtureParameters
-from fastgmm.fitting import em, schedule
+from fastgmm.fitting import schedule
 from fastgmm.fitting import split_merge as moves
+from fastgmm.fitting.run_state import EMResult
 from fastgmm.fitting.split_merge import LIGHT, improve, least_gaussian, least_merge, one_more, split_and_merge
 from helpers import COVARIANCE_TYPES, covariances_in_form, full_covariances, random_parameters, run_em
 
@@ -136,7 +137,7 @@ def test_a_light_move_keeps_to_the_passes_that_are_left():
     for left in (2, 6, 500):
         stuck = run(ArraySource(X), badly_started())
         before, bound = stuck.n_iter, stuck.lower_bound
-        moved = improve(ArraySource(X), stuck, run, 1, observer := FitObserver(), effort=LIGHT, max_iter=left)
+        moved = improve(ArraySource(X), stuck, run, 1, observer := FitObserver(), budget=LIGHT, max_iter=left)
         assert moved.n_iter <= before + left
         assert moved.n_iter == before + len(observer.seen) == len(moved.lower_bounds)
         assert moved.converged
@@ -157,7 +158,7 @@ def test_a_light_move_is_given_up_where_it_is_not_higher():
         tried.append(options.get("tol"))
         return run(source, parameters, **options)
 
-    again = improve(ArraySource(X), best, counted, 4, FitObserver(), effort=LIGHT, max_iter=500)
+    again = improve(ArraySource(X), best, counted, 4, FitObserver(), budget=LIGHT, max_iter=500)
     np.testing.assert_array_equal(again.parameters.means, means)
     assert again.lower_bound == bound
     assert again.converged
@@ -183,9 +184,9 @@ def test_fine_fits_end_no_lower_for_their_light_move(covariance_type):
 def test_light_moves_are_for_fine_fits_to_many_rows(monkeypatch):
     X, efforts, improve = three_clusters(), [], moves.improve
 
-    def noted(*arguments, effort=moves.THOROUGH, **options):
-        efforts.append(effort)
-        return improve(*arguments, effort=effort, **options)
+    def noted(*arguments, budget=moves.THOROUGH, **options):
+        efforts.append(budget)
+        return improve(*arguments, budget=budget, **options)
 
     monkeypatch.setattr(schedule, "improve", noted)
     cases = [
@@ -211,7 +212,7 @@ def test_a_move_to_a_flat_component_is_not_kept(variance, kept, monkeypatch):
     stuck = run(ArraySource(X), badly_started())
     covariances = np.concatenate([stuck.parameters.covariances[:2], [np.diag([variance, 1.0])]])
     moved = MixtureParameters.create(stuck.parameters.weights, stuck.parameters.means, covariances)
-    trial = em.EMResult(moved, [stuck.lower_bound + 1], converged=True)
+    trial = EMResult(moved, [stuck.lower_bound + 1], converged=True, bound=stuck.lower_bound + 1)
     monkeypatch.setattr(moves, "_run_to_end", lambda *_: trial)
     means, bound = stuck.parameters.means, stuck.lower_bound
     end = improve(ArraySource(X), stuck, run, 1, FitObserver(), reg_covar=1e-6)

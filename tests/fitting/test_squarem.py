@@ -8,7 +8,7 @@ from fastgmm import GaussianMixture
 from fastgmm.covariance import get_model
 from fastgmm.data.sources import ArraySource
 from fastgmm.engine import IllDefinedCovarianceError, MixtureParameters
-from fastgmm.fitting import em
+from fastgmm.fitting import em, run_state
 from fastgmm.fitting.squarem import BEGIN, LARGE, Squarem
 from fastgmm.initialization.starts import initial_parameters
 from fastgmm.m_step import maximum_likelihood
@@ -198,16 +198,16 @@ def test_the_cap_grows_with_success_and_comes_back_after_failure():
 
 def test_the_limit_of_a_geometric_series_is_known():
     parameters = random_parameters("full", 2, 2)
-    result = em.EMResult(parameters)
+    result = run_state.EMResult(parameters)
     for i in range(8):
         result.record(parameters, -1 - 0.5**i, step=True)
     np.testing.assert_allclose(result.lower_bound + result.remaining, -1)
     result.record(parameters, -1 - 0.5**7 + 0.4 * 0.5**7, step=True)  # once faster: the slower ones are believed
     np.testing.assert_allclose(result.remaining, 0.4 * 0.5**7)
-    assert em.remaining_rise(1.0, 1.0) == np.inf  # rises that do not shrink
-    assert em.remaining_rise(0.0, 0.5) == 0
-    assert em.remaining_rise(-0.1, 0.5) == np.inf
-    short = em.EMResult(parameters)
+    assert run_state.remaining_rise(1.0, 1.0) == np.inf  # rises that do not shrink
+    assert run_state.remaining_rise(0.0, 0.5) == 0
+    assert run_state.remaining_rise(-0.1, 0.5) == np.inf
+    short = run_state.EMResult(parameters)
     for bound in (-3.0, -2.0):
         short.record(parameters, bound, step=True)
     assert short.remaining == np.inf  # two bounds have one rise

@@ -9,6 +9,7 @@ from fastgmm.covariance import MCLUST_MODELS, get_model
 from fastgmm.data.sources import ArraySource
 from fastgmm.engine import MixtureParameters, accumulate, accumulate_resp
 from fastgmm.fitting import em
+from fastgmm.fitting.options import FitOptions
 from fastgmm.m_step.conjugate_prior import ConjugatePosterior, mode
 from helpers import blobs, fit_quietly
 
@@ -82,7 +83,7 @@ def test_bounds_never_fall(name, dtype):
     resp = np.random.default_rng(0).dirichlet(np.ones(4) / 2, len(X))
     start, _, resolved = step(X, resp, name)
     result = em.run(
-        ArraySource(X), start, objective=ConjugatePosterior(resolved, name, 0.0), tol=0, max_iter=40,
+        ArraySource(X), start, FitOptions(ConjugatePosterior(resolved, name, 0.0), tol=0, max_iter=40)
     )  # fmt: skip
     assert np.diff(result.lower_bounds).min() > (-1e-9 if dtype == np.float64 else -2e-5)
     final = accumulate(result.parameters, X).mean_log_likelihood + resolved.log_density(result.parameters) / len(X)
