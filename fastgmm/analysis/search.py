@@ -265,7 +265,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         features depend on each other, they are singular in the same directions, so that models with matrices compare
         with each other, but not with models without. A prior makes all of them proper.
         """
-        matrices = [name for name in types if get_model(name).layout != "diagonal"]
+        matrices = [name for name in types if get_model(name).form.has_matrices]
         if self._template().prior is not None or not matrices:
             return [], ""
         n_features = fitted[0].source.n_features
@@ -303,7 +303,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
     def _rows(self, X: NDArray, weights: NDArray | None, n_components: int, stream: RandomStream) -> Rows:
         n_components = min(n_components, len(X))
         source = ArraySource(X, weights)
-        if any(get_model(name).layout == "tied" for name in self._types(X.shape[1])):
+        if any(get_model(name).form.is_shared for name in self._types(X.shape[1])):
             source = replace(source, known=total_scatter(source))
         return Rows(source, hierarchy(source, n_components, stream, plain(self._template().reg_covar)))
 

@@ -32,6 +32,10 @@ class Form(abc.ABC):
     name: str
     layout: str
     """The kernels' layout that reads this form."""
+    has_matrices: bool = True
+    """Whether features may be correlated."""
+    is_shared: bool = False
+    """Whether all components have one covariance, stored once."""
 
     @abc.abstractmethod
     def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
@@ -158,6 +162,7 @@ class _Scales(Form):
     """What the two forms without correlations have in common."""
 
     layout = "diagonal"
+    has_matrices = False
 
     def precisions_cholesky(self, covariances: Array) -> Array:
         defined = (covariances > 0) & np.isfinite(covariances)
@@ -396,6 +401,7 @@ class Tied(_Matrices):
 
     name = "tied"
     layout = "tied"
+    is_shared = True
 
     def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
         return (n_features, n_features)

@@ -119,7 +119,7 @@ class CovarianceModel:
 
     def _counts(self, weight_sums: Array) -> Array:
         """How many rows are in each of these variances, (1,) or (K, 1)."""
-        return weight_sums.sum(keepdims=True) if self.layout == "tied" else weight_sums[:, np.newaxis]
+        return weight_sums.sum(keepdims=True) if self.form.is_shared else weight_sums[:, np.newaxis]
 
 
 def triangle(n: int) -> int:

@@ -41,7 +41,7 @@ def _run_every_pass(name: str, n_samples: int, n_features: int, dtype: DTypeLike
     for n_components in (8, 128):  # labels of many rows and components are found by a kernel of their own
         means = X[:: n_samples // n_components].astype(np.float64)
         ones = np.ones(form.shape(len(means), n_features))
-        identity = ones * np.eye(n_features) if form.layout != "diagonal" else ones
+        identity = ones * np.eye(n_features) if form.has_matrices else ones
         parameters = MixtureParameters(np.full(len(means), 1 / len(means)), means, identity, identity, name)
         predict(parameters, X, n_jobs=n_jobs)
     accumulate(parameters, X, n_jobs=n_jobs)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastgmm import kernels
 from fastgmm.kernels import serial_matmul, thread_limit
+from fastgmm.mixture.layouts import LAYOUTS
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import SufficientStatistics
 
@@ -22,7 +23,6 @@ from .scores import checked_rows
 LOSSY_RATIO = {np.dtype(np.float64): 1e6, np.dtype(np.float32): 1e3}
 
 
-@np.errstate(over="ignore", invalid="ignore")
 def accumulate(
     parameters: MixtureParameters,
     X: NDArray,
@@ -62,10 +62,12 @@ def accumulate(
     outputs = {"log_prob_norm": log_prob_norm, "resp_out": resp}
     if not parameters.needs_double(X.dtype):
         asked = given | outputs | {"exact_below": exact_below}
-        statistics = _accumulate(parameters, X, asked, known, n_jobs)
+        with np.errstate(over="ignore", invalid="ignore"):
+            statistics = _accumulate(parameters, X, asked, known, n_jobs)
         if not has_overflowed(statistics, X.dtype):
             return statistics
-    return sum_in_double(X, given, outputs, lambda rows, part: _accumulate(parameters, rows, part, None, n_jobs))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return sum_in_double(X, given, outputs, lambda rows, part: _accumulate(parameters, rows, part, None, n_jobs))
 
 
 def _accumulate(
@@ -76,18 +78,18 @@ def _accumulate(
     n_jobs: int | None,
 ) -> SufficientStatistics:
     """Statistics of an E-step, in the arithmetic of the rows' dtype."""
-    layout = parameters.model.layout
-    if layout != "tied" or known is None or known.layout != "tied":
+    layout, is_shared = parameters.model.layout, parameters.model.form.is_shared
+    if not is_shared or known is None or not known.has_shared_scatter:
         known = None
     if known is not None and not _has_common_reference(known, X.dtype):  # this fit has found the short way lossy before
         return _accumulate_tied_precisely(parameters, X, asked, n_jobs)
     step = parameters.e_step(X.dtype, None if known is None else known.reference[0])
-    if step.layout != layout:
+    if step.is_centred:
         return _accumulate_tied_precisely(parameters, X, asked, n_jobs)
     with thread_limit(n_jobs):
         sums = kernels.accumulate(layout, X, step.operands, with_scatter=known is None, **asked)
     statistics = statistics_of(layout, step.operands, sums, asked["sample_weight"], len(X), known)
-    if layout == "tied" and _is_lossy(statistics, parameters, X.dtype):
+    if is_shared and _is_lossy(statistics, parameters, X.dtype):
         return _accumulate_tied_precisely(parameters, X, asked, n_jobs)
     return statistics
 
@@ -104,12 +106,8 @@ def statistics_of(
     weight_sums, first_moments, scatter, log_likelihood = sums
     # The kernels' reference points are rounded to the rows' dtype: what they were exactly is what counts.
     origin = operands.origin.astype(np.float64)
-    if layout == "tied":
-        reference = np.repeat(origin[np.newaxis], len(weight_sums), axis=0)
-        scatter = scatter[0] if known is None else known.scatter
-    else:
-        reference = origin + operands.means
-        scatter = scatter[:, 0] if layout == "diagonal" else scatter
+    reference = LAYOUTS[layout].reference_points(origin, operands.means)
+    scatter = LAYOUTS[layout].from_kernel(scatter) if known is None else known.scatter
     total_weight = n_samples if sample_weight is None else np.sum(sample_weight, dtype=np.float64)
     return SufficientStatistics(
         layout, reference, weight_sums, first_moments, scatter, log_likelihood, float(total_weight)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgmm import kernels
+from fastgmm.mixture.layouts import LAYOUTS
 from fastgmm.mixture.parameters import INFLATED_IN_SINGLE, SMALLEST_IN_SINGLE
 from fastgmm.mixture.statistics import SufficientStatistics, positive_weight_sums, scatter_about_means
 
@@ -71,16 +72,16 @@ def has_underflowed(statistics: SufficientStatistics, dtype: np.dtype) -> bool:
     """Return whether squares of float32 rows may be below the range of float32; False if all rows are equal."""
     if dtype != np.float32:
         return False
-    tied = statistics.layout == "tied"
-    scatter = statistics.scatter if statistics.layout == "diagonal" else np.einsum("...dd->...d", statistics.scatter)
-    moves = np.abs(statistics.first_moments).sum(axis=0) if tied else np.abs(statistics.first_moments)
-    weights = statistics.total_weight if tied else statistics.weight_sums[:, np.newaxis]
+    scatter = LAYOUTS[statistics.layout].variances(statistics.scatter)
+    moves, weights = np.abs(statistics.first_moments), statistics.weight_sums[:, np.newaxis]
+    if statistics.has_shared_scatter:
+        moves, weights = moves.sum(axis=0), np.asarray(statistics.total_weight)
     return bool(((scatter < SMALLEST_IN_SINGLE * weights) & ((scatter > 0) | (moves > 0))).any())
 
 
 def has_lost_digits(statistics: SufficientStatistics, dtype: np.dtype) -> bool:
     """Return whether the scatter of float32 rows has lost the digits that a Cholesky factor needs."""
-    if dtype != np.float32 or statistics.layout == "diagonal":
+    if dtype != np.float32 or not LAYOUTS[statistics.layout].has_matrices:
         return False
     scatter = scatter_about_means(statistics, positive_weight_sums(statistics))
     scatter = scatter.reshape(-1, *scatter.shape[-2:])

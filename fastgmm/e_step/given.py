@@ -102,7 +102,7 @@ def _accumulate_about(reference: NDArray, X: NDArray, given: dict[str, Any], lay
     statistics = statistics_of(
         layout, operands, kernels.accumulate(layout, X, operands, **given), sample_weight, len(X)
     )
-    if layout == "tied":
+    if statistics.has_shared_scatter:
         within = scatter_about_means(statistics, positive_weight_sums(statistics))
         if (np.diagonal(statistics.scatter) > LOSSY_RATIO[X.dtype] * np.diagonal(within)).any():
             sums = kernels.accumulate("full", X, operands, **given)

@@ -39,7 +39,7 @@ def _score(parameters: MixtureParameters, X: NDArray, name: str, n_jobs: int | N
     shape = (len(X), parameters.n_components) if name == "resp" else (len(X),)
     out = np.empty(shape, np.int64 if name == "labels" else X.dtype)
     in_double = parameters.needs_double(X.dtype)
-    layout, operands = parameters.e_step(np.float64 if in_double else X.dtype)
+    layout, operands, _ = parameters.e_step(np.float64 if in_double else X.dtype)
     with thread_limit(n_jobs):
         if not in_double:
             kernels.score(layout, X, operands, **{name: out})

@@ -251,7 +251,7 @@ class BayesianGaussianMixture(BaseMixture):
         """
         form = get_model(plain(self.covariance_type)).form
         try:
-            form.precisions_cholesky(covariance if form.layout == "tied" else covariance[np.newaxis])
+            form.precisions_cholesky(covariance if form.is_shared else covariance[np.newaxis])
         except IllDefinedCovarianceError:
             covariance = np.array(covariance)
             variances = form.variances(covariance)

@@ -94,7 +94,7 @@ def check_covariances(covariances: ArrayLike, covariance_type: str, n_components
         covariances, dtype=np.float64, ensure_2d=False, allow_nd=len(shape) > 2, input_name="covariances"
     )
     check_shape(covariances, shape, "covariances")
-    matrices = get_model(covariance_type).layout != "diagonal"
+    matrices = get_model(covariance_type).form.has_matrices
     if matrices and not np.allclose(covariances, covariances.swapaxes(-1, -2)):
         raise ValueError("The parameter 'covariances' should be symmetric")
     return covariances
@@ -104,7 +104,7 @@ def check_covariance_prior(prior: ArrayLike, covariance_type: str, n_features: i
     """A covariance for one component of the right shape that is positive (definite)."""
     form = get_model(covariance_type).form
     shape = form.shape(1, n_features)
-    shape = shape if form.layout == "tied" else shape[1:]
+    shape = shape if form.is_shared else shape[1:]
     if not shape:
         number = np.asarray(prior, dtype=np.float64)
         if number.size != 1 or not number > 0:

@@ -98,7 +98,7 @@ def run(
         while result.n_iter - result.n_earlier < max_iter and not result.converged:
             statistics = full_pass(source, state.point, known) if ready is None else ready
             known, ready = statistics, None
-            state.known = statistics if statistics.layout == "tied" else None
+            state.known = statistics if statistics.has_shared_scatter else None
             _advance(state, statistics, options)
             stop = on_iteration is not None and on_iteration(result)
             result.converged = not (stop or state.proposed) and result.is_settled(tol, limit_tol)

@@ -412,4 +412,4 @@ def _digest(X: NDArray) -> bytes:
 
 def _are_equal(one: SufficientStatistics, other: SufficientStatistics) -> bool:
     names = ("reference", "weight_sums", "first_moments", "scatter")
-    return one.layout == other.layout and all(np.array_equal(getattr(one, n), getattr(other, n)) for n in names)
+    return all(np.array_equal(getattr(one, n), getattr(other, n)) for n in ("layout", *names))

@@ -132,7 +132,7 @@ def from_points(points: Array, source: Source, model: CovarianceModel, reg_covar
     def covariances() -> Array:
         statistics = _about_nearest(points, source, model).recentred(points)
         scatter, weight_sums = statistics.scatter, statistics.weight_sums
-        if model.layout != "tied":
+        if not model.form.is_shared:
             scatter = np.broadcast_to(scatter.sum(axis=0), scatter.shape)
             weight_sums = np.full(len(points), weight_sums.sum())
         return model.covariances(scatter, weight_sums, reg_covar=reg_covar)

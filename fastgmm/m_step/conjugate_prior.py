@@ -84,11 +84,11 @@ class ConjugatePrior:
                 f"The prior's shrinkage should be at least 0 and its dof more than {n_features - 1}, both finite, but "
                 f"they are {shrinkage} and {dof}"
             )
-        wanted: tuple[int, ...] = () if model.layout == "diagonal" else (n_features, n_features)
+        wanted: tuple[int, ...] = (n_features, n_features) if model.form.has_matrices else ()
         if self.scale is None:
             _check_default_scale(covariance, model)
             scale = covariance / n_components ** (2 / n_features)
-            scale = np.asarray(np.trace(scale) / n_features) if model.layout == "diagonal" else scale
+            scale = scale if model.form.has_matrices else np.asarray(np.trace(scale) / n_features)
         else:
             scale = np.asarray(self.scale, dtype=np.float64)
         if scale.shape != wanted:
@@ -105,7 +105,7 @@ def _check_default_scale(covariance: Array, model: CovarianceModel) -> None:
     """Refuse rows of which `ConjugatePrior` cannot take its default scale; constant features are named."""
     variances = np.diagonal(covariance)
     constant = np.flatnonzero(variances <= 0)
-    if model.layout == "diagonal":
+    if not model.form.has_matrices:
         cause = "all rows are equal" if len(constant) == len(variances) else ""
     elif len(constant):
         listed = ", ".join(map(str, constant[:10])) + (", ..." if len(constant) > 10 else "")
@@ -149,7 +149,7 @@ class ModePrior:
         full = np.broadcast_to(
             scale * np.eye(n_features) if scale.ndim == 0 else scale, (n_components, *(n_features,) * 2)
         )
-        extra = dof + (2.0 if model.layout == "diagonal" else n_features + 1.0)
+        extra = dof + (n_features + 1.0 if model.form.has_matrices else 2.0)
         if not model.form.shape(n_components, n_features)[1:]:  # one variance for all features
             extra, full = extra / n_features, full / n_features
         if model.shares_volume:
@@ -225,4 +225,4 @@ def overall_moments(source: Source, covariance_type: str = "full") -> tuple[Arra
     unbiased = 1 - 1 / n_rows if n_rows > 1 else 1.0
     scatter = scatter_about_means(statistics, statistics.weight_sums)
     covariance = model.covariances(scatter, statistics.weight_sums * unbiased)
-    return mean[0], covariance if model.layout == "tied" else covariance[0]
+    return mean[0], covariance if model.form.is_shared else covariance[0]

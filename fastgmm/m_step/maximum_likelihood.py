@@ -48,11 +48,7 @@ def maximise(
         raise ValueError(f"the statistics are those of no rows: their total weight is {statistics.total_weight}")
     if np.isnan(statistics.weight_sums).any():
         raise ValueError("the statistics contain NaN, so the rows they are of did, or the parameters")
-    if statistics.layout != model.layout:
-        raise ValueError(
-            f"covariance_type {covariance_type!r} needs statistics of the {model.layout} layout, "
-            f"but these are of the {statistics.layout} layout"
-        )
+    statistics.check_layout(model.layout, covariance_type)
     weights, means = estimate_weights_and_means(statistics)
     covariances = estimate_covariances(statistics, model, reg_covar, before=before)
     precisions_cholesky = model.form.precisions_cholesky(covariances)

@@ -28,10 +28,13 @@ class EStep(NamedTuple):
     layout : str
         The kernels' layout. That of the model, or "full" where the tied layout would lose digits.
     operands : Operands
+    is_centred : bool
+        Whether the layout is "full" although the model's is "tied", since its components are far apart.
     """
 
     layout: str
     operands: Operands
+    is_centred: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +128,8 @@ class MixtureParameters:
         A fit and the predictions of its result so compute densities in the same way. `origin` is that of `operands`.
         """
         layout, operands = self.model.layout, self.operands(dtype, origin)
-        if layout == "tied" and self._tied_components_are_far(operands):
-            return EStep("full", self.centred_operands(dtype))
+        if self.model.form.is_shared and self._tied_components_are_far(operands):
+            return EStep("full", self.centred_operands(dtype), is_centred=True)
         return EStep(layout, operands)
 
     def centred_operands(self, dtype: DTypeLike) -> Operands:
@@ -174,7 +177,7 @@ class MixtureParameters:
         means = self.means - origin.astype(np.float64)
         factor = form.factor(self.precisions_cholesky, self.n_components, self.n_features)
         log_coef = self.log_coef()
-        if form.layout == "tied":
+        if form.is_shared:
             means = serial_matmul(means, factor[0].T)
         return Operands(*(np.ascontiguousarray(a, dtype=dtype) for a in (origin, means, factor, log_coef)))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgmm.kernels import serial_matmul
+from .layouts import LAYOUTS
 
 # Components' weight sums are kept above 0, as scikit-learn keeps them, so that a mean can be divided by one; of rows
 # with tiny weights by as much less.
@@ -66,17 +66,12 @@ class SufficientStatistics:
 
     def __post_init__(self) -> None:
         n_components, n_features = self.reference.shape
-        expected = {
-            "full": (n_components, n_features, n_features),
-            "diagonal": (n_components, n_features),
-            "tied": (n_features, n_features),
-        }
-        if self.layout not in expected:
-            raise ValueError(f"layout must be one of {sorted(expected)}, but is {self.layout!r}")
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"layout must be one of {sorted(LAYOUTS)}, but is {self.layout!r}")
         shapes = {
             "weight_sums": (n_components,),
             "first_moments": (n_components, n_features),
-            "scatter": expected[self.layout],
+            "scatter": LAYOUTS[self.layout].scatter_shape(n_components, n_features),
         }
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
@@ -101,6 +96,19 @@ class SufficientStatistics:
     def n_features(self) -> int:
         return self.reference.shape[1]
 
+    def check_layout(self, layout: str, covariance_type: str) -> None:
+        """Raise ValueError if the statistics are not of the layout that a covariance type needs."""
+        if self.layout != layout:
+            raise ValueError(
+                f"covariance_type {covariance_type!r} needs statistics of the {layout} layout, "
+                f"but these are of the {self.layout} layout"
+            )
+
+    @property
+    def has_shared_scatter(self) -> bool:
+        """Whether one scatter is that of all components."""
+        return LAYOUTS[self.layout].is_shared
+
     @property
     def mean_log_likelihood(self) -> float:
         """``log_likelihood / total_weight``: nats per row."""
@@ -123,12 +131,7 @@ class SufficientStatistics:
         reference = np.broadcast_to(np.asarray(reference, dtype=np.float64), self.reference.shape)
         move = self.reference - reference
         moved = self.weight_sums[:, np.newaxis] * move
-        if self.layout == "diagonal":
-            scatter = self.scatter + move * (2 * self.first_moments + moved)
-        else:
-            half = np.einsum("kd,ke->kde", move, self.first_moments + moved / 2)
-            change = half + half.swapaxes(1, 2)
-            scatter = self.scatter + (change if self.layout == "full" else change.sum(axis=0))
+        scatter = LAYOUTS[self.layout].recentred(self.scatter, move, self.first_moments, moved)
         return replace(self, reference=np.array(reference), first_moments=self.first_moments + moved, scatter=scatter)
 
     def __add__(self, other: SufficientStatistics) -> SufficientStatistics:
@@ -179,14 +182,8 @@ def scatter_about_means(statistics: SufficientStatistics, weight_sums: NDArray) 
     move = statistics.first_moments / weight_sums[:, np.newaxis]
     # S - f d^T - d f^T + n d d^T with f = weight_sums d.
     factor = 2 * weight_sums - statistics.weight_sums
-    if statistics.layout == "diagonal":
-        scatter = statistics.scatter - factor[:, np.newaxis] * move**2
-        # Rows that are equal as far as their digits go are no nearer than their rounding.
-        return np.maximum(scatter, weight_sums[:, np.newaxis] * rounding_variance(statistics.reference + move))
-    if statistics.layout == "tied":
-        return statistics.scatter - serial_matmul((factor[:, np.newaxis] * move).T, move)
-    moved = np.einsum("k,kd,ke->kde", factor, move, move)
-    return np.subtract(statistics.scatter, moved, out=moved)
+    floor = weight_sums[:, np.newaxis] * rounding_variance(statistics.reference + move)
+    return LAYOUTS[statistics.layout].about_means(statistics.scatter, move, factor, floor)
 
 
 def rounding_variance(means: NDArray) -> NDArray:
