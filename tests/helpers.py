@@ -13,7 +13,7 @@ from fastgmm.covariance import get_model
 from fastgmm.engine import MixtureParameters
 from fastgmm.fitting import em
 from fastgmm.fitting.options import Acceleration, FitOptions
-from fastgmm.initialization.starts import initial_parameters
+from fastgmm.initialization.registry import initial_parameters
 from fastgmm.m_step.maximum_likelihood import MaximumLikelihood
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")

@@ -30,7 +30,8 @@ from fastgmm.estimators.gaussian_mixture import GaussianMixture
 from fastgmm.estimators.validation import plain
 from fastgmm.fitting.split_merge import one_more
 from fastgmm.initialization.hierarchy import Hierarchy
-from fastgmm.initialization.starts import from_groups, hierarchy, total_scatter
+from fastgmm.initialization.micro_clusters import micro_clusters, start_from_hierarchy
+from fastgmm.initialization.samples import total_scatter
 from fastgmm.kernels import thread_limit
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import features_depend
@@ -305,7 +306,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         source = ArraySource(X, weights)
         if any(get_model(name).form.is_shared for name in self._types(X.shape[1])):
             source = replace(source, known=total_scatter(source))
-        return Rows(source, hierarchy(source, n_components, stream, plain(self._template().reg_covar)))
+        return Rows(source, micro_clusters(source, n_components, stream, plain(self._template().reg_covar)))
 
     def _folds(self, X: NDArray, weights: NDArray | None, n_components: int, stream: RandomStream) -> list[tuple]:
         """Rows to fit, and rows to score with their weights, for each fold."""
@@ -396,7 +397,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
     def _from_hierarchy(self, cell: Cell, rows: Rows, chain: Chain, n_jobs: int | None) -> dict[str, Any]:
         """The start of groups of micro-clusters."""
         model, reg_covar = get_model(cell.covariance_type), plain(self._template().reg_covar)
-        start = from_groups(rows.joined, cell.n_components, model, reg_covar)
+        start = start_from_hierarchy(rows.joined, cell.n_components, model, reg_covar)
         return _given(model, start.weights, start.means, model.form.precisions_cholesky(start.covariances()))
 
     def _from_chain(self, cell: Cell, rows: Rows, chain: Chain, n_jobs: int | None) -> dict[str, Any] | None:

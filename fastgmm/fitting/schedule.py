@@ -22,7 +22,7 @@ from fastgmm.covariance import IllDefinedCovarianceError
 from fastgmm.data.random_stream import RandomStream, sample, shares
 from fastgmm.data.sources import ArraySource, Source
 from fastgmm.initialization.outliers import pass_with_outliers, with_outliers
-from fastgmm.initialization.starts import initial_parameters
+from fastgmm.initialization.registry import initial_parameters
 from fastgmm.m_step.objective import Objective
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import SufficientStatistics

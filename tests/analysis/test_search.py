@@ -15,7 +15,7 @@ from fastgmm.covariance import MCLUST_MODELS
 from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
 from fastgmm.initialization.hierarchy import Hierarchy, cut
-from fastgmm.initialization.starts import hierarchy
+from fastgmm.initialization.micro_clusters import micro_clusters
 from helpers import blobs
 
 CRITERIA = ("bic", "icl", "aic", "cv")
@@ -184,7 +184,7 @@ def test_the_picture_has_a_line_a_model_and_a_ring(search):
 def test_groups_of_a_hierarchy_have_the_moments_of_their_rows():
     X, _ = blobs(0, n_samples=300, n_features=3)
     weights = np.random.default_rng(0).uniform(0, 2, 300)
-    joined = hierarchy(ArraySource(X, weights), 5, RandomStream(0), 1e-6)
+    joined = micro_clusters(ArraySource(X, weights), 5, RandomStream(0), 1e-6)
     assert isinstance(joined, Hierarchy)
     for n_groups in (1, 2, 5):
         sums, means, scatter = joined.moments(n_groups)

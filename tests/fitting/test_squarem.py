@@ -10,7 +10,7 @@ from fastgmm.data.sources import ArraySource
 from fastgmm.engine import IllDefinedCovarianceError, MixtureParameters
 from fastgmm.fitting import em, run_state
 from fastgmm.fitting.squarem import BEGIN, LARGE, Squarem
-from fastgmm.initialization.starts import initial_parameters
+from fastgmm.initialization.registry import initial_parameters
 from fastgmm.m_step import maximum_likelihood
 from helpers import COVARIANCE_TYPES, blobs, random_parameters, run_em, start_of
 

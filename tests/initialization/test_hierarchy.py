@@ -7,7 +7,7 @@ from sklearn.metrics import adjusted_rand_score
 from fastgmm import GaussianMixture
 from fastgmm.data.sources import ArraySource
 from fastgmm.initialization.hierarchy import cut, merge_order
-from fastgmm.initialization.starts import whitened
+from fastgmm.initialization.whitening import whitened
 from helpers import blobs
 
 

@@ -12,7 +12,7 @@ from fastgmm.data.sources import ArraySource
 from fastgmm.engine import accumulate, maximise, score_samples
 from fastgmm.initialization import outliers
 from fastgmm.initialization.outliers import pass_with_outliers, representative, with_outliers
-from fastgmm.initialization.starts import enough_rows
+from fastgmm.initialization.samples import enough_rows
 from helpers import COVARIANCE_TYPES, fit_quietly, random_parameters
 
 

@@ -8,7 +8,8 @@ from fastgmm.data.random_stream import RandomStream, sample
 from fastgmm.data.sources import ArraySource
 from fastgmm.engine import IllDefinedCovarianceError
 from fastgmm.initialization.kmeans import kmeans
-from fastgmm.initialization.starts import ENOUGH, ENOUGH_PER_COMPONENT, enough_rows, random_rows
+from fastgmm.initialization.points import random_rows
+from fastgmm.initialization.samples import ENOUGH, ENOUGH_PER_COMPONENT, enough_rows
 from helpers import COVARIANCE_TYPES, blobs, start_of
 
 INIT_PARAMS = ("kmeans", "k-means++", "random", "random_from_data")
