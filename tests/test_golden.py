@@ -25,6 +25,8 @@ pytestmark = pytest.mark.skipif(not JIT, reason="results are those of compiled c
 # By whether the rows are float32.
 TOLERANCE = {False: 1e-12, True: 2e-5}
 LOOSE = "remaining_"
+# The M-step of "VVE" iterates, and two batches of a stream follow each other.
+ITERATED = {"stream-from-mixture": 1e-6}
 
 
 @functools.cache
@@ -34,10 +36,11 @@ def stored():
     return cases, where == environment()
 
 
-def check(found, expected, *, exactly):
+def check(found, expected, *, exactly, least_tolerance=0.0):
     """Raise AssertionError if results of a case differ from the stored ones."""
     assert list(found) == list(expected)
-    tolerance = TOLERANCE[any(value.dtype == np.float32 for value in expected.values())]
+    is_single = any(value.dtype == np.float32 for value in expected.values())
+    tolerance = max(TOLERANCE[is_single], least_tolerance)
     for key, value in expected.items():
         assert (found[key].dtype, found[key].shape) == (value.dtype, value.shape), key
         if exactly or value.dtype.kind != "f":
@@ -58,7 +61,7 @@ def test_results_are_the_stored_ones(name, tmp_path):
     for package in NEEDS[name]:
         pytest.importorskip(package)
     cases, exactly = stored()
-    check(compute(name, tmp_path), cases[name], exactly=exactly)
+    check(compute(name, tmp_path), cases[name], exactly=exactly, least_tolerance=ITERATED.get(name, 0.0))
 
 
 def test_every_case_is_stored():
