@@ -5,8 +5,10 @@ computed in: the CPU, the width of its vectors, BLAS, and the versions of Python
 
 In the same environment every number must have the same bits, for any number of threads. In another one rounding
 differs: integers (labels, numbers of iterations) must be equal, and an array's numbers must differ by no more than
-`TOLERANCE` times its largest number. That is the tolerance of float32 for all results of a case with float32 rows,
-whose results have some float32 arrays. `remaining_` is not compared then: it is a difference of nearly equal numbers.
+`TOLERANCE` times its largest number, which is larger for cases with float32 rows. With the code of two other
+processors (``NUMBA_CPU_NAME`` and ``OPENBLAS_CORETYPE`` of Haswell and Zen) 120 of the 125 cases agreed to 1e-12; the
+others are in `ITERATED`. Two results are not compared there: `remaining_`, a difference of nearly equal numbers, and
+likelihood ratios of bootstrap replicates, one of which may end at another optimum.
 
 `python -m golden.make` in this folder computes the results again. If a public attribute is renamed, rename it in the
 file too, and leave the numbers.
@@ -23,10 +25,11 @@ from helpers import JIT
 
 pytestmark = pytest.mark.skipif(not JIT, reason="results are those of compiled code")
 # By whether the rows are float32.
-TOLERANCE = {False: 1e-12, True: 2e-5}
-LOOSE = "remaining_"
-# The M-step of "VVE" iterates, and two batches of a stream follow each other.
-ITERATED = {"stream-from-mixture": 1e-6}
+TOLERANCE = {False: 1e-11, True: 2e-5}
+LOOSE = ("remaining_", "replicates")
+# The M-steps of "EVE" and "VVE" iterate.
+ITERATED = {"model-EVE": 1e-8, "model-VVE": 1e-8, "criteria-and-draws": 1e-8, "source-blocks": 1e-8}
+ITERATED["stream-from-mixture"] = 1e-6
 
 
 @functools.cache
@@ -45,7 +48,7 @@ def check(found, expected, *, exactly, least_tolerance=0.0):
         assert (found[key].dtype, found[key].shape) == (value.dtype, value.shape), key
         if exactly or value.dtype.kind != "f":
             np.testing.assert_array_equal(found[key], value, err_msg=key)
-        elif key != LOOSE:
+        elif key not in LOOSE:
             scale = np.abs(value[np.isfinite(value)]).max(initial=0.0)
             np.testing.assert_allclose(found[key], value, rtol=0, atol=tolerance * scale, err_msg=key)
 
