@@ -59,7 +59,17 @@ def test_python_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeyp
 
 def test_the_guide_shows_code():
     guide = {page.stem for page in PAGES_WITH_CODE if page.parent.name == "guide"}
-    topics = {"drop_in", "covariance_models", "choosing", "bayesian", "large_data", "dask", "streaming", "engine", "starts"}
+    topics = {
+        "drop_in",
+        "covariance_models",
+        "choosing",
+        "bayesian",
+        "large_data",
+        "dask",
+        "streaming",
+        "engine",
+        "starts",
+    }
     assert topics <= guide
 
 
