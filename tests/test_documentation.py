@@ -70,7 +70,7 @@ def test_the_guide_shows_code():
         "engine",
         "starts",
     }
-    assert topics <= guide
+    assert topics | {"engine"} <= guide
 
 
 def anchors(page):

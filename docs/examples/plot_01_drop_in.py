@@ -2,7 +2,8 @@
 In place of scikit-learn
 ========================
 
-One import changes. Both libraries start from the same labels and take the same EM steps, so both find the same mixture.
+One import changes. Both libraries start from the same labels and take the same EM steps, so both find the same
+mixture.
 """
 
 import matplotlib.pyplot as plt

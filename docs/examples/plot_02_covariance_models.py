@@ -2,8 +2,8 @@
 The fourteen covariance models
 ==============================
 
-The letters stand for volume, shape and orientation: equal for all components (E), variable (V), or the identity (I). Each
-panel shows the same rows, fitted with another model, and the BIC of the fit. The lowest BIC is marked.
+The letters stand for volume, shape and orientation: equal for all components (E), variable (V), or the identity (I).
+Each panel shows the same rows, fitted with another model, and the BIC of the fit. The lowest BIC is marked.
 """
 
 import matplotlib.pyplot as plt
@@ -25,7 +25,7 @@ start = np.repeat([0, 1, 2], 150)
 # %%
 # All models start from the same labels. A model with one matrix for all components, or with a single variance, stores
 # less than K matrices, so the ellipses are drawn from matrices that are made of what is stored.
-MODELS = "EII VII EEI VEI EVI VVI EEE VEE EVE VVE EEV VEV EVV VVV".split()
+MODELS = ["EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV"]
 
 
 def matrices(model):

@@ -2,8 +2,9 @@
 Choosing a model and a number of components
 ===========================================
 
-:class:`~fastgmm.MixtureSearch` fits covariance models and numbers of components, and keeps the fit with the lowest BIC.
-:class:`~fastgmm.CriterionDisplay` draws all of them. The bootstrap then says how certain the parameters of the best are.
+:class:`~fastgmm.MixtureSearch` fits covariance models and numbers of components, and keeps the fit with the lowest
+BIC. :class:`~fastgmm.CriterionDisplay` draws all of them. The bootstrap then says how certain the parameters of the
+best are.
 """
 
 import matplotlib.pyplot as plt

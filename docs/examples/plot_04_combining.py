@@ -2,8 +2,9 @@
 Clusters that are not Gaussian
 ==============================
 
-BIC chooses as many Gaussian components as the density needs. Where a cluster is curved, several components are one cluster.
-:func:`~fastgmm.combine_components` joins components, and :class:`~fastgmm.EntropyDisplay` shows where to stop.
+BIC chooses as many Gaussian components as the density needs. Where a cluster is curved, several components are one
+cluster. :func:`~fastgmm.combine_components` joins components, and :class:`~fastgmm.EntropyDisplay` shows where to
+stop.
 """
 
 import matplotlib.pyplot as plt

@@ -2,8 +2,8 @@
 Variational Bayes: components that are not needed
 =================================================
 
-:class:`~fastgmm.BayesianGaussianMixture` takes an upper limit of the number of components. The lower the concentration of the
-weights' prior, the fewer components keep a weight.
+:class:`~fastgmm.BayesianGaussianMixture` takes an upper limit of the number of components. The lower the
+concentration of the weights' prior, the fewer components keep a weight.
 """
 
 import matplotlib.pyplot as plt

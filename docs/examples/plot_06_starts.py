@@ -2,8 +2,8 @@
 Starts and moves
 ================
 
-EM finds a nearby optimum, so the end of a fit depends on its start. Here are twenty seeds with several kinds of starts, and with
-moves: after EM has ended, two components are merged, a third is split, and EM continues.
+EM finds a nearby optimum, so the end of a fit depends on its start. Here are twenty seeds with several kinds of
+starts, and with moves: after EM has ended, two components are merged, a third is split, and EM continues.
 """
 
 import warnings

@@ -2,8 +2,8 @@
 Accelerated EM
 ==============
 
-Where components overlap, EM creeps. SQUAREM extrapolates its steps, and accepts an extrapolation only if the likelihood does not
-fall. A callback records the likelihood of each pass.
+Where components overlap, EM creeps. SQUAREM extrapolates its steps, and accepts an extrapolation only if the
+likelihood does not fall. A callback records the likelihood of each pass.
 """
 
 import matplotlib.pyplot as plt

@@ -2,8 +2,8 @@
 A stream that drifts
 ====================
 
-:class:`~fastgmm.StreamingGaussianMixture` reads each row once. With ``half_life`` a row counts half as much after so many more rows,
-and the mixture follows a stream that changes.
+:class:`~fastgmm.StreamingGaussianMixture` reads each row once. With ``half_life`` a row counts half as much after so
+many more rows, and the mixture follows a stream that changes.
 """
 
 import matplotlib.pyplot as plt
@@ -28,7 +28,8 @@ for block in np.array_split(X, 60):
         track.append(stream.partial_fit(block).means_)
 
 # %%
-# With the half-life the means stay near the clusters. With ``learning_decay=1`` all rows count alike for ever, and the means lag.
+# With the half-life the means stay near the clusters. With ``learning_decay=1`` all rows count alike for ever, and the
+# means lag.
 fig, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True, sharey=True, layout="constrained")
 titles = ("half_life=1_500", "learning_decay=1.0, no half-life")
 for ax, track, title in zip(axes, tracks.values(), titles, strict=True):

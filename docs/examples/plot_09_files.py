@@ -2,8 +2,8 @@
 Rows in a file
 ==============
 
-:func:`~fastgmm.rows` reads rows block by block, and the fit gives the answer of the same rows in memory. Labels are written to a file
-in the same way.
+:func:`~fastgmm.rows` reads rows block by block, and the fit gives the answer of the same rows in memory. Labels are
+written to a file in the same way.
 """
 
 import tempfile

@@ -2,7 +2,8 @@
 Segmenting a photograph
 =======================
 
-Each pixel is a row with three features. A mixture of sixteen components gives each pixel the mean colour of its component.
+Each pixel is a row with three features. A mixture of sixteen components gives each pixel the mean colour of its
+component.
 """
 
 import matplotlib.pyplot as plt

@@ -2,8 +2,9 @@
 Digits far from zero
 ====================
 
-A variance that is computed as the mean of squares minus the square of the mean loses its digits when the mean is large. fastgmm sums
-the scatter about the current means. Here the variance of the rows is always 1, and only their distance from zero grows.
+A variance that is computed as the mean of squares minus the square of the mean loses its digits when the mean is
+large. fastgmm sums the scatter about the current means. Here the variance of the rows is always 1, and only their
+distance from zero grows.
 """
 
 import matplotlib.pyplot as plt

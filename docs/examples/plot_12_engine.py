@@ -2,8 +2,8 @@
 An EM loop of your own
 ======================
 
-``fastgmm.engine`` has the parts of a fit: statistics of blocks that add, and an M-step. Here some rows have known labels, which the
-estimators do not support: the statistics of labelled and unlabelled rows are simply added.
+``fastgmm.engine`` has the parts of a fit: statistics of blocks that add, and an M-step. Here some rows have known
+labels, which the estimators do not support: the statistics of labelled and unlabelled rows are simply added.
 """
 
 import matplotlib.pyplot as plt
