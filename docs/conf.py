@@ -1,10 +1,10 @@
 """Configuration of the documentation: ``pip install ".[docs]" && sphinx-build -W docs docs/_build``."""
 
 import inspect
+import re
 import urllib.request
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
 
 import fastgmm
 
@@ -40,24 +40,32 @@ numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 
 
-def own_members(fullname: str, kind: str) -> list[str]:
-    """Return the names of the public methods or properties of a class that fastgmm defines."""
-    module, name = fullname.rsplit(".", 1)
-    cls = getattr(import_module(module), name)
-    members = []
-    for member, value in inspect.getmembers(cls):
-        if member.startswith("_"):
-            continue
-        if kind == "properties":
-            function = value.fget if isinstance(value, property) else None
-        else:
-            function = getattr(value, "__func__", value) if inspect.isroutine(value) else None
-        if (getattr(function, "__module__", None) or "").startswith("fastgmm") and inspect.getdoc(value):
-            members.append(member)
-    return members
+def own_members(cls: type) -> dict[str, list[str]]:
+    """Return the names of the public methods and of the properties of a class that fastgmm defines."""
+    methods, properties = [], []
+    for name, value in inspect.getmembers(cls):
+        is_property = isinstance(value, property)
+        function = value.fget if is_property else getattr(value, "__func__", value)
+        is_own = (getattr(function, "__module__", None) or "").startswith("fastgmm")
+        if not name.startswith("_") and is_own and (is_property or inspect.isroutine(value)) and inspect.getdoc(value):
+            (properties if is_property else methods).append(name)
+    return {"methods": methods, "properties": properties}
 
 
-autosummary_context = {"own_members": own_members}
+PUBLIC = {f"fastgmm.{name}": getattr(fastgmm, name) for name in fastgmm.__all__}
+autosummary_context = {
+    "own_members": {name: own_members(value) for name, value in PUBLIC.items() if inspect.isclass(value)},
+}
+
+
+def quote_attributes(app, what, name, obj, options, lines):
+    """Quote names that end in an underscore in the shapes of a docstring: reStructuredText takes them for links."""
+    lines[:] = [re.sub(r"\((\w+_)(?=,)", r"(`\1`", line) for line in lines]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", quote_attributes, priority=1)  # before numpydoc
+
 
 # Links to other projects. Their inventories are left out where they cannot be reached: otherwise a build without a
 # network would fail, because `sphinx-build -W` turns the warning of a failed download into an error.
@@ -90,7 +98,6 @@ sphinx_gallery_conf = {
     "gallery_dirs": "auto_examples",
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("fastgmm",),
-    "reference_url": {"fastgmm": None},
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
     "download_all_examples": False,

@@ -114,6 +114,8 @@ def names_in_the_api_reference():
 @pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
 def test_the_api_reference_has_the_public_names_and_no_others(module):
     public = {name for name in module.__all__ if name != "__version__" and not inspect.ismodule(getattr(module, name))}
+    if module is not fastgmm:  # what is the same object in both is described once
+        public = {name for name in public if getattr(fastgmm, name, None) is not getattr(module, name)}
     names = names_in_the_api_reference()[module.__name__]
     assert sorted(names) == sorted(public)
 

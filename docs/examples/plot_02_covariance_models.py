@@ -41,7 +41,7 @@ fits = {name: GaussianMixture(3, covariance_type=name, resp_init=start, max_iter
 scores = {name: fit.bic(X) for name, fit in fits.items()}
 best = min(scores, key=scores.get)
 
-fig, axes = plt.subplots(3, 5, figsize=(10, 6.6), sharex=True, sharey=True, layout="constrained")
+fig, axes = plt.subplots(3, 5, figsize=(10, 5.8), sharex=True, sharey=True, layout="constrained")
 for ax, name in zip(axes.flat, MODELS, strict=False):
     fit = fits[name]
     ax.scatter(*X.T, c=fit.predict(X), s=3, cmap="viridis", linewidths=0)

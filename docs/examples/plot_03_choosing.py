@@ -20,14 +20,8 @@ CriterionDisplay.from_search(search)
 plt.show()
 
 # %%
-# Fits that failed, or in which a component has collapsed, take no part in the choice. The table says why.
-problems = [problem for problem in search.results_["problem"] if problem]
-print(f"{len(problems)} of {len(search.results_['problem'])} fits were left out")
-print(problems[0] if problems else "")
-
-# %%
-# Intervals of 95 % for the means, from 100 fits to resampled rows.
-replicates = bootstrap_parameters(search, iris.data, n_replicates=100, random_state=0)
+# Intervals of 95 % for the means, from 60 fits to resampled rows.
+replicates = bootstrap_parameters(search, iris.data, n_replicates=60, random_state=0)
 low, high = replicates.intervals()["means"]
 means = search.best_estimator_.means_
 

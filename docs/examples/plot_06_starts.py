@@ -2,7 +2,7 @@
 Starts and moves
 ================
 
-EM finds a nearby optimum, so the end of a fit depends on its start. Here are twenty seeds with several kinds of
+EM finds a nearby optimum, so the end of a fit depends on its start. Here are twelve seeds with several kinds of
 starts, and with moves: after EM has ended, two components are merged, a third is split, and EM continues.
 """
 
@@ -34,7 +34,7 @@ options = {
 }
 warnings.simplefilter("ignore", ConvergenceWarning)
 ends = {
-    name: [GaussianMixture(12, max_iter=500, random_state=seed, **option).fit(X).lower_bound_ for seed in range(20)]
+    name: [GaussianMixture(12, max_iter=500, random_state=seed, **option).fit(X).lower_bound_ for seed in range(12)]
     for name, option in options.items()
 }
 

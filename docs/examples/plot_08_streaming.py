@@ -25,7 +25,9 @@ remembering = StreamingGaussianMixture(2, learning_decay=1.0, random_state=0)
 tracks = {following: [], remembering: []}
 for block in np.array_split(X, 60):
     for stream, track in tracks.items():
-        track.append(stream.partial_fit(block).means_)
+        stream.partial_fit(block)
+        if stream.n_steps_ > 0:  # before, the first rows are only collected
+            track.append(stream.means_)
 
 # %%
 # With the half-life the means stay near the clusters. With ``learning_decay=1`` all rows count alike for ever, and the

@@ -45,5 +45,6 @@ fig.colorbar(picture, ax=axes[0])
 for k in range(3):
     axes[1].hist(stored[labels == k, 0], bins=80, alpha=0.6, label=f"component {k}")
 axes[1].set(title="labels from the file", xlabel="feature 1", ylabel="rows")
-axes[1].legend()
+axes[1].set_ylim(0, 5_200)
+axes[1].legend(loc="upper center", ncols=3, fontsize="small")
 plt.show()

@@ -23,7 +23,7 @@ print(f"{len(X):,} pixels, {model.n_iter_} passes over all of them")
 # Pixels of low density are those whose colour is rare in the photograph.
 surprise = -model.score_samples(X).reshape(photograph.shape[:2])
 
-fig, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
+fig, axes = plt.subplots(1, 3, figsize=(11, 2.7), layout="constrained")
 axes[0].imshow(photograph)
 axes[0].set_title("photograph")
 axes[1].imshow(segmented)

@@ -31,13 +31,16 @@ def variances(mixture, covariance_type):
 
 
 # %%
-# Gaps are fits that fail with an error.
+# Crosses are fits that end with an error.
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
 for ax, covariance_type in zip(axes, ("diag", "spherical"), strict=True):
-    ax.loglog(distances, variances(sklearn.mixture.GaussianMixture, covariance_type), "s--", label="scikit-learn")
+    theirs = np.array(variances(sklearn.mixture.GaussianMixture, covariance_type))
+    ax.loglog(distances, theirs, "s--", label="scikit-learn")
+    failed = np.isnan(theirs)
+    ax.plot(distances[failed], np.full(failed.sum(), 0.4), "x", color="tab:blue", label="scikit-learn: error")
     ax.loglog(distances, variances(fastgmm.GaussianMixture, covariance_type), "o-", label="fastgmm")
     ax.set(title=f'covariance_type="{covariance_type}"', xlabel="distance of the rows from zero")
     ax.grid(alpha=0.3)
 axes[0].set_ylabel("fitted variance (true: 1)")
-axes[1].legend(loc="lower left")
+axes[0].legend(loc="upper left")
 plt.show()
