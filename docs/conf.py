@@ -26,7 +26,9 @@ templates_path = ["_templates"]
 source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
 # A name between single backquotes in a docstring links to its page if it has one, and is code if not.
 default_role = "py:obj"
-pygments_style = "friendly"
+# Quotes of docstrings are those of Python.
+smartquotes = False
+toc_object_entries_show_parents = "hide"
 
 # MyST: links to headings of other pages, definition lists for the glossary.
 myst_enable_extensions = ["colon_fence", "deflist"]
