@@ -9,8 +9,8 @@ The problem
 An iteration of EM reads all rows once. For N rows of D features and K components, this *pass* computes the
 log-probability ``log w_k + log N(x_i | m_k, Sigma_k)`` of every row i and component k, turns each row's K numbers into
 responsibilities ``r_ik`` by log-sum-exp, and adds up three sums for each component: ``sum_i r_ik``, ``sum_i r_ik (x_i -
-m_k)`` and ``sum_i r_ik (x_i - m_k)(x_i - m_k)^T``. Straightforward NumPy writes N x K numbers to main memory several
-times. Here they never leave the L2 cache, and all threads and SIMD lanes work.
+m_k)`` and ``sum_i r_ik (x_i - m_k)(x_i - m_k)^T``. A NumPy version writes N x K numbers to main memory several times.
+Here they stay in the L2 cache of a core, and all threads and SIMD lanes share the work.
 
 A pass, from the outside in
 ---------------------------
@@ -42,7 +42,7 @@ A pass, from the outside in
 3. *Tiles keep numbers in cache and lanes full.* In a tile a lane is a row, so that all lanes do the same work whatever
    D and K are, and sums over components need no exchange between lanes.
 4. *The origin keeps digits.* A point near the data is subtracted from rows when they are loaded, and from the means, so
-   that float32 is accurate however far from zero the data are (`shift_origin`).
+   that arithmetic in float32 loses no digits to the data's distance from zero (`shift_origin`).
 5. *A layout is the arithmetic of a covariance structure*: ``full`` (a triangular factor per component), ``diagonal``
    (scales per component), ``tied`` (one triangular factor for all). A layout is a module with an E-step and an M-step
    on a tile. The passes are templates that are bound to a layout and a dtype.
@@ -108,9 +108,12 @@ To understand a pass, read `accumulate` in ``run_passes.py``, then ``accumulate_
 the naive functions in ``layouts/full.py``. The emitted code below each of these is the same arithmetic in blocks that
 fit in registers.
 
+To add a layout, write a module like ``layouts/tied.py`` and list it in ``LAYOUTS`` (``layouts/passes.py``). Its shapes
+and its cost go to ``run_passes.py``, its error bound to ``labels/error_bound.py``.
+
 Rules
 -----
-* All sums over rows are float64; arithmetic on a tile is in the rows' dtype.
+* Arithmetic on a tile, including sums over its rows, is in the rows' dtype. Its results are added up in float64.
 * Distances are sums of squared differences of centred rows, never ``|x|^2 - 2 x m + |m|^2``, which cancels.
 * NaN is never hidden: a row with NaN makes the log-likelihood NaN.
 * A kernel's arguments have the same types at every call: one compiled signature per kernel and dtype.

@@ -66,9 +66,9 @@ def accumulate(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Run a pass over the rows; return an M-step's sums and the log-likelihood.
 
-    Flops per row and component: D^2 + 2 D multiply-adds for "full", about 4 D for "diagonal" and 2 D for "tied", and an
-    exponential. Cache: the arrays of a tile in L2 (see `tiles.rows.tiling`); "full" needs one factor (D^2 / 2 numbers)
-    in L1 and K of them in L2.
+    Flops per row and component: D^2 + 3 D multiply-adds for "full"; 7 D operations (differences, products, sums,
+    multiply-adds) for "diagonal"; 3 D for "tied", and D (D + 1) / 2 per row; an exponential. Cache: the arrays of a
+    tile in L2 (see `tiles.rows.tiling`); for "full" also one factor (D^2 numbers) in L1 and all factors in L2.
 
     Parameters
     ----------
@@ -190,8 +190,8 @@ def score(
 ) -> None:
     """Run a pass over the rows; write the requested results for each row.
 
-    Flops per row and component: D (D + 3) / 2 multiply-adds for "full", about 2 D for "diagonal" and "tied", and an
-    exponential unless only labels are requested. Cache: as for `accumulate`.
+    Flops per row and component: D (D + 3) / 2 multiply-adds for "full"; 3 D operations for "diagonal"; 2 D for "tied",
+    and D (D + 1) / 2 per row; an exponential unless only labels are requested. Cache: as for `accumulate`.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 E-step: ``log_prob[k, i] = log_coef[k] - |L_k (x_i - m_k)|^2 / 2``, where L_k is lower triangular and ``L_k^T L_k`` the
 precision. The rows are centred first, so that nothing cancels. Flops: D (D + 1) / 2 multiply-adds per row and
-component, and D for the squares.
+component, D for the squares, and a difference for each centred feature of a block.
 
 M-step: ``scatter[k] += sum_i r[k, i] (x_i - m_k)(x_i - m_k)^T`` about the current mean, lower triangle only, as the
 product of ``sqrt(r) (x - m)`` with its transpose. Flops: D (D + 1) / 2 multiply-adds per row and component, and D for
@@ -10,7 +10,7 @@ the first moment; fewer if rows are left out (see `compaction`).
 
 Both process blocks of four features. The triangle on the diagonal of a block is written out, so that no multiply-add is
 wasted on zeros. Every block of the E-step centres its columns again: differences run beside multiply-adds, whereas
-storing centred columns made 16 features 1.16 times as slow. With at most `UNROLLED_FEATURES` features the code is
+with stored centred columns 16 features took 1.16 times as long. With at most `UNROLLED_FEATURES` features the code is
 specialised for their number: no loops over features, all accumulators in registers.
 
 Cache: the E-step needs a group of rows (4 D vectors) and one factor in L1, and all factors in L2. The M-step needs the

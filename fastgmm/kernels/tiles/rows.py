@@ -35,11 +35,12 @@ MAX_TILE_WIDTH = 512
 MAX_CHUNKS = 256
 DEFAULT_CHUNKS = 32
 MIN_CHUNKS = 8
-# The number of chunks is a multiple of the largest of these that it reaches: equal numbers of chunks for 2, 4, 8 or 16
-# threads. With 97 chunks one of 16 threads had seven chunks and the others six.
+# The number of chunks is a multiple of the largest of these that does not exceed it, so that 2, 4, 8 or 16 threads get
+# equal numbers of chunks: of 97 chunks one of 16 threads had seven and the others six.
 CHUNK_MULTIPLES = (32, 16, 8)
-# Rows of a chunk if there are many rows, and at least.
+# Rows of a chunk from which on there are more than DEFAULT_CHUNKS chunks.
 ROWS_PER_CHUNK = 2048
+# Fewest rows of a chunk, unless there are fewer rows.
 MIN_ROWS_PER_CHUNK = 512
 # Bytes that the sums of all chunks may fill.
 PARTIAL_BYTES = 64 * 1024 * 1024
