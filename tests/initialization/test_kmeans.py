@@ -113,7 +113,7 @@ def test_few_rows_are_drawn_as_many_are(weighted, monkeypatch):
 
 def test_draws_know_how_wide_the_tiles_of_the_potential_are(monkeypatch):
     """With many features a step with more candidates has narrower tiles."""
-    widths = [{tiling(3000, 4 + d + n, np.dtype(float), operations=0).width for n in (1, 5)} for d in range(250)]
+    widths = [{tiling(3000, 4 + d + n, np.dtype(float), multiply_adds=0).width for n in (1, 5)} for d in range(250)]
     n_features = next(d for d in range(100, 250) if len(widths[d]) > 1)
     X, seen = np.random.default_rng(0).normal(size=(3000, n_features)), set()
 
