@@ -199,7 +199,7 @@ def test_bad_checkpoints_are_refused(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere" / "state"):
         with pytest.raises(ValueError, match="a file in a folder that exists"):
             GaussianMixture(2, checkpoint=path).fit(X)
-    with pytest.raises(ValueError, match="n_init should be 1"):
+    with pytest.raises(ValueError, match=r"set n_init=1 \(got 3\)"):
         GaussianMixture(2, n_init=3, checkpoint=tmp_path / "state").fit(X)
 
 

@@ -545,7 +545,7 @@ GaussianMixture(2, random_state=0, tol=0.0, max_iter=12, acceleration=None, chec
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     path = tmp_path / "state"
-    assert decoded(path.read_bytes(), path).kept.state.result.n_iter == 3
+    assert decoded(path.read_bytes(), path).kept.run.result.n_iter == 3
     expected = quietly(lambda: GaussianMixture(**OPTIONS).fit(X))
     np.testing.assert_array_equal(resumed(path, X).means_, expected.means_)
 

@@ -1,5 +1,7 @@
 """Which runs make a fit: samples first, short runs of several starts, restarts; deterministic, and no worse."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -7,11 +9,13 @@ from fastgmm import GaussianMixture
 from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
 from fastgmm.engine import IllDefinedCovarianceError, MixtureParameters
-from fastgmm.fitting import em, sample_sizes, schedule
+from fastgmm.fitting import em, sample_sizes, samples
 from fastgmm.fitting.options import ACCELERATIONS, FitOptions
 from fastgmm.fitting.run_state import EMResult
-from fastgmm.fitting.schedule import Starts, from_samples, short_runs
+from fastgmm.fitting.samples import start_from_samples
+from fastgmm.fitting.short_runs import short_runs
 from fastgmm.fitting.squarem import Squarem
+from fastgmm.fitting.starts import Starts
 from fastgmm.m_step.maximum_likelihood import MaximumLikelihood
 from helpers import COVARIANCE_TYPES, blobs, fit_quietly, run_em
 
@@ -49,7 +53,7 @@ def many():
 @pytest.fixture
 def long_samples(monkeypatch):
     """However short EM is, samples are fitted."""
-    monkeypatch.setattr(schedule, "SHORT", 0)
+    monkeypatch.setattr(samples, "MAX_CHEAP_STEPS", 0)
 
 
 @pytest.mark.usefixtures("long_samples")
@@ -103,7 +107,7 @@ def test_samples_are_for_many_rows_only():
     assert sample_sizes.growing(ArraySource(rows), 5, "full") == [10_000]
     assert sample_sizes.growing(ArraySource(rows[1:]), 5, "full") == []
     assert sample_sizes.growing(ArraySource(rows), 300, "full") == []  # a sample of 76,800
-    assert sample_sizes.growing(ArraySource(rows), 300, "full", worth=1) == [76_800]
+    assert sample_sizes.growing(ArraySource(rows), 300, "full", min_ratio=1) == [76_800]
     # Two rows that weigh more than all others: a sample would be of these.
     weights = np.ones(len(rows))
     weights[:2] = 1e6
@@ -118,7 +122,7 @@ def begin_from_samples(X, starts, observer, n_init=1, tol=1e-3):
         FitOptions(MaximumLikelihood(), tol, 100, acceleration=ACCELERATIONS["progressive"]),
     )
     start, _ = starts.make(source, 0)
-    return from_samples(source, starts, start, options, n_init, RandomStream(0), observer), start
+    return start_from_samples(source, starts, start, options, n_init, RandomStream(0), observer), start
 
 
 @pytest.mark.usefixtures("long_samples")
@@ -184,7 +188,7 @@ def test_of_two_ends_on_a_sample_the_better_is_continued_from(many, monkeypatch)
     starts = Starts(5, MaximumLikelihood("full"), "kmeans")
     found, start = begin_from_samples(many, starts, Silent())
     bad = MixtureParameters.create(start.weights, np.tile(many.mean(axis=0), (5, 1)), start.covariances, "full")
-    monkeypatch.setattr(schedule, "short_runs", lambda *_, **__: (bad, 5))
+    monkeypatch.setattr(samples, "short_runs", lambda *_, **__: (bad, 5))
     kept, _ = begin_from_samples(many, starts, Silent())
     assert kept.statistics.mean_log_likelihood > found.statistics.mean_log_likelihood - 1e-3
     # The other way round: a bad start, and a good one among the others.
@@ -193,7 +197,7 @@ def test_of_two_ends_on_a_sample_the_better_is_continued_from(many, monkeypatch)
         ArraySource(many),
         FitOptions(MaximumLikelihood(), 1e-3, 100, acceleration=ACCELERATIONS["progressive"]),
     )
-    better = from_samples(source, starts, bad, options, 4, RandomStream(0), Silent())
+    better = start_from_samples(source, starts, bad, options, 4, RandomStream(0), Silent())
     assert better.statistics.mean_log_likelihood > found.statistics.mean_log_likelihood - 1e-3
 
 
@@ -215,7 +219,7 @@ def test_short_runs_find_the_best_of_some_starts_and_drop_those_that_collapse():
     ends = [
         run_em(source, starts.make(source, seed)[0], tol=0, max_iter=10, reg_covar=1e-6).lower_bound for seed in seeds
     ]
-    parameters, n_distinct = short_runs(source, starts, options, seeds)
+    parameters, n_distinct = short_runs(source, partial(starts.make, source), options, seeds)
     best = run_em(source, parameters, tol=0, max_iter=1, reg_covar=1e-6).lower_bound
     assert np.median(ends) < best
     assert best >= np.sort(ends)[-3] - 1e-3
@@ -231,11 +235,11 @@ def test_short_runs_find_the_best_of_some_starts_and_drop_those_that_collapse():
             return make(self, source, seed, quick=quick)
 
     collapsing = Collapsing(8, MaximumLikelihood(), "kmeans")
-    assert short_runs(source, collapsing, options, seeds[:3])[0].n_components == 8
+    assert short_runs(source, partial(collapsing.make, source), options, seeds[:3])[0].n_components == 8
     assert len(made) == 3
     made.clear()
     with pytest.raises(IllDefinedCovarianceError):
-        short_runs(source, collapsing, options, seeds[:2])
+        short_runs(source, partial(collapsing.make, source), options, seeds[:2])
 
 
 def test_more_starts_are_better_for_the_price_of_less_than_one_each():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import fastgmm.fitting.schedule
+import fastgmm.fitting.starts
 from fastgmm import GaussianMixture
 from fastgmm.covariance import get_model
 from fastgmm.data.sources import ArraySource
@@ -289,7 +289,7 @@ def test_an_interrupt_of_a_later_start_keeps_an_earlier_fit(monkeypatch):
             raise KeyboardInterrupt
         return initial_parameters(*arguments, **options)
 
-    monkeypatch.setattr(fastgmm.fitting.schedule, "initial_parameters", find)
+    monkeypatch.setattr(fastgmm.fitting.starts, "initial_parameters", find)
     model = GaussianMixture(4, random_state=0, n_init=3)
     with pytest.raises(KeyboardInterrupt, match="passes"):
         model.fit(X)
