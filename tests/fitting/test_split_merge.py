@@ -6,11 +6,12 @@ import pytest
 from fastgmm import GaussianMixture
 from fastgmm.covariance import MCLUST_MODELS
 from fastgmm.data.sources import ArraySource
-from fastgmm.engine import MixtureParameters
+from fastgmm.engine import MixtureParameters, predict_proba
 from fastgmm.fitting import schedule
 from fastgmm.fitting import split_merge as moves
+from fastgmm.fitting.component_moves import components_by_shape, full_moments, pairs_by_merge_loss, split_and_merge
 from fastgmm.fitting.run_state import EMResult
-from fastgmm.fitting.split_merge import LIGHT, improve, least_gaussian, least_merge, one_more, split_and_merge
+from fastgmm.fitting.split_merge import LIGHT, add_component, improve
 from helpers import COVARIANCE_TYPES, covariances_in_form, full_covariances, random_parameters, run_em
 
 
@@ -223,9 +224,12 @@ def test_a_move_to_a_flat_component_is_not_kept(variance, kept, monkeypatch):
 
 def test_equal_components_are_merged_first_and_two_clusters_split_first():
     X, parameters = three_clusters(), badly_started()
-    assert least_merge(parameters)[0] == (0, 1)
-    assert least_gaussian(parameters, ArraySource(X))[0] == 2
-    assert sorted(least_merge(random_parameters("tied", 4, 3))) == [(i, j) for i in range(4) for j in range(i + 1, 4)]
+    assert pairs_by_merge_loss(parameters)[0] == (0, 1)
+    resp = predict_proba(parameters, X)
+    assert components_by_shape(resp, ArraySource(X), *full_moments(parameters))[0] == 2
+    assert sorted(pairs_by_merge_loss(random_parameters("tied", 4, 3))) == [
+        (i, j) for i in range(4) for j in range(i + 1, 4)
+    ]
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "diag", "tied"])
@@ -250,7 +254,7 @@ def test_one_component_more_is_put_where_one_has_two_clusters(covariance_type):
     """Also where the model sees a sphere, or rows along the axes."""
     X = three_clusters(600)
     two = GaussianMixture(2, covariance_type=covariance_type, random_state=0, tol=1e-6, max_iter=500).fit(X)
-    three = one_more(ArraySource(X), two._parameters(), 1e-6)
+    three = add_component(ArraySource(X), two._parameters(), 1e-6)
     assert three.covariance_type == covariance_type
     assert three.weights.sum() == pytest.approx(1)
     end = run(ArraySource(X), three)
@@ -262,14 +266,14 @@ def test_one_component_more_is_put_where_one_has_two_clusters(covariance_type):
 def test_one_more_of_weighted_rows_is_that_of_copies():
     X, copies = three_clusters(300), np.random.default_rng(0).integers(0, 3, 300)
     one = GaussianMixture().fit(X)._parameters()
-    weighted = one_more(ArraySource(X, copies.astype(float)), one, 1e-6)
-    repeated = one_more(ArraySource(np.repeat(X, copies, axis=0)), one, 1e-6)
+    weighted = add_component(ArraySource(X, copies.astype(float)), one, 1e-6)
+    repeated = add_component(ArraySource(np.repeat(X, copies, axis=0)), one, 1e-6)
     np.testing.assert_allclose(weighted.means, repeated.means, atol=1e-8)
-    single = one_more(ArraySource(X.astype(np.float32)), one, 1e-6)
-    np.testing.assert_allclose(single.means, one_more(ArraySource(X), one, 1e-6).means, rtol=1e-3, atol=1e-3)
+    single = add_component(ArraySource(X.astype(np.float32)), one, 1e-6)
+    np.testing.assert_allclose(single.means, add_component(ArraySource(X), one, 1e-6).means, rtol=1e-3, atol=1e-3)
 
 
 def test_there_is_no_component_more_where_each_would_collapse():
     X = np.repeat(np.eye(2), 20, axis=0)
     two = MixtureParameters.create([0.5, 0.5], np.eye(2), np.tile(np.eye(2) / 100, (2, 1, 1)))
-    assert one_more(ArraySource(X), two, 0.0) is None
+    assert add_component(ArraySource(X), two, 0.0) is None

@@ -9,7 +9,7 @@ from fastgmm.covariance import get_model
 from fastgmm.data.sources import ArraySource
 from fastgmm.engine import IllDefinedCovarianceError, MixtureParameters
 from fastgmm.fitting import em, run_state
-from fastgmm.fitting.squarem import BEGIN, LARGE, Squarem
+from fastgmm.fitting.squarem import BEGIN_BELOW, MAX_REGULARISED_PART, Squarem
 from fastgmm.initialization.registry import initial_parameters
 from fastgmm.m_step import maximum_likelihood
 from helpers import COVARIANCE_TYPES, blobs, random_parameters, run_em, start_of
@@ -49,7 +49,7 @@ def test_nothing_is_accelerated_before_the_steps_are_small():
     """With scikit-learn's tolerance a fit is EM to the last bit, and with a smaller one it begins so."""
     X = overlapping()
     start, _ = start_of(ArraySource(X), 4)
-    plain, fast = (run(X, start, tol=BEGIN, accelerator=a) for a in (None, Squarem(len(X), 1e-6)))
+    plain, fast = (run(X, start, tol=BEGIN_BELOW, accelerator=a) for a in (None, Squarem(len(X), 1e-6)))
     np.testing.assert_array_equal(plain.parameters.means, fast.parameters.means)
     assert plain.lower_bounds == fast.lower_bounds
     further = run(X, start, accelerator=Squarem(len(X), 1e-6))
@@ -166,7 +166,7 @@ def test_small_and_regularised_components_go_where_em_takes_them():
         points.append(run(X, points[-1], tol=0.0, max_iter=1).parameters)
     # Half of the components have too few rows, then variances too near to what is added to them.
     few = 2 * (3 + 1) / np.median(points[2].weights)
-    large = LARGE / np.median((points[2].precisions_cholesky ** 2).sum(axis=1))
+    large = MAX_REGULARISED_PART / np.median((points[2].precisions_cholesky ** 2).sum(axis=1))
     for total_weight, reg_covar in ((few, 0.0), (2000.0, large)):
         squarem = Squarem(total_weight, reg_covar)
         squarem.cap = 100.0
