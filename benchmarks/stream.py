@@ -61,7 +61,7 @@ def losses(problem: Problem, X: np.ndarray, seed: int, settings: list[dict]) -> 
         started = start.score(test)
         rest = train[rules.init_size :]
         taken = seconds(functools.partial(model.partial_fit, rest))
-        yield {"init": rules.init_size, "batch": rules.pace.batch_size, "start": started - limit,
+        yield {"init": rules.init_size, "batch": rules.forgetting.batch_size, "start": started - limit,
                "loss": model.score(test) - limit, "passes": exact.n_iter_, "speed": len(rest) / taken}  # fmt: skip
 
 
