@@ -89,7 +89,7 @@ def continue_from(
     options : FitOptions
     observer : FitObserver
     bound : float
-        The bound of the parameters, in nats per row; -inf if it is unknown.
+        The bound at the end of the earlier fit, in nats per row; -inf if it is unknown.
 
     Returns
     -------

@@ -124,7 +124,7 @@ def test_another_fits_file_is_refused(tmp_path):
     path = tmp_path / "state"
     model = quietly(lambda: GaussianMixture(6, checkpoint=path, **OPTIONS).fit(X))
     before = model.means_
-    with pytest.raises(ValueError, match=r"of another fit: n_components was 6, and is 5\. Set it as it was"):
+    with pytest.raises(ValueError, match=r"of another fit: n_components was 6, but is 5 now\. Set it back"):
         model.set_params(n_components=5).resume(X)
     assert model.means_ is before
     with pytest.raises(ValueError, match=r"of another fit: rows was \(4000, 3, dtype\('float64'\)\), and is \(3999"):
@@ -133,7 +133,7 @@ def test_another_fits_file_is_refused(tmp_path):
         BayesianGaussianMixture(n_components=6, checkpoint=path, **OPTIONS).resume(X)
     with pytest.raises(ValueError, match="checksum of the rows was"):
         model.resume(X + 1e-9)
-    with pytest.raises(ValueError, match=r"total_weight was 4000\.0, and is 8000\.0"):
+    with pytest.raises(ValueError, match=r"total_weight was 4000\.0, but is 8000\.0 now"):
         model.resume(X, sample_weight=np.full(len(X), 2.0))
 
 
@@ -144,7 +144,7 @@ def test_a_new_fit_keeps_the_older_state_until_it_has_one(tmp_path):
     with pytest.raises(ZeroDivisionError):
         model.set_params(callback=lambda *_: 1 / 0).fit(X + 50)
     assert path.read_bytes() == before
-    with pytest.raises(ValueError, match="is of another fit: checksum of the rows"):
+    with pytest.raises(ValueError, match="is the checkpoint of another fit: checksum of the rows"):
         model.set_params(callback=None).resume(X + 50)
     quietly(lambda: model.fit(X + 50))
     quietly(lambda: model.resume(X + 50))

@@ -60,7 +60,7 @@ def state(tmp_path):
     return tmp_path / "state"
 
 
-def is_refused(path, source=X, match="checkpoint should be", methods=("fit", "resume", "fit_predict")):
+def is_refused(path, source=X, *, match, methods=("fit", "resume", "fit_predict")):
     """A fit is refused before a row is read."""
     for estimator in ESTIMATORS:
         for method in methods:
@@ -238,9 +238,9 @@ def test_an_older_format_is_refused_and_not_opened(tmp_path, monkeypatch):
 def test_other_content_is_refused(state):
     """Even with the right checksum."""
     content = decoded(state.read_bytes(), state)
-    for other in (content._replace(kept=None), content.about, None):
+    for other in (content._replace(state=None), content.about, None):
         state.write_bytes(encoded(other))
-        with pytest.raises(ValueError, match="state is a checkpoint of another version of fastgmm: it holds something"):
+        with pytest.raises(ValueError, match="is a checkpoint of another version of fastgmm: it does not contain"):
             resumed(state, X)
 
 
@@ -376,7 +376,7 @@ def test_priors_of_another_type_are_the_same(tmp_path):
     first = quietly(lambda: BayesianGaussianMixture(mean_prior=[1, 2], covariance_prior=np.eye(2), **options).fit(X))
     again = BayesianGaussianMixture(mean_prior=np.array([1.0, 2]), covariance_prior=[[1, 0], [0, 1]], **options)
     np.testing.assert_array_equal(quietly(lambda: again.resume(X)).means_, first.means_)
-    with pytest.raises(ValueError, match=r"another fit: mean_prior was \[1, 2\], and is \[1, 3\]"):
+    with pytest.raises(ValueError, match=r"another fit: mean_prior was \[1, 2\], but is \[1, 3\] now"):
         again.set_params(mean_prior=[1, 3]).resume(X)
 
 
@@ -405,7 +405,7 @@ def test_other_rows_are_refused_at_once(streamed, change, state):
         stopped(state, rows(X, **BLOCKS))
     before = state.read_bytes()
     source = rows(change(X), **BLOCKS) if streamed else change(X)
-    with pytest.raises(ValueError, match="state is of another fit: checksum of the rows was"):
+    with pytest.raises(ValueError, match="state is the checkpoint of another fit: checksum of the rows was"):
         resumed(state, source)
     assert state.read_bytes() == before
 
@@ -421,7 +421,7 @@ def test_other_rows_far_into_a_file_are_noticed_once_they_are_read(tmp_path):
     other[-1] += 1e-9
     np.save(tmp_path / "z.npy", other)
     model = GaussianMixture(**OPTIONS, checkpoint=path)
-    with pytest.raises(ValueError, match="state is of another fit: now that all rows have been read"):
+    with pytest.raises(ValueError, match="state is the checkpoint of another fit: all rows have now been read"):
         model.resume(rows(tmp_path / "z.npy", **BLOCKS))
     assert path.read_bytes() == before
     assert not hasattr(model, "means_")
@@ -442,7 +442,7 @@ def test_other_rows_are_noticed_though_the_run_had_ended(estimator, options, tmp
     quietly(lambda: model.fit(rows(tmp_path / "y.npy", **BLOCKS)))
     before, means = path.read_bytes(), model.means_
     assert model.converged_ == (options["max_iter"] == 500)
-    with pytest.raises(ValueError, match="state is of another fit: now that all rows have been read"):
+    with pytest.raises(ValueError, match="state is the checkpoint of another fit: all rows have now been read"):
         quietly(lambda: model.resume(rows(tmp_path / "z.npy", **BLOCKS)))
     assert path.read_bytes() == before
     assert model.means_ is means
@@ -473,7 +473,7 @@ def test_other_columns_and_weights_are_refused(tmp_path):
     path, w = tmp_path / "state", np.tile([1.0, 2.0], len(X) // 2)
     frame = pd.DataFrame({"a": X[:, 0], "b": X[:, 1], "c": X[:, 1], "w": w, "v": w[::-1]})
     frame.to_parquet(tmp_path / "x.parquet")
-    names = r"state is of another fit: feature names was \['a', 'b'\], and is \['a', 'c'\]"
+    names = r"state is the checkpoint of another fit: feature names was \['a', 'b'\], but is \['a', 'c'\] now"
     for make in (
         lambda columns: rows(tmp_path / "x.parquet", columns=columns),
         lambda columns: frame[columns],
@@ -518,7 +518,8 @@ def test_fits_may_share_a_file(n_jobs, tmp_path):
     scores = cross_val_score(model.set_params(checkpoint=path, n_components=2), X, n_jobs=n_jobs, error_score="raise")
     assert np.isfinite(scores).all()
     assert [p.name for p in tmp_path.iterdir()] == ["state"]
-    with pytest.raises(ValueError, match="is of another fit"):  # the state of a fold is not taken for that of all rows
+    # The state of a fold is not that of a fit to all rows.
+    with pytest.raises(ValueError, match="is the checkpoint of another fit"):
         model.resume(X)
 
 
@@ -545,7 +546,7 @@ GaussianMixture(2, random_state=0, tol=0.0, max_iter=12, acceleration=None, chec
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     path = tmp_path / "state"
-    assert decoded(path.read_bytes(), path).kept.run.result.n_iter == 3
+    assert decoded(path.read_bytes(), path).state.run.result.n_iter == 3
     expected = quietly(lambda: GaussianMixture(**OPTIONS).fit(X))
     np.testing.assert_array_equal(resumed(path, X).means_, expected.means_)
 
