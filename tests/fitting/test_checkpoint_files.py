@@ -1,4 +1,4 @@
-"""Checkpoints as files: nothing else is replaced, damage and other rows are noticed, no code is run."""
+"""Checkpoints as files: no other file is replaced, damage and other rows are detected, no code is run."""
 
 import itertools
 import os
@@ -30,7 +30,7 @@ ESTIMATORS = [GaussianMixture, BayesianGaussianMixture]
 
 
 class Stop(Exception):
-    """As an error in the middle of a fit."""
+    """Stands for an error in the middle of a fit."""
 
 
 def stop(n_iter, *_):
@@ -45,7 +45,7 @@ def quietly(call):
 
 
 def stopped(path, source, **options):
-    """A state of a fit that has stopped after three passes."""
+    """Save the state of a fit that is stopped after three passes."""
     with pytest.raises(Stop):
         GaussianMixture(**{**OPTIONS, "checkpoint": path, "callback": stop, **options}).fit(source)
 
@@ -61,7 +61,7 @@ def state(tmp_path):
 
 
 def is_refused(path, source=X, *, match, methods=("fit", "resume", "fit_predict")):
-    """A fit is refused before a row is read."""
+    """Check that a fit is refused before a row is read."""
     for estimator in ESTIMATORS:
         for method in methods:
             with pytest.raises(ValueError, match=match):
@@ -83,7 +83,7 @@ def test_files_that_are_no_checkpoints_are_not_replaced(content, tmp_path):
 
 
 def test_rows_and_weights_are_not_replaced(tmp_path, monkeypatch):
-    """Nor are they read: a source of blocks would notice."""
+    """No block is read either."""
     walked = []
     np.save(tmp_path / "x.npy", X)
     np.save(tmp_path / "w.npy", np.ones(len(X)))
@@ -103,13 +103,13 @@ def test_rows_and_weights_are_not_replaced(tmp_path, monkeypatch):
     assert (tmp_path / "x.npy").read_bytes() == before
 
 
-def test_nor_anything_in_a_zarr_store(tmp_path):
+def test_files_in_a_zarr_store_are_not_replaced(tmp_path):
     zarr = pytest.importorskip("zarr")
     zarr.save_array(str(tmp_path / "x.zarr"), X)
     is_refused(tmp_path / "x.zarr" / "state", rows(tmp_path / "x.zarr"), match=r"is inside, .*x\.zarr")
 
 
-def test_what_is_no_ordinary_file_is_refused(tmp_path):
+def test_paths_that_are_not_regular_files_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     for path, message in {
@@ -196,7 +196,7 @@ def test_an_older_state_outlives_bad_input(state):
 
 
 def test_every_bit_counts(state):
-    """A flip anywhere, and a cut anywhere, is an error that names the file."""
+    """A changed bit, or a missing end, is an error that names the file."""
     raw = state.read_bytes()
     rng = np.random.default_rng(1)
     places = [*range(8 * (HEADER.size + 32 + 64)), *rng.integers(8 * len(raw), size=2000)]
@@ -217,7 +217,7 @@ def test_every_bit_counts(state):
 
 
 class Trap:
-    """What pickle would run."""
+    """Code that pickle would run."""
 
     def __reduce__(self):
         return os.mkdir, (os.environ["TRAP"],)
@@ -261,7 +261,7 @@ def test_nothing_but_listed_types_is_loaded():
         '{"array": "<f8", "shape": [9999999999], "order": "C", "at": 0}',
         '{"array": "<f8", "shape": [-1], "order": "C", "at": 0}',
         '{"object": "MixtureParameters", "attributes": {"weights": 1}}',
-        '{"object": "CheckpointState", "attributes": {"state": null, "before": null, "pausing": false, "more": 1}}',
+        '{"object": "CheckpointState", "attributes": {"run": null, "light_moves": false, "more": 1}}',
     ):
         with pytest.raises(NotPlainDataError):
             unpack(struct.pack("<Q", len(plain)) + plain.encode() + b"\0" * 8, TYPES)
@@ -272,7 +272,7 @@ def test_nothing_but_listed_types_is_loaded():
 
 @dataclass(eq=False)
 class Example:
-    """Anything that a state may have in it."""
+    """Values that a state may contain."""
 
     array: np.ndarray
     rest: object
@@ -340,7 +340,7 @@ def test_digests_of_equal_values_are_equal(equal):
 
 
 @pytest.mark.parametrize(
-    ("given", "equal"),
+    ("values", "equal"),
     [
         ({"n_components": np.int64(2)}, {"n_components": 2}),
         ({"tol": np.float64(0.0), "reg_covar": np.float32(0.5)}, {"tol": 0, "reg_covar": 0.5}),
@@ -357,9 +357,9 @@ def test_digests_of_equal_values_are_equal(equal):
     ],
     ids=lambda options: "-".join(options),
 )  # fmt: skip
-def test_a_fit_goes_on_with_equal_parameters(given, equal, tmp_path):
-    for before, now in ((given, equal), (equal, given)):
-        if "random_state" not in given:
+def test_a_fit_continues_with_equal_parameters(values, equal, tmp_path):
+    for before, now in ((values, equal), (equal, values)):
+        if "random_state" not in values:
             before, now = ({"random_state": 0, **options} for options in (before, now))
         path = tmp_path / "state"
         path.unlink(missing_ok=True)
@@ -410,8 +410,7 @@ def test_other_rows_are_refused_at_once(streamed, change, state):
     assert state.read_bytes() == before
 
 
-def test_other_rows_far_into_a_file_are_noticed_once_they_are_read(tmp_path):
-    """Before the state is replaced."""
+def test_other_rows_far_into_a_file_are_detected_before_the_state_is_replaced(tmp_path):
     path = tmp_path / "state"
     Y = np.tile(X, (10, 1))
     np.save(tmp_path / "y.npy", Y)
@@ -425,14 +424,14 @@ def test_other_rows_far_into_a_file_are_noticed_once_they_are_read(tmp_path):
         model.resume(rows(tmp_path / "z.npy", **BLOCKS))
     assert path.read_bytes() == before
     assert not hasattr(model, "means_")
-    (tmp_path / "y.npy").rename(tmp_path / "moved.npy")  # which file they are in does not matter
+    (tmp_path / "y.npy").rename(tmp_path / "moved.npy")  # the name of the file has no effect
     expected = quietly(lambda: GaussianMixture(**OPTIONS).fit(rows(Y, **BLOCKS)))
     np.testing.assert_array_equal(resumed(path, rows(tmp_path / "moved.npy", **BLOCKS)).means_, expected.means_)
 
 
 @pytest.mark.parametrize("options", [{"max_iter": 3}, {"tol": 1e-2, "max_iter": 500}], ids=["used up", "converged"])
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_other_rows_are_noticed_though_the_run_had_ended(estimator, options, tmp_path):
+def test_other_rows_are_detected_even_if_the_run_had_ended(estimator, options, tmp_path):
     path, Y = tmp_path / "state", np.tile(X, (10, 1))
     np.save(tmp_path / "y.npy", Y)
     other = Y.copy()
@@ -464,7 +463,7 @@ def test_a_source_is_not_read_once_more_for_its_checksum(tmp_path):
         quietly(lambda: GaussianMixture(**OPTIONS, **options).fit(source))
         return len(walks)
 
-    assert n_walks(checkpoint=tmp_path / "state") == n_walks() + 1  # of which the additional one reads a block
+    assert n_walks(checkpoint=tmp_path / "state") == n_walks() + 1  # the additional one reads a block
 
 
 def test_other_columns_and_weights_are_refused(tmp_path):
@@ -489,7 +488,7 @@ def test_other_columns_and_weights_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("n_processes", [None, 2])
-def test_replicates_keep_no_state_and_call_nobody(n_processes, tmp_path):
+def test_replicates_save_no_state_and_call_no_callback(n_processes, tmp_path):
     path, called = tmp_path / "folder" / "state", []
     path.parent.mkdir()
     model = GaussianMixture(2, random_state=0, checkpoint=path, callback=lambda *_: called.append(0)).fit(X)
@@ -507,7 +506,7 @@ def test_replicates_keep_no_state_and_call_nobody(n_processes, tmp_path):
 
 @pytest.mark.parametrize("n_jobs", [None, 2])
 def test_fits_may_share_a_file(n_jobs, tmp_path):
-    """One after the other, or at the same time: each write is whole, and the last one stays."""
+    """One after the other, or at the same time: each write is complete, and the last one stays."""
     path = tmp_path / "state"
     model = GaussianMixture(random_state=0, checkpoint=path, n_jobs=1)
     search = GridSearchCV(model, {"n_components": [1, 2, 3]}, n_jobs=n_jobs, cv=3, error_score="raise").fit(X)
@@ -524,7 +523,7 @@ def test_fits_may_share_a_file(n_jobs, tmp_path):
 
 
 def test_a_process_that_is_killed_while_it_writes(tmp_path):
-    """What is there is whole, and a later fit goes on from it."""
+    """The file is complete, and a later fit continues from it."""
     code = """
 import os, signal, sys, warnings
 import numpy as np
@@ -551,8 +550,8 @@ GaussianMixture(2, random_state=0, tol=0.0, max_iter=12, acceleration=None, chec
     np.testing.assert_array_equal(resumed(path, X).means_, expected.means_)
 
 
-def test_states_of_any_parameters_can_be_described(tmp_path):
-    """What is no plain data counts by its type: a subclass may have any parameters."""
+def test_parameters_of_any_type_can_be_described(tmp_path):
+    """Values that are not plain data are compared by type: a subclass may have any parameters."""
 
     class Tagged(GaussianMixture):
         def __init__(self, n_components=1, *, checkpoint=None, random_state=None, tag=None):
@@ -561,7 +560,7 @@ def test_states_of_any_parameters_can_be_described(tmp_path):
 
     model = Tagged(2, checkpoint=tmp_path / "state", random_state=np.random.RandomState(0), tag=object()).fit(X)
     means = model.means_
-    np.testing.assert_array_equal(model.resume(X).means_, means)  # though the generator has been drawn from
+    np.testing.assert_array_equal(model.resume(X).means_, means)  # although the generator has been drawn from
     again = Tagged(2, checkpoint=tmp_path / "state", random_state=np.random.RandomState(0), tag=object()).resume(X)
     np.testing.assert_array_equal(again.means_, model.means_)
 
