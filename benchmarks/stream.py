@@ -49,7 +49,7 @@ def losses(problem: Problem, X: np.ndarray, seed: int, settings: list[dict]) -> 
     options = {"covariance_type": problem.covariance_type, "random_state": seed}
     for setting in settings:
         model = StreamingGaussianMixture(problem.n_components, **options, **setting)
-        rules = model._new_stream(X.shape[1]).rules
+        rules = model._new_stream(X.shape[1]).options
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DegenerateComponentWarning)
             start = model.partial_fit(train[: rules.init_size])
@@ -61,7 +61,7 @@ def losses(problem: Problem, X: np.ndarray, seed: int, settings: list[dict]) -> 
         started = start.score(test)
         rest = train[rules.init_size :]
         taken = seconds(functools.partial(model.partial_fit, rest))
-        yield {"init": rules.init_size, "batch": rules.pace.batch_size, "start": started - limit,
+        yield {"init": rules.init_size, "batch": rules.forgetting.batch_size, "start": started - limit,
                "loss": model.score(test) - limit, "passes": exact.n_iter_, "speed": len(rest) / taken}  # fmt: skip
 
 

@@ -34,7 +34,8 @@ import sklearn.mixture
 from sklearn.cluster import KMeans
 
 import fastgmm.fitting.em
-import fastgmm.fitting.schedule
+import fastgmm.fitting.samples
+import fastgmm.fitting.starts
 from benchmarks import peers
 from benchmarks.common import fit_quietly, seconds
 from benchmarks.race import print_table
@@ -62,9 +63,9 @@ class Account:
     def kept(self) -> Iterator[None]:
         """Keeps account of the fit in the block."""
         make, full_pass, search = (
-            fastgmm.fitting.schedule.initial_parameters,
+            fastgmm.fitting.starts.initial_parameters,
             fastgmm.fitting.em.full_pass,
-            fastgmm.fitting.schedule.pass_with_outliers,
+            fastgmm.fitting.samples.pass_with_outliers,
         )
 
         def timed(*arguments, **options):
@@ -80,9 +81,9 @@ class Account:
             return function(source, *arguments)
 
         with (
-            mock.patch.object(fastgmm.fitting.schedule, "initial_parameters", timed),
+            mock.patch.object(fastgmm.fitting.starts, "initial_parameters", timed),
             mock.patch.object(fastgmm.fitting.em, "full_pass", functools.partial(counted, full_pass)),
-            mock.patch.object(fastgmm.fitting.schedule, "pass_with_outliers", functools.partial(counted, search)),
+            mock.patch.object(fastgmm.fitting.samples, "pass_with_outliers", functools.partial(counted, search)),
         ):
             self.began = time.perf_counter()
             yield

@@ -68,6 +68,20 @@ def blobs(seed=0, n_samples=600, n_features=3, n_components=3, separation=4.0):
     return means[labels] + np.einsum("nde,ne->nd", roots[labels], rng.normal(size=(n_samples, n_features))), labels
 
 
+def three_clusters(n_samples=3000, seed=0):
+    """Rows of three separate clusters in the plane."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n_samples, 2)) + 8.0 * np.array([[0, 0], [1, 0], [0, 1]])[np.arange(n_samples) % 3]
+
+
+def badly_started(covariance_type="full"):
+    """A start for `three_clusters` that EM cannot leave: two components in one cluster, and one for two clusters."""
+    full = np.array([np.eye(2), np.eye(2), [[17.0, -16.0], [-16.0, 17.0]]])
+    covariances = {"full": full, "tied": full.mean(axis=0), "diag": np.ones((3, 2)), "spherical": np.ones(3)}
+    means = np.array([[-0.5, 0.0], [0.5, 0.0], [4.0, 4.0]])
+    return MixtureParameters.create([1 / 6, 1 / 6, 2 / 3], means, covariances[covariance_type], covariance_type)
+
+
 def fit_quietly(estimator, *arguments, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -28,7 +28,7 @@ from fastgmm.estimators.base import DegenerateComponentWarning
 from fastgmm.estimators.fitted import replicate_of, unchanged_on_error
 from fastgmm.estimators.gaussian_mixture import GaussianMixture
 from fastgmm.estimators.validation import plain
-from fastgmm.fitting.split_merge import one_more
+from fastgmm.fitting.split_merge import add_component
 from fastgmm.initialization.hierarchy import Hierarchy
 from fastgmm.initialization.micro_clusters import micro_clusters, start_from_hierarchy
 from fastgmm.initialization.samples import total_scatter
@@ -406,7 +406,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         if before is None or not self.warm_starts:
             return None
         with thread_limit(n_jobs):
-            start = one_more(rows.source, before, plain(self._template().reg_covar))
+            start = add_component(rows.source, before, plain(self._template().reg_covar))
         if start is None:
             return None
         return _given(start.model, start.weights, start.means, start.precisions_cholesky)

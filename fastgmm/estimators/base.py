@@ -224,7 +224,7 @@ class BaseMixture(FittedMixture, abc.ABC):
             self._kept_in_ = None if checkpoint is None else str(checkpoint.target)
         if not np.isfinite(self.precisions_).all():
             raise ValueError(OUT_OF_RANGE)
-        self._warn(result, progress.fewest)
+        self._warn(result, progress.min_distinct)
         return result.interrupted
 
     def _warn(self, result: EMResult, n_distinct: int) -> None:

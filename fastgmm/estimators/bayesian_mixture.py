@@ -18,6 +18,7 @@ from fastgmm.fitting import schedule
 from fastgmm.fitting.options import CheckpointStore, FitOptions
 from fastgmm.fitting.progress import PrintProgress
 from fastgmm.fitting.run_state import CheckpointState, EMResult
+from fastgmm.fitting.starts import Starts
 from fastgmm.m_step.conjugate_prior import overall_moments
 from fastgmm.m_step.model_conversion import mixture_statistics
 from fastgmm.m_step.variational import (
@@ -202,7 +203,7 @@ class BayesianGaussianMixture(BaseMixture):
         prior = self._prior(source)
         objective = VariationalBound(prior, asked.covariance_type, asked.reg_covar)
         options = FitOptions(objective, asked.tol, asked.max_iter, checkpoint=checkpoint)
-        starts = schedule.Starts(asked.n_components, objective, asked.init_params)
+        starts = Starts(asked.n_components, objective, asked.init_params)
         if resumed is not None:
             return schedule.resume(source, resumed, options, progress)
         if earlier is not None:
@@ -212,7 +213,7 @@ class BayesianGaussianMixture(BaseMixture):
             else:
                 moments = mixture_statistics(earlier, source.total_weight, asked.covariance_type)
                 start, bound = objective.from_moments(moments), -math.inf
-            return schedule.go_on(source, start, options, progress, bound)
+            return schedule.continue_from(source, start, options, progress, bound)
         return schedule.fit(source, starts, options, n_init=asked.n_init, seeds=self._seeds(), observer=progress)
 
     def _prior(self, source: Source) -> Prior:

@@ -19,6 +19,7 @@ from fastgmm.fitting.degeneracy import degenerate_components
 from fastgmm.fitting.options import ACCELERATIONS, CheckpointStore, FitOptions
 from fastgmm.fitting.progress import PrintProgress
 from fastgmm.fitting.run_state import CheckpointState, EMResult
+from fastgmm.fitting.starts import Starts
 from fastgmm.m_step.conjugate_prior import ConjugatePosterior, ConjugatePrior
 from fastgmm.m_step.maximum_likelihood import MaximumLikelihood
 from fastgmm.m_step.model_conversion import mixture_statistics
@@ -342,8 +343,8 @@ class GaussianMixture(BaseMixture):
             n_moves=asked.n_moves,
             checkpoint=checkpoint,
         )
-        starts = schedule.Starts(
-            asked.n_components, objective, asked.init_params, whiten=bool(self.whiten_init), given=given
+        starts = Starts(
+            asked.n_components, objective, asked.init_params, whiten=bool(self.whiten_init), user_start=given
         )
         if resumed is not None:
             return schedule.resume(source, resumed, options, progress)
@@ -352,7 +353,7 @@ class GaussianMixture(BaseMixture):
             if not self._is_same_objective():
                 statistics = mixture_statistics(earlier, source.total_weight, asked.covariance_type)
                 start, bound = objective.from_moments(statistics), -math.inf
-            return schedule.go_on(source, start, options, progress, bound)
+            return schedule.continue_from(source, start, options, progress, bound)
         return schedule.fit(source, starts, options, n_init=asked.n_init, seeds=self._seeds(), observer=progress)
 
     def _make_objective(self, source: Source, asked: PlainParameters) -> Objective:

@@ -1,4 +1,4 @@
-"""The EM loop: a pass over all rows, an M-step, a test of convergence. There is no other."""
+"""The EM loop: a pass over all rows, an M-step, and a test of convergence. Every run of EM uses it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(
 ) -> EMResult:
     """Alternate E-steps and M-steps until an EM step changes the bound by less than a tolerance.
 
-    NaN is never convergence. A fall is, if it is smaller than the tolerance (see `EMResult.is_settled`).
+    A change that is NaN is not convergence. A fall that is smaller than the tolerance is (see `EMResult.is_settled`).
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def run(
         Replace those of the options, for this run. `tol` and `limit_tol` are in nats per row; with ``tol=0`` the run
         makes `max_iter` passes.
     lower_bound : float
-        The bound of the start, in nats per row, if it is known from an earlier run.
+        The bound of the point from which an EM step led to the start, in nats per row, if an earlier run has made it.
     statistics : SufficientStatistics, optional
         Of all rows under the start, if that pass has been made.
     history : EMResult, optional
@@ -64,9 +64,9 @@ def run(
     on_iteration : callable (result), optional
         Called after each pass with the result so far; if it returns true, the run ends.
     save_state : callable (state), optional
-        Called after each pass with the state needed to continue.
+        Called after each pass with the state needed to continue the run.
     resumed : RunState, optional
-        Continue from this state instead of `parameters`; passes made before count.
+        Continue from this state instead of `parameters`; its passes count towards `max_iter`.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def _advance(state: RunState, statistics: SufficientStatistics, options: FitOpti
 
 
 def _choose_next_point(state: RunState) -> None:
-    """Continue from a proposal of the accelerator, or from where the last M-step led."""
+    """Choose the next point: a proposal of the accelerator, or the parameters after the last M-step."""
     result, proposal = state.result, None
     if state.accelerator is not None and not (state.proposed or result.converged):
         proposal = state.accelerator.propose(state.point, result.parameters, result.last_change)

@@ -13,17 +13,24 @@ from fastgmm.m_step.objective import Objective
 from .run_state import CheckpointState, EMResult, RunState
 from .squarem import Accelerator, Squarem
 
-# With a tolerance as fine as this, in nats per row, a move that costs little is tried where EM has ended. With samples
-# and moves, fits to 1e-4 and 1e-6 end 0.02 nats per row higher than plain EM in the mean, after 1.7 and 2.3 times
-# fewer passes (`benchmarks/against_plain.py reporting`).
-FINE = 1e-4
-# With a tolerance as coarse as this, EM ends a few steps after an acceleration would begin. It saved 3 % of the passes,
-# and fits ended up to 0.003 nats per row lower, since the EM step after an extrapolation is small.
-COARSE = 1e-3
+# With a tolerance of at most this, in nats per row, a light move is tried after EM. With samples and moves, fits to
+# 1e-4 end 0.02 nats per row higher than plain EM on average (`benchmarks/against_plain.py reporting`).
+LIGHT_MOVES_TOL = 1e-4
+# With a tolerance of at least this, in nats per row, EM ends a few steps after extrapolation would begin: it saved 3 %
+# of the passes, and fits ended up to 0.003 nats per row lower, because the EM step after an extrapolation is small.
+UNACCELERATED_TOL = 1e-3
 
 
 class Acceleration(NamedTuple):
-    """How a fit is made to take fewer passes: the accelerator, and whether samples come first and moves last."""
+    """A way to make a fit with fewer passes over all rows.
+
+    Attributes
+    ----------
+    accelerator : type
+        Of the runs of EM.
+    progressive : bool
+        Whether EM runs on samples first, and light moves follow.
+    """
 
     accelerator: type[Squarem]
     progressive: bool
@@ -33,17 +40,17 @@ ACCELERATIONS = {"progressive": Acceleration(Squarem, True), "squarem": Accelera
 
 
 class CheckpointStore(Protocol):
-    """Saves the state of the last run of a fit after each pass."""
+    """Contract of those who save the state of a fit after each pass of its last run."""
 
     def begin(self) -> None:
         """Check, when a fit begins, that its state can be saved; raise an error if not."""
 
-    def save(self, kept: CheckpointState) -> None:
-        """Save the state in place of the one before."""
+    def save(self, state: CheckpointState) -> None:
+        """Save a state in place of the one before."""
 
 
 class FitObserver(Protocol):
-    """Is told of a fit's progress."""
+    """Contract of those who are told of the progress of a fit."""
 
     def start(self, init: int) -> None:
         """Note that a start begins."""
@@ -58,7 +65,7 @@ class FitObserver(Protocol):
         """Note the end of a run on all rows."""
 
     def duplicates(self, n_distinct: int) -> None:
-        """Note how many different clusters a start has found."""
+        """Note the number of different clusters that a start has found."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +79,12 @@ class FitOptions:
     tol : float
         A run ends when an EM step changes the bound by less, in nats per row.
     max_iter : int
-        At most so many passes over all rows.
+        Largest number of passes over all rows.
     limit_tol : float
         A run ends only if the estimated limit is nearer than this, in nats per row.
     acceleration : Acceleration or None
     n_moves : int
-        How often `split_merge.improve` is tried.
+        Number of moves that the user has asked for; see `split_merge.improve`.
     checkpoint : CheckpointStore or None
         Saves the state of the last run.
     """
@@ -92,17 +99,17 @@ class FitOptions:
 
     @property
     def tries_light_moves(self) -> bool:
-        """Whether moves that the user has not asked for are tried where EM has ended."""
-        return self.acceleration is not None and self.acceleration.progressive and 0 < self.tol <= FINE
+        """Whether light moves, for which the user has not asked, are tried after EM."""
+        return self.acceleration is not None and self.acceleration.progressive and 0 < self.tol <= LIGHT_MOVES_TOL
 
     def make_accelerator(self, source: Source, tol: float) -> Accelerator | None:
-        """Return a new accelerator for a run to some tolerance; None if there is to be none.
+        """Return a new accelerator for a run to a tolerance in nats per row; None for plain EM.
 
-        By default, fits to a coarse tolerance have none.
+        With the default acceleration, fits to a coarse tolerance are plain EM.
         """
         if self.acceleration is None:
             return None
-        if self.acceleration.progressive and min(tol, self.tol) >= COARSE and self.limit_tol == math.inf:
+        if self.acceleration.progressive and min(tol, self.tol) >= UNACCELERATED_TOL and self.limit_tol == math.inf:
             return None
         return self.acceleration.accelerator(count_rows(source), self.objective.reg_covar)
 

@@ -12,8 +12,8 @@ from fastgmm.mixture.statistics import SufficientStatistics
 
 from .squarem import Accelerator
 
-# A fall that is smaller than this, relative to the mean log-likelihood, may be rounding.
-NEARLY_ROUNDING = 1e-6
+# A fall of at least this part of the bound is not rounding, even with flat components.
+MAX_ROUNDING = 1e-6
 
 
 @dataclass
@@ -40,11 +40,11 @@ class EMResult:
     rounding : float
         Changes of the bound that are smaller than this, relative to the bound, are rounding.
     n_earlier : int
-        How many of `lower_bounds` are those of the runs that this one continues.
+        Number of the values in `lower_bounds` that are from the runs which this one continues.
     floor : float
-        `lower_bounds` receive no lower value: while a move is tried, they repeat the bound that it must exceed.
+        Lower values are recorded as this one in `lower_bounds`. While a move is tried, it is the bound to exceed.
     bound : float
-        The last bound, whatever the floor, in nats per row; -inf before the first pass.
+        The last bound without the floor, in nats per row; -inf before the first pass.
     start_bound : float
         The bound of the point from which an EM step led to the start, if it is known.
     """
@@ -63,8 +63,9 @@ class EMResult:
     start_bound: InitVar[float] = -math.inf
 
     def __post_init__(self, start_bound: float) -> None:
-        # The bounds of at most three points, from each of which an EM step leads to the next; ratios of their rises.
+        # The bounds of at most three points, each of which an EM step from the point before led to.
         self._steps = [start_bound] if start_bound > -math.inf else []
+        # The last six ratios of a rise to the rise before.
         self._ratios: list[float] = []
 
     def record(self, updated: MixtureParameters, bound: float, *, step: bool) -> None:
@@ -97,17 +98,19 @@ class EMResult:
     def is_settled(self, tol: float, limit_tol: float) -> bool:
         """Return whether the last change is smaller than `tol` and the limit nearer than `limit_tol`.
 
-        The change may be a fall, as in scikit-learn: if `reg_covar` is not small, EM steps converge to a point where
-        the likelihood is not highest, and every step lowers it by less than the step before.
+        The change may be a fall, as in scikit-learn. If `reg_covar` is not small, EM steps converge to a point where
+        the likelihood does not have its maximum, and every step lowers it by less than the step before.
         """
         return abs(self.last_change) < tol and (limit_tol == math.inf or self.remaining < limit_tol)
 
     def _is_rounding(self, change: float) -> bool:
+        """Return whether a change of the bound, in nats per row, may be rounding alone."""
         size = max(1.0, abs(self.bound))
         if abs(change) <= self.rounding * size:
             return True
-        # Flat components have larger rounding. Without this, fits of fewer rows than features took twice the passes.
-        return bool(-NEARLY_ROUNDING * size < change < 0) and -change <= self.rounding * self.parameters.amplification()
+        # With flat components, rounding is larger. Without this, fits with fewer rows than features took twice the
+        # passes.
+        return bool(-MAX_ROUNDING * size < change < 0) and -change <= self.rounding * self.parameters.amplification()
 
     @property
     def n_iter(self) -> int:
@@ -127,15 +130,15 @@ class RunState:
     Attributes
     ----------
     result : EMResult
-        So far.
+        The result so far.
     point : MixtureParameters
         The current parameters: the next pass is made under them.
     proposed : bool
         Whether the accelerator proposed them.
     accelerator : Accelerator or None
     known : SufficientStatistics or None
-        Of the last pass, if the next one reads them: the tied layout keeps the total scatter, and a pass that computes
-        it anew differs in the last bits.
+        Of the last pass, if the next one uses them: the tied layout reuses the total scatter, and a pass that computes
+        it again differs in the last bits.
     """
 
     result: EMResult
@@ -151,7 +154,7 @@ class CheckpointState(NamedTuple):
     Attributes
     ----------
     run : RunState
-        Of its run on all rows.
+        State of its run on all rows.
     light_moves : bool
         Whether light moves may follow; see `FitOptions.tries_light_moves`.
     """
@@ -164,9 +167,15 @@ def remaining_rise(rise: float, ratio: float) -> float:
     """Return the sum of the rises to come if each is `ratio` times the one before, ``rise ratio / (1 - ratio)``.
 
     This is Aitken's estimate (for mixtures: Boehning et al., 1994, Annals of the Institute of Statistical Mathematics
-    46). The ratio is the largest of the last six: a step after a proposal first undoes its errors, and such rises
-    shrink fast. With three ratios, six of 16 fits to ``limit_tol=1e-4`` ended more than 1e-3 from the limit, at most
-    0.056; with six ratios two did, 2e-3 from it, and the others ended within 3e-4; with twelve the same.
+    46). The ratio is the largest of the last six, because a step after a proposal first undoes its errors, and such
+    rises shrink fast. With three ratios, 6 of 16 fits to ``limit_tol=1e-4`` ended more than 1e-3 from the limit; with
+    six, 2 did.
+
+    Parameters
+    ----------
+    rise : float
+        The last rise, in nats per row.
+    ratio : float
 
     Returns
     -------

@@ -267,10 +267,10 @@ def test_only_the_number_before_makes_a_start(iris, monkeypatch):
 
     def watched(source, parameters, reg_covar):
         seen.append((len(source.X), parameters.covariance_type, parameters.n_components))
-        return one_more(source, parameters, reg_covar)
+        return add_component(source, parameters, reg_covar)
 
-    one_more = model_selection.one_more
-    monkeypatch.setattr(model_selection, "one_more", watched)
+    add_component = model_selection.add_component
+    monkeypatch.setattr(model_selection, "add_component", watched)
     options = {"covariance_types": ["EEE", "VVI"], "random_state": 0}
     for numbers, expected in (([1, 3, 5], []), ([3, 2, 1], []), ([4, 1, 5, 2], [4, 1])):
         search = MixtureSearch(numbers, **options).fit(iris)
