@@ -291,9 +291,9 @@ def test_a_step_that_rounding_keeps_moving_ends(monkeypatch):
     """Condition numbers of 1e13: the volumes never stand still."""
     roots = np.random.default_rng(1).normal(size=(4, 6, 6)) * np.geomspace(1, 10**-6.5, 6)
     scatter, weight_sums, calls = 20 * roots @ roots.swapaxes(1, 2), np.array([10.0, 20, 30, 40]), []
-    ended = maximisation.Progress.has_ended
+    ended = maximisation.VolumeConvergence.should_stop
     monkeypatch.setattr(
-        maximisation.Progress, "has_ended", lambda self, volumes: calls.append(0) or ended(self, volumes)
+        maximisation.VolumeConvergence, "should_stop", lambda self, volumes: calls.append(0) or ended(self, volumes)
     )
     assert np.isfinite(get_model("VEE").maximise(scatter, weight_sums, None)).all()
     assert len(calls) < maximisation.MAX_ITERATIONS / 2

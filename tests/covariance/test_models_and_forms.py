@@ -134,11 +134,11 @@ def test_unknown_model():
 
 
 def test_parameters_are_checked():
-    with pytest.raises(ValueError, match=r"means should have shape \(n_components, n_features\)"):
+    with pytest.raises(ValueError, match=r"means must have shape \(n_components, n_features\)"):
         MixtureParameters.create([1.0], [0.0], [1.0], "spherical")
-    with pytest.raises(ValueError, match=r"weights should have shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"weights must have shape \(2,\)"):
         MixtureParameters.create([1.0], [[0.0], [1.0]], [1.0, 1.0], "spherical")
-    with pytest.raises(ValueError, match=r"covariances should have shape \(2, 1, 1\) for 'full'"):
+    with pytest.raises(ValueError, match=r"covariances must have shape \(2, 1, 1\) for covariance_type 'full'"):
         MixtureParameters.create([0.5, 0.5], [[0.0], [1.0]], [1.0, 1.0])
     with pytest.raises(IllDefinedCovarianceError, match="component 1"):
         MixtureParameters.create([0.5, 0.5], [[0.0], [1.0]], [1.0, 0.0], "spherical")
