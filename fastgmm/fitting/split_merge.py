@@ -22,6 +22,7 @@ from fastgmm.e_step.complete import accumulate
 from fastgmm.e_step.given import accumulate_resp
 from fastgmm.kernels import serial_matmul
 from fastgmm.m_step.maximum_likelihood import MaximumLikelihood
+from fastgmm.mixture.moments import merged_pairs
 from fastgmm.mixture.parameters import MixtureParameters
 
 from . import em
@@ -182,7 +183,7 @@ def least_merge(parameters: MixtureParameters) -> list[tuple[int, int]]:
         loss = np.full((n_components, n_components), np.inf)
         for i in range(n_components - 1):
             j = np.arange(i + 1, n_components)
-            merged = _merged(weights[[i]], means[[i]], full[[i]], weights[j], means[j], full[j])
+            merged = merged_pairs(weights[[i]], means[[i]], full[[i]], weights[j], means[j], full[j])
             loss[i, j] = single[i] + single[j] - _worth(merged[0], merged[2])
     order = np.argsort(np.where(np.isnan(loss), np.inf, loss), axis=None, kind="stable")
     pairs = (divmod(int(flat), n_components) for flat in order[: n_components * (n_components - 1) // 2])
@@ -204,7 +205,7 @@ def split_and_merge(parameters: MixtureParameters, i: int, j: int, k: int) -> Mi
     """
     weights, means, full = (a.copy() for a in _full(parameters))
     step, half = _cut(full[k])
-    merged = _merged(weights[[i]], means[[i]], full[[i]], weights[[j]], means[[j]], full[[j]])
+    merged = merged_pairs(weights[[i]], means[[i]], full[[i]], weights[[j]], means[[j]], full[[j]])
     weights[i], means[i], full[i] = (a[0] for a in merged)
     weights[j], means[j], full[j] = weights[k] / 2, means[k] + step, half
     weights[k], means[k], full[k] = weights[k] / 2, means[k] - step, half
@@ -340,15 +341,6 @@ def _rebuilt(parameters: MixtureParameters, weights: Array, means: Array, full: 
     covariances = model.covariances(scatter, np.maximum(weights, 1e-300), before=parameters.covariances)
     precisions_cholesky = model.form.precisions_cholesky(covariances)
     return MixtureParameters(weights, means, covariances, precisions_cholesky, parameters.covariance_type)
-
-
-def _merged(w1: Array, m1: Array, S1: Array, w2: Array, m2: Array, S2: Array) -> tuple[Array, Array, Array]:
-    """Weights (n,), means (n, D) and covariances (n, D, D) of pairs of components as one."""
-    weights = np.maximum(w1 + w2, 1e-300)
-    a, b = (w1 / weights)[:, np.newaxis], (w2 / weights)[:, np.newaxis]
-    apart = np.broadcast_to(m2 - m1, np.broadcast_shapes(m1.shape, m2.shape))
-    between = (a * b * apart)[:, :, np.newaxis] * apart[:, np.newaxis, :]
-    return weights, m1 + b * apart, a[..., np.newaxis] * S1 + b[..., np.newaxis] * S2 + between
 
 
 def _worth(weights: Array, full: Array) -> Array:

@@ -129,7 +129,7 @@ def test_what_does_not_fit_is_refused(problem):
         statistics + 1
     with pytest.raises(ValueError, match="needs statistics of the"):
         maximise(statistics, "diag" if statistics.layout == "full" else "full")
-    with pytest.raises(ValueError, match="first_moments should have shape"):
+    with pytest.raises(ValueError, match="first_moments must have shape"):
         SufficientStatistics("full", np.zeros((2, 3)), np.zeros(2), np.zeros((2, 2)), np.zeros((2, 3, 3)), 0.0, 0.0)
     with pytest.raises(ValueError, match="layout must be one of"):
         SufficientStatistics("round", np.zeros((2, 3)), np.zeros(2), np.zeros((2, 3)), np.zeros((2, 3)), 0.0, 0.0)
