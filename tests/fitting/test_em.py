@@ -87,7 +87,7 @@ def test_an_exact_fixed_point_has_converged():
 def test_nan_is_not_convergence():
     X, _ = blobs()
     X[3, 1] = np.nan
-    with pytest.raises(ValueError, match="the statistics contain NaN, so the rows they are of did"):
+    with pytest.raises(ValueError, match="statistics must not contain NaN: check the rows"):
         run(X, random_parameters("full", 3, 3), tol=1e30)
 
 

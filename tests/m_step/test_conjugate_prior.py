@@ -129,10 +129,10 @@ def test_models_without_a_prior_say_so(name):
 @pytest.mark.parametrize(
     ("prior", "message"),
     [
-        (ConjugatePrior(mean=[0.0]), r"mean should have the shape of \(2,\)"),
-        (ConjugatePrior(scale=1.0), r"scale should have the shape of \(2, 2\)"),
-        (ConjugatePrior(shrinkage=-1.0), "shrinkage should be at least 0"),
-        (ConjugatePrior(dof=1.0), "dof more than 1"),
+        (ConjugatePrior(mean=[0.0]), r"mean must have shape \(2,\)"),
+        (ConjugatePrior(scale=1.0), r"scale must have shape \(2, 2\)"),
+        (ConjugatePrior(shrinkage=-1.0), "shrinkage must be >= 0"),
+        (ConjugatePrior(dof=1.0), r"dof > n_features - 1 \(1\)"),
     ],
 )
 def test_wrong_priors_are_refused(prior, message):
@@ -163,9 +163,9 @@ def test_default_scale_does_not_depend_on_the_unit_of_weights():
 @pytest.mark.parametrize(
     ("prior", "name", "message"),
     [
-        (ConjugatePrior(scale=-1.0), "diag", "scale should be positive"),
-        (ConjugatePrior(scale=np.triu(np.ones((2, 2)))), "full", "scale should be symmetric"),
-        (ConjugatePrior(mean=[np.nan, 0.0]), "full", "mean should be finite"),
+        (ConjugatePrior(scale=-1.0), "diag", "scale must be positive"),
+        (ConjugatePrior(scale=np.triu(np.ones((2, 2)))), "full", "scale must be symmetric"),
+        (ConjugatePrior(mean=[np.nan, 0.0]), "full", "mean must be finite"),
     ],
 )
 def test_priors_that_are_none_are_refused(prior, name, message):
