@@ -6,7 +6,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from fastgmm import GaussianMixture
 from fastgmm.data.sources import ArraySource
-from fastgmm.initialization.hierarchy import cut, merge_order
+from fastgmm.initialization.hierarchy import cut_tree, merge_order
 from fastgmm.initialization.whitening import whitened
 from helpers import blobs
 
@@ -55,12 +55,12 @@ def test_cutting_gives_so_many_groups():
     rng = np.random.default_rng(0)
     merges = merge_order(np.ones(9), rng.normal(size=(9, 2)), np.zeros((9, 2, 2)), np.eye(2))
     for n_groups in range(1, 10):
-        groups = cut(merges, n_groups)
+        groups = cut_tree(merges, n_groups)
         assert sorted(set(groups.tolist())) == list(range(n_groups))
     for coarse, fine in ((2, 5), (3, 4)):  # a hierarchy
-        a, b = cut(merges, coarse), cut(merges, fine)
+        a, b = cut_tree(merges, coarse), cut_tree(merges, fine)
         assert len({(i, j) for i, j in zip(a.tolist(), b.tolist(), strict=True)}) == fine
-    assert cut(np.empty((0, 2), np.intp), 1).tolist() == [0]
+    assert cut_tree(np.empty((0, 2), np.intp), 1).tolist() == [0]
 
 
 def cigars(n_clusters, n_samples=6000, seed=0):

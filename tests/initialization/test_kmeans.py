@@ -107,7 +107,7 @@ def test_few_rows_are_drawn_as_many_are(weighted, monkeypatch):
     X, _ = blobs(n_components=5, n_samples=3000)
     weights = np.random.default_rng(0).integers(0, 3, len(X)).astype(float) if weighted else None
     at_once = kmeans_plusplus(ArraySource(X, weights), 12, RandomStream(1))
-    monkeypatch.setattr(fastgmm.initialization.kmeans, "FEW_ENOUGH", 0)
+    monkeypatch.setattr(fastgmm.initialization.kmeans, "SERIAL_ROWS", 0)
     np.testing.assert_array_equal(kmeans_plusplus(ArraySource(X, weights), 12, RandomStream(1)), at_once)
 
 
@@ -122,7 +122,7 @@ def test_draws_know_how_wide_the_tiles_of_the_potential_are(monkeypatch):
         seen.add(width)
         return _draw_by_distance(source, origin, latest, closest, potential, width, uniforms)
 
-    monkeypatch.setattr(fastgmm.initialization.kmeans, "FEW_ENOUGH", 0)
+    monkeypatch.setattr(fastgmm.initialization.kmeans, "SERIAL_ROWS", 0)
     monkeypatch.setattr(fastgmm.initialization.kmeans, "_draw_by_distance", draw)
     kmeans_plusplus(ArraySource(X), 8, RandomStream(0))
     assert seen == widths[n_features]
