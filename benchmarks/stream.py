@@ -1,10 +1,11 @@
-"""Print what one pass of `StreamingGaussianMixture` over a shuffled stream loses to exact EM from the same start.
+"""Compare one pass of `StreamingGaussianMixture` over a shuffled stream with exact EM from the same start.
 
-Held-out nats per row, a tenth of the rows, medians over seeds: the order of the rows and the start are other ones in
-each. The exact fit goes on from the model after the stream's first rows, with tol=1e-6, on all that the stream sees.
+Prints the difference of the mean log-likelihoods of held-out rows, a tenth of all, in nats per row: medians over seeds.
+The seed decides the order of the rows and the start. The exact fit continues from the model after the stream's first
+rows, with tol=1e-6, on all rows of the stream.
 
-python benchmarks/stream.py                                        the defaults; three minutes
-python benchmarks/stream.py --learning-decay 0.6 0.8 --seeds 3     others beside them
+python benchmarks/stream.py                                        the defaults, three minutes
+python benchmarks/stream.py --learning-decay 0.6 0.8 --seeds 3     the defaults and two other settings
 python benchmarks/stream.py --batch-size 200 2000 --only pixels
 """
 
@@ -29,11 +30,11 @@ from fastgmm import DegenerateComponentWarning, GaussianMixture, StreamingGaussi
 from fastgmm.cli.environment import describe_environment
 
 COLUMNS = ("rows from", "rows", "D", "K", "type", "decay", "batch", "init", "start", "loss", "at worst", "at best",
-           "exact's passes", "rows a second")  # fmt: skip
+           "exact's passes", "rows per second")  # fmt: skip
 
 
 def streams() -> list[Problem]:
-    """Problems with enough rows for a stream: the start's are the smaller part of them."""
+    """Return the problems with enough rows for a stream: the start needs the smaller part of them."""
     few = ("digits", "patches", "clothes")
     return [
         Problem("mixture, overlapping", lambda: make_rows(500_000, 6, 8), 8, "full"),
@@ -43,30 +44,30 @@ def streams() -> list[Problem]:
 
 
 def losses(problem: Problem, X: np.ndarray, seed: int, settings: list[dict]) -> Iterator[dict]:
-    """How much less likely held-out rows are after the stream than after exact EM, for each setting."""
+    """Yield the differences of held-out log-likelihoods from exact EM, for each setting."""
     X = X[np.random.default_rng(seed).permutation(len(X))]
     train, test = X[: len(X) * 9 // 10], X[len(X) * 9 // 10 :]
     options = {"covariance_type": problem.covariance_type, "random_state": seed}
     for setting in settings:
         model = StreamingGaussianMixture(problem.n_components, **options, **setting)
-        rules = model._new_stream(X.shape[1]).rules
+        stream_options = model._new_stream(X.shape[1]).options
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DegenerateComponentWarning)
-            start = model.partial_fit(train[: rules.init_size])
+            start = model.partial_fit(train[: stream_options.init_size])
         exact = GaussianMixture.from_parameters(
             start.weights_, start.means_, start.covariances_, covariance_type=problem.covariance_type,
             warm_start=True, tol=1e-6, max_iter=3000, acceleration="squarem",
         )  # fmt: skip
         limit = fit_quietly(exact, train).score(test)
         started = start.score(test)
-        rest = train[rules.init_size :]
+        rest = train[stream_options.init_size :]
         taken = seconds(functools.partial(model.partial_fit, rest))
-        yield {"init": rules.init_size, "batch": rules.pace.batch_size, "start": started - limit,
+        yield {"init": stream_options.init_size, "batch": stream_options.pace.batch_size, "start": started - limit,
                "loss": model.score(test) - limit, "passes": exact.n_iter_, "speed": len(rest) / taken}  # fmt: skip
 
 
 def lines(seeds: int, settings: list[dict], only: list[str]) -> Iterator[dict]:
-    """A line for each problem and setting."""
+    """Yield a line for each problem and setting."""
     for problem in streams():
         if only and problem.name not in only:
             continue
@@ -80,12 +81,12 @@ def lines(seeds: int, settings: list[dict], only: list[str]) -> Iterator[dict]:
                 "rows from": problem.name, "rows": len(X), "D": X.shape[1], "K": problem.n_components,
                 "type": problem.covariance_type, "decay": decay, "batch": middle["batch"], "init": middle["init"],
                 "start": f"{middle['start']:+.4f}", "loss": f"{middle['loss']:+.4f}", "at worst": f"{min(loss):+.4f}",
-                "at best": f"{max(loss):+.4f}", "exact's passes": middle["passes"], "rows a second": middle["speed"],
+                "at best": f"{max(loss):+.4f}", "exact's passes": middle["passes"], "rows per second": middle["speed"],
             }  # fmt: skip
 
 
 def main() -> None:
-    """Run what is asked for."""
+    """Print the table of the settings that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--learning-decay", type=float, nargs="*", default=[])
