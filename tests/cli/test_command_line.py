@@ -51,7 +51,7 @@ def test_warmup_leaves_nothing_to_compile(tmp_path):
     for dtype in ("float64", "float32"):
         for name in ("full", "tied", "diag", "spherical", "k-means and random starts"):
             assert f"ready: {name} {dtype}" in done.stdout
-    assert f"kept in {tmp_path}" in done.stdout
+    assert f"stored in {tmp_path}" in done.stdout
     kept = sorted(tmp_path.rglob("*.bin"))
     assert len(kept) > 30
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
@@ -63,7 +63,7 @@ def test_warmup_leaves_nothing_to_compile(tmp_path):
 def test_warmup_says_when_nothing_was_kept(monkeypatch, capsys):
     monkeypatch.setattr("fastgmm.engine.warmup", lambda: ["everything"])
     monkeypatch.setattr("fastgmm.kernels.cache_folder", lambda: None)
-    with pytest.raises(SystemExit, match="nothing was kept: no cache folder can be written to"):
+    with pytest.raises(SystemExit, match="not stored: no cache folder can be written to"):
         command_line.main(["warmup"])
     assert "ready: everything" in capsys.readouterr().out
 
@@ -114,7 +114,7 @@ def test_demo_prints_both_libraries_and_writes_the_picture(tmp_path, capsys, mon
 def test_demo_refuses_what_is_no_picture(tmp_path):
     thesis = tmp_path / "thesis.docx"
     thesis.write_bytes(b"my work")
-    with pytest.raises(SystemExit, match=r"--output should be a picture, .*\*\.png.*, but is .*thesis\.docx"):
+    with pytest.raises(SystemExit, match=r"--output must be a picture, .*\*\.png.*, got .*thesis\.docx"):
         command_line.main(["demo", "--output", str(thesis)])
     assert thesis.read_bytes() == b"my work"
 
