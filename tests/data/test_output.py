@@ -43,7 +43,7 @@ def names_of(folder):
     return sorted(path.name for path in folder.rglob("*"))
 
 
-def refused(model, source, out, *, method="predict", match="should be another file than the rows or weights are read"):
+def refused(model, source, out, *, method="predict", match="must be another file than the rows or weights are read"):
     """A call is refused before anything is read or written."""
     with pytest.raises(ValueError, match=match) as error:
         getattr(model, method)(source, out=out)
@@ -263,7 +263,7 @@ def test_nor_what_hdf5_and_zarr_have(folder):
         (rows(zarr.open(str(folder / "x.zarr"), mode="r")), "x.zarr"),
         (rows(folder / "group.zarr"), "group.zarr"),
     ):
-        refused(MODEL, source, folder / "sub" / ".." / store / "labels.npy", match="it is, or is inside")
+        refused(MODEL, source, folder / "sub" / ".." / store / "labels.npy", match="is, or is inside")
 
 
 def test_nor_the_state_of_the_fit(tmp_path):
