@@ -130,10 +130,10 @@ def test_a_wrong_number_of_weights_is_refused(kind, n_weights, tmp_path):
     for weight in (np.ones(n_weights), tmp_path / "w.npy"):
         if kind == "csv":  # only reading tells how many rows there are
             source = rows(tmp_path / "rows", weight=weight, **SMALL)
-            with pytest.raises(ValueError, match=f"one number for each row, but has {n_weights}, and the rows are"):
+            with pytest.raises(ValueError, match=f"one number for each row, got {n_weights} numbers and"):
                 GaussianMixture(2).fit(source)
         else:
-            with pytest.raises(ValueError, match="weight should be 400 numbers"):
+            with pytest.raises(ValueError, match="weight must be 400 numbers"):
                 rows(tmp_path / "rows", weight=weight)
 
 
@@ -143,14 +143,14 @@ def test_weights_that_are_no_numbers_for_each_row_are_refused(tmp_path):
     for weight, message in (
         (W[:, None], "one number for each row"),
         (W.astype(str), "one number for each row"),
-        (np.ma.masked_less(W, 2), "some are masked"),
+        (np.ma.masked_less(W, 2), "some numbers are masked"),
         (2.5, "one number for each row"),
         (other, "one number for each row"),
         ("w", "has no column 'w'"),
     ):
         with pytest.raises(ValueError, match=message):
             rows(path, weight=weight)
-    with pytest.raises(ValueError, match="take no others"):
+    with pytest.raises(ValueError, match="must be None for blocks that have weights"):
         rows([(X, W)], weight=other)
     with pytest.raises(ValueError, match=r"w.csv"):
         rows(path, weight=tmp_path / "w.csv")
@@ -211,7 +211,7 @@ def test_nothing_in_a_folder_is_skipped_in_silence(tmp_path):
     (tmp_path / "u").mkdir()
     write(tmp_path / "u" / "1.npy", X)
     (tmp_path / "u" / "README.txt").touch()
-    for name, message in (("m", "must have one format, but there are .*1.csv and .*2.npy"), ("u", "README.txt")):
+    for name, message in (("m", "must have one format, got .*1.csv and .*2.npy"), ("u", "README.txt")):
         for source in (tmp_path / name, f"{tmp_path}/{name}/*"):
             with pytest.raises(ValueError, match=message):
                 rows(source)
@@ -252,13 +252,13 @@ def test_what_is_no_file_is_refused(tmp_path):
     write(tmp_path / "1.npy", X)
     os.mkfifo(tmp_path / "2.npy")
     for source in (tmp_path, tmp_path / "2.npy", "/dev/null"):
-        with pytest.raises(ValueError, match="is neither"):
+        with pytest.raises(ValueError, match="which is neither"):
             rows(source)
 
 
 def test_a_list_has_paths_or_blocks(tmp_path):
     path = write(tmp_path / "1.npy", X)
-    with pytest.raises(TypeError, match="a list should hold paths only, or blocks of rows only"):
+    with pytest.raises(TypeError, match="a list must hold paths only, or blocks of rows only"):
         rows([path, X])
     np.testing.assert_array_equal(whole([path, str(path)]), np.r_[X, X])
     np.testing.assert_array_equal(whole(os.fsencode(path)), X)
@@ -323,13 +323,15 @@ def test_a_url_whose_file_changes_is_noticed(memory, tmp_path):
     source = rows("memory://x.npy", **SMALL)
     assert len(source.whole().X) == N
     memory.pipe("/x.npy", data[1])
-    with pytest.raises(ValueError, match=r"memory://x.npy has changed since"):
+    with pytest.raises(
+        ValueError, match=r"memory://x.npy must not change while rows are read from it, but it has changed"
+    ):
         source.whole()
     memory.rm("/x.npy")
-    with pytest.raises(ValueError, match=r"memory://x.npy is gone"):
+    with pytest.raises(ValueError, match=r"memory://x.npy must not change while rows are read from it, but it is gone"):
         source.whole()
     memory.pipe("/x.npy", data[0][:-8])
-    with pytest.raises(ValueError, match=r"memory://x.npy ends before"):
+    with pytest.raises(ValueError, match=r"memory://x.npy must have 400 rows, but ends before"):
         rows("memory://x.npy").whole()
 
 
@@ -398,5 +400,5 @@ def test_numpy_booleans_say_whether_there_is_a_header(name, tmp_path):
 @pytest.mark.parametrize("header", [0, 1, np.int64(0), 0.0, "no", "", np.array([False]), []], ids=repr)
 def test_a_header_is_there_or_not(header, tmp_path):
     """0 and 1 are refused: in pandas 0 is the line that has the names."""
-    with pytest.raises(ValueError, match="header should be True, False or None, but is "):
+    with pytest.raises(ValueError, match="header must be True, False or None, got "):
         rows(write(tmp_path / "x.csv", X), header=header)
