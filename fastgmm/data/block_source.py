@@ -114,8 +114,8 @@ class BlockSource:
     block_bytes : int
         Bytes of a block.
     on_pass : callable (n_samples or None) -> context manager of callable (n_rows), optional
-        Called at every pass over the rows. What the context manager gives is called with the number of rows of each
-        block that is done.
+        Called at the start of every pass over the rows. The function from the context manager is called after each
+        block with its number of rows.
     """
 
     def __init__(
@@ -286,7 +286,7 @@ class BlockSource:
     def blocks(self) -> Generator[tuple[NDArray, Weights], None, None]:
         """Yield blocks of rows (n, D) and weights (n,), the same in every pass.
 
-        The arrays of a block are overwritten when the next block is asked for.
+        The arrays of a block are overwritten when the next block is requested.
 
         Raises
         ------
@@ -327,8 +327,8 @@ class BlockSource:
             raise ValueError("Found array with 0 sample(s): there are no rows to read.")
         if self._n_rows is not None and n_samples != self._n_rows:
             raise ValueError(
-                f"every pass must read the same rows, but this one read {n_samples} rows and there were {self._n_rows} "
-                "before. If the data have changed, call fastgmm.rows again."
+                f"every pass must read the same rows, got {n_samples} rows instead of {self._n_rows}. If the data have "
+                "changed, call fastgmm.rows again."
             )
 
     def _empty(self) -> tuple[NDArray, Weights]:

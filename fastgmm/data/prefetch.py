@@ -73,7 +73,7 @@ class Prefetcher:
         """Yield a function of each block, in order, and the number of its rows.
 
         `blocks` are arrays to read into, at least one for each thread. The arrays of a block are reused once the next
-        result is asked for.
+        result is requested.
         """
         waiting: dict[int, Any] = {}
         n_yielded, n_running = 0, self.n_threads

@@ -90,8 +90,8 @@ def rows(
     dtype : {float32, float64}, default=None
         The dtype to compute in. None means float32 if all features are float32, else float64.
     header : bool, default=None
-        Whether the first line of CSV files has the names of the columns. None means that it has, and that a number
-        among the names is an error. The integers 0 and 1 are errors too, as they are line numbers in pandas.
+        Whether the first line of CSV files has the names of the columns. None means that it has them, and that a
+        number among them is an error. The integers 0 and 1 are errors too, as they are line numbers in pandas.
     progress : bool, default=False
         Whether to show a progress bar with rows per second for each pass. It needs the package rich.
     block_bytes : int, default=8388608
@@ -107,8 +107,8 @@ def rows(
     Raises
     ------
     ValueError
-        If there are no rows, or if an option does not fit to the source. While rows are read: if they are not finite,
-        if weights are negative, or if files have changed or are cut short. The message has the file, the line or row
+        If there are no rows, or if an option does not fit the source. While rows are read: if they are not finite,
+        if weights are negative, or if files have changed or are truncated. The message has the file, the line or row
         group, and the column.
     TypeError
         If rows cannot be read from an object of this type.

@@ -53,6 +53,8 @@ class WeightTotals(NamedTuple):
         """Return the same totals with another scale."""
         if not self.scale:
             return self
+        if not self.n_weighted:
+            return self._replace(scale=scale)
         factor = self.scale / scale
         return self._replace(scale=scale, sum_scaled=self.sum_scaled * factor, sum_squares=self.sum_squares * factor**2)
 

@@ -1,4 +1,4 @@
-"""Arrays on disk: ``.npy``, HDF5 and zarr, that are damaged, closed, changed, nested, or hold something else."""
+"""Arrays in ``.npy``, HDF5 and zarr files: nested, damaged, closed, changed, and of other dtypes."""
 
 import os
 from pathlib import Path
@@ -42,10 +42,10 @@ def fit(source):
     return GaussianMixture(1).fit(source)
 
 
-# --- which dataset ---
+# --- choice of the dataset ---
 
 
-def test_a_null_dataset_is_no_candidate(tmp_path):
+def test_null_datasets_are_skipped(tmp_path):
     path = write_hdf5(tmp_path / "x.h5", X=X, note=h5py.Empty("f"), word="x", names=np.array([["a", "b"]], dtype="S1"))
     for options in ({}, {"key": "X"}):
         np.testing.assert_array_equal(rows(path, **options).whole().X, X)
@@ -74,7 +74,7 @@ def test_one_nested_array_is_found(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["h5", "zarr"])
-def test_wrong_names_of_weights_list_what_there_is(kind, tmp_path):
+def test_errors_for_wrong_names_of_weights_list_the_datasets(kind, tmp_path):
     data = {"X": X, "g/w": W, "short": W[1:], "complex": W + 1j}
     path = {"h5": write_hdf5, "zarr": write_zarr}[kind](tmp_path / f"x.{kind}", **data)
     for name in ("weights", "g", "X"):
@@ -88,12 +88,12 @@ def test_wrong_names_of_weights_list_what_there_is(kind, tmp_path):
     assert rows(path, key="X", weight=W).total_weight == pytest.approx(W.sum())
 
 
-def test_a_scalar_is_no_weight(tmp_path):
+def test_scalar_weights_are_refused(tmp_path):
     with pytest.raises(ValueError, match="got 's': it has 'X'"):
         rows(write_hdf5(tmp_path / "x.h5", X=X, s=2.0), key="X", weight="s")
 
 
-def test_a_store_without_rows_lists_what_there_is(tmp_path):
+def test_errors_for_stores_without_rows_list_the_datasets(tmp_path):
     path = write_hdf5(tmp_path / "x.h5", w=W, C=X + 1j)
     with pytest.raises(ValueError, match=r"a dataset of real numbers with two dimensions, got 'C' \(600, 2\) complex"):
         rows(path)
@@ -101,7 +101,7 @@ def test_a_store_without_rows_lists_what_there_is(tmp_path):
         rows(write_zarr(tmp_path / "x.zarr"))
 
 
-def test_groups_are_no_arrays(tmp_path):
+def test_groups_are_refused(tmp_path):
     write_zarr(tmp_path / "x.zarr", X=X)
     with h5py.File(write_hdf5(tmp_path / "x.h5", **{"g/X": X})) as file:
         for group in (file, file["g"], zarr.open_group(str(tmp_path / "x.zarr"))):
@@ -113,7 +113,7 @@ def test_groups_are_no_arrays(tmp_path):
 # --- damaged files ---
 
 
-def test_damaged_files_are_named(tmp_path):
+def test_errors_name_damaged_files(tmp_path):
     path = write_hdf5(tmp_path / "cut.h5", X=X)
     os.truncate(path, path.stat().st_size - 100)
     np.save(tmp_path / "object.npy", X.astype(object))
@@ -132,7 +132,7 @@ def test_damaged_files_are_named(tmp_path):
             rows(tmp_path / name)
 
 
-def test_damaged_chunks_are_named(tmp_path):
+def test_errors_name_damaged_chunks(tmp_path):
     write_single(tmp_path / "x.zarr")
     (tmp_path / "x.zarr" / "c" / "3" / "0").write_bytes(b"damaged")
     with pytest.raises(ValueError, match=r"the rows from row 256 of .*x.zarr on cannot be read: \w+: "):
@@ -147,22 +147,22 @@ def test_damaged_chunks_are_named(tmp_path):
         fit(rows(tmp_path / "x.h5", **SMALL))
 
 
-def test_a_missing_file_is_no_damaged_one(tmp_path):
+def test_missing_files_raise_file_not_found(tmp_path):
     for name in ("x.h5", "x.npy", "x.zarr"):
         with pytest.raises(FileNotFoundError, match=name):
             rows(tmp_path / name)
 
 
-# --- what changes after rows() ---
+# --- changes after rows() ---
 
 
 @pytest.mark.parametrize("size", [300, 900])
 @pytest.mark.parametrize("opened", [False, True])
-@pytest.mark.parametrize("walks", [0, 1])
-def test_a_zarr_array_of_another_size_is_noticed(size, opened, walks, tmp_path):
+@pytest.mark.parametrize("n_passes", [0, 1])
+def test_a_resized_zarr_array_is_an_error(size, opened, n_passes, tmp_path):
     array = write_single(tmp_path / "x.zarr")
     source = rows(array if opened else tmp_path / "x.zarr", **SMALL)
-    for _ in range(walks):
+    for _ in range(n_passes):
         assert fit(source)
     zarr.open_array(str(tmp_path / "x.zarr"), mode="r+").resize((size, 2))
     with pytest.raises(
@@ -171,7 +171,7 @@ def test_a_zarr_array_of_another_size_is_noticed(size, opened, walks, tmp_path):
         fit(source)
 
 
-def test_a_zarr_array_that_is_cut_while_it_is_read_is_noticed(tmp_path):
+def test_a_zarr_array_resized_during_a_pass_is_an_error(tmp_path):
     array = write_single(tmp_path / "x.zarr")
     source = rows(tmp_path / "x.zarr", **SMALL)
     blocks = source.blocks()
@@ -182,7 +182,7 @@ def test_a_zarr_array_that_is_cut_while_it_is_read_is_noticed(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Consolidated metadata")
-def test_old_consolidated_metadata_of_zarr_is_not_believed(tmp_path):
+def test_old_consolidated_metadata_of_zarr_is_not_used(tmp_path):
     path = write_zarr(tmp_path / "x.zarr", X=X, w=W)
     zarr.consolidate_metadata(str(path))
     zarr.open_array(str(path), path="X").resize((300, 2))
@@ -199,7 +199,7 @@ def test_old_consolidated_metadata_of_zarr_is_not_believed(tmp_path):
         fit(source)
 
 
-def test_chunks_of_zarr_that_are_lost_between_walks_are_noticed(tmp_path):
+def test_zarr_chunks_lost_between_passes_are_an_error(tmp_path):
     write_single(tmp_path / "x.zarr")
     source = rows(tmp_path / "x.zarr", **SMALL)
     fit(source)
@@ -208,7 +208,7 @@ def test_chunks_of_zarr_that_are_lost_between_walks_are_noticed(tmp_path):
         fit(source)
 
 
-def test_a_zarr_store_that_is_gone_is_noticed(tmp_path):
+def test_a_missing_zarr_store_is_an_error(tmp_path):
     write_single(tmp_path / "x.zarr")
     source = rows(tmp_path / "x.zarr", **SMALL)
     (tmp_path / "x.zarr").rename(tmp_path / "y.zarr")
@@ -218,7 +218,7 @@ def test_a_zarr_store_that_is_gone_is_noticed(tmp_path):
 
 @pytest.mark.parametrize("kind", ["npy", "h5"])
 @pytest.mark.parametrize("moment", ["before", "during"])
-def test_files_that_change_are_noticed(kind, moment, tmp_path):
+def test_changed_files_are_an_error(kind, moment, tmp_path):
     path = tmp_path / f"x.{kind}"
 
     def write(data):
@@ -234,7 +234,7 @@ def test_files_that_change_are_noticed(kind, moment, tmp_path):
         list(blocks)
 
 
-def test_a_dataset_that_is_open_and_changes_is_noticed(tmp_path):
+def test_an_open_dataset_that_changes_is_an_error(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         dataset = file.create_dataset("X", data=X, maxshape=(None, 2))
         source = rows(dataset, **SMALL)
@@ -246,7 +246,7 @@ def test_a_dataset_that_is_open_and_changes_is_noticed(tmp_path):
             fit(source)
 
 
-def test_a_closed_dataset_says_so(tmp_path):
+def test_closed_datasets_are_refused(tmp_path):
     write_hdf5(tmp_path / "x.h5", X=X)
     with h5py.File(tmp_path / "x.h5") as file:
         dataset = file["X"]
@@ -260,8 +260,8 @@ def test_a_closed_dataset_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("view", [lambda X: X, lambda X: X[10:], np.asarray])
-def test_a_file_that_is_shorter_than_its_memory_map_is_noticed(view, tmp_path):
-    """Reading on would end the process with SIGBUS."""
+def test_a_file_shorter_than_its_memory_map_is_an_error(view, tmp_path):
+    """Reading the map would end the process with SIGBUS."""
     np.save(tmp_path / "x.npy", np.tile(X, (10, 1)))
     for as_weights in (False, True):
         np.save(tmp_path / "w.npy", np.tile(W, 10))
@@ -299,7 +299,7 @@ def test_zarr_arrays_of_other_stores_and_formats(zarr_format, tmp_path):
     zipped.close()
 
 
-def test_a_file_that_is_being_written_is_named(tmp_path):
+def test_errors_name_a_file_that_is_being_written(tmp_path):
     import subprocess
     import sys
 
@@ -307,14 +307,14 @@ def test_a_file_that_is_being_written_is_named(tmp_path):
         file["X"] = X
         code = f"import fastgmm; fastgmm.rows({str(tmp_path / 'x.h5')!r})"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    # Locks may be switched off; then the unfinished file is what it is.
+    # If file locks are switched off, the error is that of an unfinished file.
     assert "x.h5" in done.stderr.strip().splitlines()[-1]
 
 
-# --- which files are read ---
+# --- lists of files ---
 
 
-def test_readers_name_all_the_files_that_they_read(tmp_path):
+def test_readers_list_all_files_that_they_read(tmp_path):
     np.save(tmp_path / "x.npy", X)
     np.save(tmp_path / "w.npy", W)
     write_hdf5(tmp_path / "x.h5", X=X, w=W)
@@ -398,7 +398,7 @@ def test_records_have_a_feature_for_each_field(kind, tmp_path):
         rows(source, columns=["c"])
 
 
-def test_fields_that_are_no_numbers_are_refused(tmp_path):
+def test_fields_that_are_not_numbers_are_refused(tmp_path):
     records = np.zeros(5, dtype=[("a", float), ("name", "S3"), ("v", float, 3), ("c", complex)])
     np.save(tmp_path / "x.npy", records)
     for name in ("name", "v", "c"):
@@ -454,7 +454,7 @@ def test_every_kind_of_number_is_read_or_refused(kind, tmp_path):
 
 def test_arrays_of_other_libraries_are_converted_in_slices():
     class Other:
-        """An array with a dtype that NumPy does not know."""
+        """An array with a dtype that NumPy does not have."""
 
         shape, dtype = X.shape, "bfloat16"
 
@@ -475,8 +475,8 @@ def test_arrays_of_other_libraries_are_converted_in_slices():
         rows(Failing(), **SMALL).whole()
 
 
-def test_memory_stays_some_blocks_for_stored_weights(tmp_path):
-    """Weights in a store are read in slices, and not kept."""
+def test_stored_weights_are_read_in_slices(tmp_path):
+    """The reader does not hold the weights in memory."""
     path = write_hdf5(Path(tmp_path) / "x.h5", X=X, w=W)
     reader = rows(path, key="X", weight="w").reader
     assert reader._weights is None

@@ -1,4 +1,4 @@
-"""Rows in data frames, with missing or masked values, or of other kinds, are taken as scikit-learn takes them."""
+"""Conversion of data frames, masked arrays and other types, as in scikit-learn."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def fitted_mean(source):
 
 
 def in_library(frame, library):
-    """The same frame in another library."""
+    """Return a frame of another library with the same columns."""
     return {
         "pandas": lambda: frame,
         "polars": lambda: pl.DataFrame({name: frame[name].to_numpy() for name in frame}),
@@ -68,7 +68,7 @@ def test_frames_that_cannot_be_aligned_are_refused(library):
         fitted_mean(rows([X, first]))
 
 
-def test_frames_of_several_libraries_go_together():
+def test_frames_of_several_libraries_can_be_combined():
     source = rows([in_library(FRAME[i * 150 : (i + 1) * 150], name) for i, name in enumerate(LIBRARIES)], **SMALL)
     np.testing.assert_array_equal(source.whole().X, X)
 
@@ -96,7 +96,7 @@ def test_columns_with_numbers_for_labels_are_aligned_too():
         lambda frame: pa.table({"a": frame["a"].to_numpy(), "b": pa.array(frame["b"]).cast(pa.decimal128(30, 10))}),
     ],
 )
-def test_dtypes_that_scikit_learn_takes_in_memory_are_taken_in_blocks(convert):
+def test_dtypes_that_scikit_learn_accepts_in_memory_are_accepted_in_blocks(convert):
     converted = convert(FRAME)
     assert rows([converted]).feature_names == ("a", "b")
     np.testing.assert_allclose(fitted_mean(rows([converted])), fitted_mean(converted), rtol=1e-12)
@@ -119,13 +119,13 @@ def test_single_precision_of_frames_is_kept():
         lambda frame: pa.table({"a": [*frame["a"][:300], None, *frame["a"][301:]], "b": frame["b"].to_numpy()}),
     ],
 )
-def test_missing_values_of_frames_are_refused_with_their_place(hole):
+def test_errors_for_missing_values_of_frames_have_their_place(hole):
     source = rows([FRAME, hole(FRAME)], **SMALL)
     with pytest.raises(ValueError, match=r"contains NaN, in row 300 of block 1, column 'a'\. Missing and masked"):
         fitted_mean(source)
 
 
-def test_what_no_conversion_makes_a_number_is_refused_with_its_block():
+def test_errors_for_values_that_are_not_numbers_have_the_block():
     from scipy import sparse
 
     words = FRAME.astype(object)
@@ -240,7 +240,7 @@ def test_blocks_of_any_memory_layout_are_the_same_rows():
         rows([np.full((3, 1), np.longdouble("1e400"))]).whole()
 
 
-def test_blocks_without_rows_decide_nothing():
+def test_blocks_without_rows_have_no_effect():
     single = X.astype(np.float32)
     source = rows([X[:0], single[:300], X[:0], single[300:], X[:0]], **SMALL)
     assert source.dtype == np.float32
@@ -251,7 +251,7 @@ def test_blocks_without_rows_decide_nothing():
         fitted_mean(rows([FRAME[:0], empty]))
 
 
-def test_rows_that_are_others_the_second_time_are_noticed():
+def test_rows_that_change_between_passes_are_an_error():
     generator = np.random.default_rng(0)
     with pytest.raises(
         ValueError, match=r"some rows from row 0 of block 0 on have changed since the first pass.*same seed"

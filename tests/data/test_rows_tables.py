@@ -1,4 +1,4 @@
-"""Rows of tables: all that a CSV, a Parquet file or a data frame may hold is read right, or refused with its place."""
+"""Rows of CSV files, Parquet files and data frames, and errors with their places."""
 
 import bz2
 import decimal
@@ -72,7 +72,7 @@ def test_compressed_csv(ending, tmp_path):
             archive.writestr("x.csv", content)
     else:
         pack = {"gz": gzip.compress, "gzip": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[ending]
-        path.write_bytes(pack(content[:100_000]) + pack(content[100_000:]))  # as when files are put together
+        path.write_bytes(pack(content[:100_000]) + pack(content[100_000:]))  # two compressed streams in one file
     source = rows(path)
     for _ in range(2):
         assert source.whole().X.shape == (50_000, 2)
@@ -91,7 +91,7 @@ def test_an_archive_of_several_files_is_refused(tmp_path):
         rows(text_file(tmp_path / "x.npy.gz", b""))
 
 
-def test_a_first_line_of_numbers_is_not_lost(tmp_path):
+def test_a_first_line_of_numbers_is_an_error_without_header(tmp_path):
     path = tmp_path / "x.csv"
     np.savetxt(path, X, delimiter=",")
     with pytest.raises(
@@ -118,7 +118,7 @@ def test_a_first_line_of_numbers_is_not_lost(tmp_path):
     assert values(tmp_path / "more", header=False) == [[0, 2], [1, 2]]
 
 
-def test_header_is_for_csv(tmp_path):
+def test_header_is_refused_for_other_formats(tmp_path):
     np.save(tmp_path / "x.npy", X)
     for source in (tmp_path / "x.npy", X, [X]):
         with pytest.raises(ValueError, match="header must be None"):
@@ -155,7 +155,7 @@ def test_header_is_for_csv(tmp_path):
         ("a,b\n1,2\n1,ß\n".encode("latin-1"), "column 'b' of .*x.csv must hold numbers, but line 3"),
     ],
 )
-def test_what_is_wrong_with_a_csv_is_said_with_its_line(content, message, tmp_path):
+def test_errors_for_csv_have_the_line(content, message, tmp_path):
     path, options = text_file(tmp_path / "x.csv", content), {}
     if isinstance(content, str) and content.startswith("a,b,s"):
         options = {"columns": ["a", "b"]}
@@ -163,7 +163,7 @@ def test_what_is_wrong_with_a_csv_is_said_with_its_line(content, message, tmp_pa
         rows(path, **options).whole()
 
 
-def test_text_that_is_not_read_does_no_harm(tmp_path):
+def test_columns_of_text_that_are_not_read_may_hold_anything(tmp_path):
     path = text_file(
         tmp_path / "x.csv", "a,s\n1,ß\n".encode("latin-1") + b'2,"x\n\ny"\n3,' + b"z" * 200_000 + b"\n4,\n"
     )
@@ -172,7 +172,7 @@ def test_text_that_is_not_read_does_no_harm(tmp_path):
     assert values(text_file(path, "a,b,a\n1,2,3\n"), columns="b") == [[2]]
 
 
-def test_the_line_is_that_of_the_file_it_is_in(tmp_path):
+def test_lines_are_counted_in_each_file(tmp_path):
     for i, rest in enumerate(("3,4\n", "\n\n5,6\n", "5,\n")):
         text_file(tmp_path / f"{i}.csv", "a,b\n1,2\n" + rest)
     for _ in range(2):
@@ -181,7 +181,7 @@ def test_the_line_is_that_of_the_file_it_is_in(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet"])
-def test_a_table_that_changes_is_noticed(kind, tmp_path):
+def test_a_changed_table_is_an_error(kind, tmp_path):
     path = tmp_path / f"x.{kind}"
 
     def write(n):
@@ -207,7 +207,7 @@ def test_values_may_have_line_breaks_anywhere(tmp_path):
     assert values(text_file(tmp_path / "x.csv", "a,s\n" + text), columns="a") == [[i] for i in range(30_000)]
 
 
-def test_a_line_longer_than_what_is_read_at_a_time(tmp_path):
+def test_a_line_longer_than_a_block_of_pyarrow(tmp_path):
     n = 600
     line = ",".join(["1.25" + "0" * 2000] * n) + "\n"
     path = text_file(tmp_path / "x.csv", ",".join(f"c{i}" for i in range(n)) + "\n" + line * 3)
@@ -302,7 +302,7 @@ def test_vectors_are_features(kind, dtype, tmp_path):
         ({"a": [1.0]}, {"columns": [0.0]}, "must be names, or positions"),
     ],
 )
-def test_columns_that_are_no_features_are_refused(columns, options, message, tmp_path):
+def test_columns_that_cannot_be_features_are_refused(columns, options, message, tmp_path):
     for source in (table_file(tmp_path / "x.parquet", **columns), pa.table(columns)):
         with pytest.raises(ValueError, match=message):
             rows(source, **options).whole()
@@ -317,7 +317,7 @@ def test_columns_by_position_and_alone(tmp_path):
             np.testing.assert_array_equal(rows(source, columns=columns).whole().X, right)
 
 
-def test_names_that_are_there_twice(tmp_path):
+def test_names_that_occur_twice(tmp_path):
     table = pa.Table.from_arrays([pa.array(X[:, 0]), pa.array(X[:, 1]), pa.array(X[:, 0])], ["a", "b", "a"])
     parquet.write_table(table, tmp_path / "x.parquet")
     for options in ({"columns": ["a"]}, {}, {"weight": "a"}, {"columns": [0]}):
@@ -333,14 +333,14 @@ def test_names_with_dots(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.parquet.gzip", "x.parquet.gz", "x.snappy.parquet", "x.parquet.snappy", "x.PQ"])
-def test_names_that_tell_the_compression_inside(name, tmp_path):
+def test_parquet_with_the_ending_of_a_compression(name, tmp_path):
     parquet.write_table(pa.table({"a": X[:, 0], "b": X[:, 1]}), tmp_path / "y", compression="gzip")
     (tmp_path / "y").rename(tmp_path / name)
     for source in (tmp_path / name, tmp_path):
         np.testing.assert_array_equal(rows(source).whole().X, X)
 
 
-def test_a_damaged_file_is_named(tmp_path):
+def test_errors_name_a_damaged_file(tmp_path):
     for i in range(3):
         table_file(tmp_path / f"{i}.parquet", a=X[:, 0], b=X[:, 1])
     damaged = bytearray((tmp_path / "1.parquet").read_bytes())
@@ -352,13 +352,13 @@ def test_a_damaged_file_is_named(tmp_path):
 
 @pytest.mark.parametrize("kind", ["npy", "parquet", "csv", "csv.gz", "csv.xz", "csv.zip", "parquet.gz"])
 @pytest.mark.parametrize("content", [b"", b"\x00\xff\xfe nothing like that"])
-def test_a_file_of_something_else_is_named(kind, content, tmp_path):
+def test_errors_name_a_file_of_another_format(kind, content, tmp_path):
     (tmp_path / f"0.{kind}").write_bytes(content)
     with pytest.raises(ValueError, match=rf"0.{kind}"):
         rows(tmp_path).whole()
 
 
-def test_an_archive_is_no_npy_file(tmp_path):
+def test_an_archive_is_not_an_npy_file(tmp_path):
     with (tmp_path / "z.npy").open("wb") as file:
         np.savez(file, X=X)
     with pytest.raises(ValueError, match=r"z.npy "):
@@ -387,7 +387,7 @@ def test_data_frames(kind, tmp_path):
     np.testing.assert_array_equal(model.predict(source), model.predict(frames()[0]))
 
 
-def test_what_data_frames_may_hold():
+def test_types_of_columns_of_data_frames():
     pd, pl = pytest.importorskip("pandas"), pytest.importorskip("polars")
     frame = pd.DataFrame({"a": [1.0, 2.0], "b": [3, 4]}, index=[7, 8])
     assert values(frame.astype({"b": "Int64"})) == [[1, 3], [2, 4]]

@@ -127,10 +127,10 @@ def locate(name: str | os.PathLike) -> Location:
 def find(source: str | os.PathLike) -> list[Location]:
     """Return the files of a path, a folder, a pattern or a URL, sorted by name."""
     location = locate(source)
-    found = _find_remote(location) if isinstance(location, Remote) else _find_local(location)
-    if not found:
+    files = _find_remote(location) if isinstance(location, Remote) else _find_local(location)
+    if not files:
         raise FileNotFoundError(f"there is no file to read rows from at {str(location)!r}: check the name")
-    return found
+    return files
 
 
 def readable(location: Location) -> Any:
@@ -174,20 +174,20 @@ def _local_members(url: str) -> tuple[Path, ...]:
 
 def _find_local(path: Path) -> list[Location]:
     if path.is_dir() and not _is_store(path.name):
-        return list(_of_one_format(sorted(_walk(path)), path))
+        return list(_of_one_format(sorted(_files_below(path)), path))
     if os.path.lexists(path):
         return [_check(path)]
     if not glob.has_magic(str(path)):
         return []
     matches = (Path(name) for name in glob.glob(str(path), recursive=True))
-    seen = [match for match in matches if not _is_ignored(match.parts, path.parts)]
-    folders = {match for match in seen if match.is_dir() and not _is_store(match.name)}
-    # A pattern with `**` has folders and what is in them.
-    found = {match for match in seen if match not in folders}
-    found.update(file for folder in folders if not _is_in_cycle(folder) for file in _walk(folder))
-    in_cycle = {folder for folder in {file.parent for file in found} if _is_in_cycle(folder)}
-    found = {file for file in found if file.parent not in in_cycle}
-    return list(_of_one_format(sorted(found), path))
+    visible = [match for match in matches if not _is_ignored(match.parts, path.parts)]
+    folders = {match for match in visible if match.is_dir() and not _is_store(match.name)}
+    # A pattern with `**` matches folders and the files in them.
+    files = {match for match in visible if match not in folders}
+    files.update(file for folder in folders if not _is_in_cycle(folder) for file in _files_below(folder))
+    in_cycle = {folder for folder in {file.parent for file in files} if _is_in_cycle(folder)}
+    files = {file for file in files if file.parent not in in_cycle}
+    return list(_of_one_format(sorted(files), path))
 
 
 def _find_remote(location: Remote) -> list[Location]:
@@ -205,23 +205,23 @@ def _find_remote(location: Remote) -> list[Location]:
     if is_store or (kind == "file" and not location.url.endswith("/")):
         return [location] if is_store or kind else []
     if kind is not None:
-        folders, found = {path}, []
+        folders, names = {path}, []
     elif glob.has_magic(path):
         matches = files.glob(path, detail=True)
         folders = {name for name, details in matches.items() if details["type"] == "directory"}
-        found = [name for name in matches if name not in folders]
+        names = [name for name in matches if name not in folders]
     else:
         return []
-    found += [name for folder in folders for name in ([folder] if _is_store(folder) else files.find(folder))]
-    stores = {_store_of(name) for name in found}
-    seen = sorted((name for name in stores if not _is_ignored(_parts(name), _parts(path))), key=_parts)
-    urls = {name: files.unstrip_protocol(name) for name in seen}
+    names += [name for folder in folders for name in ([folder] if _is_store(folder) else files.find(folder))]
+    stores = {_store_of(name) for name in names}
+    visible = sorted((name for name in stores if not _is_ignored(_parts(name), _parts(path))), key=_parts)
+    urls = {name: files.unstrip_protocol(name) for name in visible}
     # The URLs of some file systems do not have the outer file system.
     places = (Remote(url, files, name, _local_members(url) or location.local) for name, url in urls.items())
     return list(_of_one_format(places, location))
 
 
-def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+def _files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
     """Yield the files in a folder and in the folders below it. Links are followed.
 
     A link to a folder that contains the link is skipped. Names that begin with `_` or `.` are skipped, as in
@@ -235,7 +235,7 @@ def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
             if _is_hidden(entry.name):
                 continue
             if entry.is_dir() and not _is_store(entry.name):
-                yield from _walk(Path(entry.path), (*above, real))
+                yield from _files_below(Path(entry.path), (*above, real))
             else:
                 yield Path(entry.path)
 

@@ -178,8 +178,8 @@ def map_npy(path: Path) -> np.memmap:
     try:
         return npy_format.open_memmap(path, mode="r")
     except ValueError as error:
-        raise ValueError(f"{path} is not an .npy file of numbers, or is cut short: {error}") from None
+        raise ValueError(f"{path} is not an .npy file of numbers, or is truncated: {error}") from None
 
 
 def _too_short(name: str, n_samples: int) -> str:
-    return f"{name} must have {n_samples} rows, but ends before that: it is cut short"
+    return f"{name} must have {n_samples} rows, but is truncated"

@@ -119,7 +119,7 @@ def _open_file(path: Path) -> Any:
             raise
         if error.errno is not None:
             raise OSError(error.errno, f"{path} cannot be opened: {error}") from error
-        raise ValueError(f"{path} is not an HDF5 file, or is cut short: {error}") from error
+        raise ValueError(f"{path} is not an HDF5 file, or is truncated: {error}") from error
 
 
 def _open_datasets(files: list[Unchanged], key: str, weight_name: str | None) -> Opened:

@@ -193,7 +193,7 @@ class ParquetReader(TableReader):
                 self.groups = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
                 schema = opened.schema_arrow
         except Exception as error:
-            raise unreadable(f"{path} is not a Parquet file, or is cut short: it", error) from error
+            raise unreadable(f"{path} is not a Parquet file, or is truncated: it", error) from error
         super().__init__(str(path), schema, **options)
         self.n_samples = sum(self.groups)
         self.ends = list(itertools.accumulate(self.groups))
