@@ -149,7 +149,7 @@ def _listed(labels: tuple | None) -> str:
     return f"[{shown}, ...]" if len(labels) > MAX_LABELS else f"[{shown}]"
 
 
-def renamed(error: ValueError | TypeError, name: str) -> ValueError | TypeError:
+def prefixed(error: ValueError | TypeError, name: str) -> ValueError | TypeError:
     """Return an error with a name before the message of another error."""
     kind = TypeError if isinstance(error, TypeError) else ValueError  # subclasses may take other arguments
     return kind(f"{name}: {error}")

@@ -23,7 +23,7 @@ from fastgmm.kernels import thread_limit
 
 from .block_checks import check_values, check_weight_count
 from .block_source import max_resident_rows
-from .conversion import aligned, as_rows, as_weights, filled, renamed
+from .conversion import aligned, as_rows, as_weights, filled, prefixed
 from .sources import ArraySource, BlockFunction, BlockFunctionWith, Weights, row_checksum
 from .weight_sums import CumulativeWeights, WeightTotals
 
@@ -32,8 +32,8 @@ Block = tuple[NDArray, Weights]
 FAN_IN = 8
 # Largest number of times that a pass is started, if workers are lost together with the parameters sent to them.
 MAX_ATTEMPTS = 3
-# Seconds between two requests which worker has which blocks. Meanwhile a task may be sent to a worker that is gone;
-# another worker takes it then.
+# Seconds between requests for the list of the blocks of each worker. Until the next request a task may be addressed to a
+# lost worker. Another worker runs it then.
 SECONDS_BETWEEN_REQUESTS = 5.0
 # Parameters of more bytes than this do not pass through the scheduler.
 MAX_BYTES_THROUGH_SCHEDULER = 1 << 20
@@ -247,7 +247,7 @@ def prepared_block(
         if len(X) and dtype == np.float32 and np.result_type(X.dtype, dtype) != dtype:
             raise ValueError(f"it holds {X.dtype}, but X says {dtype}: call X.astype, or correct the dtype of X")
     except (ValueError, TypeError) as error:
-        raise renamed(error, f"block {number} of X") from error
+        raise prefixed(error, f"block {number} of X") from error
     with np.errstate(over="ignore"):  # the checks below find values that are too large
         X = X.astype(dtype, copy=False)
     X = X if X.flags.f_contiguous else np.ascontiguousarray(X)
@@ -264,7 +264,7 @@ def prepared_weights(weights: Any, n_rows: int, number: int) -> NDArray[np.float
         w = as_weights(weights).astype(np.float64, copy=False)
         check_weight_count(len(w), n_rows)
     except (ValueError, TypeError) as error:
-        raise renamed(error, f"weights of block {number}") from error
+        raise prefixed(error, f"weights of block {number}") from error
     return w
 
 

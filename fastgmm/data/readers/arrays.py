@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fastgmm.data.block_checks import check_weight_array
 from fastgmm.data.block_source import Cursor
-from fastgmm.data.conversion import REAL_KINDS, as_rows, as_weights, filled, renamed
+from fastgmm.data.conversion import REAL_KINDS, as_rows, as_weights, filled, prefixed
 from fastgmm.data.targets import files_behind
 
 from .files import choose, float_dtype
@@ -201,7 +201,7 @@ class SliceCursor:
         except Exception as error:
             problem = f"the rows from {reader.where(self.row)} on cannot be read"
             if isinstance(error, ValueError | TypeError):
-                raise renamed(error, problem) from error
+                raise prefixed(error, problem) from error
             raise ValueError(f"{problem}: {type(error).__name__}: {error}") from error
         self.row += n
         return n

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fastgmm.data.block_checks import check_weight_count
 from fastgmm.data.block_source import Cursor
-from fastgmm.data.conversion import aligned, as_rows, as_weights, column_labels, feature_names, renamed
+from fastgmm.data.conversion import aligned, as_rows, as_weights, column_labels, feature_names, prefixed
 
 from .arrays import check_map
 from .files import float_dtype
@@ -86,7 +86,7 @@ class IterableReader:
             try:
                 arrays = self._arrays(block)
             except (ValueError, TypeError) as error:
-                raise renamed(error, f"block {number}") from error
+                raise prefixed(error, f"block {number}") from error
             yield arrays
 
     def _arrays(self, block: Any) -> tuple[NDArray, NDArray | None]:
