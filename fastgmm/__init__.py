@@ -1,9 +1,10 @@
-"""Gaussian mixtures on many-core CPUs: scikit-learn's estimators, an engine of its own.
+"""Gaussian mixtures on many-core CPUs, with scikit-learn's interface.
 
-`GaussianMixture` and `BayesianGaussianMixture` take the place of scikit-learn's. `StreamingGaussianMixture` learns from
-rows that are seen once. `MixtureSearch` chooses a covariance model and a number of components, and `CriterionDisplay`
-plots how they compare. `fastgmm.engine` has the parts, for library authors: passes over blocks of rows, sufficient
-statistics that add, parameters from statistics; it does not need scikit-learn. `warmup` compiles everything once.
+`GaussianMixture` and `BayesianGaussianMixture` replace scikit-learn's estimators. `StreamingGaussianMixture` is fitted
+to a stream of rows. `DaskGaussianMixture` is fitted to rows on a Dask cluster. `rows` reads rows from files that need
+not fit into memory. `MixtureSearch` chooses a covariance model and a number of components, and `CriterionDisplay` plots
+the comparison. `fastgmm.engine` has E-steps, sufficient statistics and M-steps for library authors, and does not need
+scikit-learn. `warmup` compiles all kernels.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ __all__ = [
     "warmup",
 ]
 
-# Imported when first used: the engine comes without scikit-learn, the estimators without waiting for it.
+# Modules of the public names. Each is imported when it is first used, so that the engine does not need scikit-learn.
 _HOMES = {
     "BayesianGaussianMixture": "estimators.bayesian_mixture",
     "ConjugatePrior": "m_step.conjugate_prior",

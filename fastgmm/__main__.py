@@ -1,4 +1,4 @@
-"""``python -m fastgmm``; see `fastgmm.cli`."""
+"""Entry point of ``python -m fastgmm``; see `fastgmm.cli`."""
 
 from __future__ import annotations
 

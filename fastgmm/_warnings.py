@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 
-# Files whose lines are not the user's; functools is between a cached property and the code that computes it.
+# Files that are not the user's code. A cached property calls its function through functools.
 INSIDE = (os.path.dirname(__file__) + os.sep, functools.__file__)
 
 

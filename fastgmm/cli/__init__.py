@@ -1,1 +1,1 @@
-"""The command line: ``python -m fastgmm``."""
+"""The command line, ``python -m fastgmm``."""

@@ -1,6 +1,6 @@
-"""``python -m fastgmm``: the demonstration, the environment, compilation ahead of time."""
+"""The commands of ``python -m fastgmm``: demo, info and warmup."""
 
-# The standard library's argparse, so that `info` and `warmup` work on an installation without any extra.
+# argparse is in the standard library, so `info` and `warmup` work in an installation without any extra.
 from __future__ import annotations
 
 import argparse
@@ -39,55 +39,58 @@ def _warmup(arguments: argparse.Namespace) -> None:
     seconds, folder = time.perf_counter() - begun, cache_folder()
     if folder is None:
         sys.exit(
-            f"All kernels were compiled ({seconds:.1f} s), but nothing was kept: no cache folder can be written to, or "
-            "FASTGMM_CACHE=0. Set NUMBA_CACHE_DIR to a folder that can."
+            f"All kernels were compiled ({seconds:.1f} s), but not stored: no cache folder can be written to, or "
+            "FASTGMM_CACHE=0. Set NUMBA_CACHE_DIR to a folder that can be written to."
         )
-    print(f"All kernels are compiled and kept in {folder} ({seconds:.1f} s).")
+    print(f"All kernels are compiled and stored in {folder} ({seconds:.1f} s).")
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a number from 1 upwards is wanted, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text!r}")
     return int(text)
 
 
 def _new_file(text: str) -> Path:
     path = Path(text)
     if path.is_dir() or not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"a file in a folder that exists is wanted, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a file in a folder that exists, got {text!r}")
     return path
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m fastgmm", description="Gaussian mixtures on many-core CPUs.")
     parser.add_argument("--version", action="version", version=f"fastgmm {__version__}")
     commands = parser.add_subparsers(required=True, metavar="{demo,info,warmup}")
 
-    demo = commands.add_parser("demo", help="segment a photograph, beside scikit-learn, and write a picture")
+    demo = commands.add_parser("demo", help="segment a photograph with fastgmm and scikit-learn, and write a picture")
     demo.add_argument("--image", choices=("china.jpg", "flower.jpg"), default="china.jpg")
     demo.add_argument("--components", type=_positive, default=16, metavar="K")
-    demo.add_argument("--max-iter", type=_positive, default=30, metavar="N", help="EM iterations at most (default: 30)")
+    demo.add_argument("--max-iter", type=_positive, default=30, metavar="N", help="at most N iterations (default: 30)")
     demo.add_argument("--output", type=_new_file, default=Path("fastgmm-demo.png"), metavar="FILE")
     demo.set_defaults(run=_demo)
 
     info = commands.add_parser("info", help="versions, CPU, threading layer, cache folder")
     info.set_defaults(run=_info)
 
-    warmup = commands.add_parser("warmup", help="compile every kernel once, for this CPU and these versions")
+    warmup = commands.add_parser("warmup", help="compile all kernels for this CPU, Python and Numba")
     warmup.set_defaults(run=_warmup)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; what a user can put right is one line on stderr and exit status 1."""
+    """Run one command.
+
+    Errors that a user can correct are one line on stderr, with exit status 1.
+    """
     parser = build_parser()
     parsed = parser.parse_args(arguments)
     try:
         parsed.run(parsed)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of the output has stopped. Python flushes stdout once more at the end, which then has to succeed.
+        # The reader of the output has stopped. Python flushes stdout again at its end, which must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:

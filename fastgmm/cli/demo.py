@@ -1,4 +1,4 @@
-"""The demonstration: segment a photograph, beside scikit-learn, and draw what was found."""
+"""The demonstration: a photograph segmented by fastgmm and by scikit-learn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,16 @@ HINT = 'The demonstration needs matplotlib and pillow: pip install "fastgmm[demo
 
 @dataclass(frozen=True)
 class Timing:
-    """One library's fit: seconds, passes over the rows, mean log-likelihood of the fitted model in nats per row."""
+    """The time and the result of a fit by one library.
+
+    Attributes
+    ----------
+    seconds : float
+    n_iter : int
+        Number of EM iterations.
+    log_likelihood : float
+        Mean log-likelihood of the fitted model, in nats per row.
+    """
 
     seconds: float
     n_iter: int
@@ -28,7 +37,10 @@ class Timing:
 
 
 def load_pixels(name: str) -> tuple[NDArray, NDArray]:
-    """One of scikit-learn's photographs, (height, width, 3), and its pixels as rows, (N, 3); both 0 to 1."""
+    """Return one of scikit-learn's photographs and its pixels.
+
+    The photograph has shape (height, width, 3), the pixels (N, 3). Values are from 0 to 1.
+    """
     from sklearn.datasets import load_sample_image
 
     try:
@@ -40,17 +52,17 @@ def load_pixels(name: str) -> tuple[NDArray, NDArray]:
 
 
 def timed_fit(estimator, X: NDArray) -> Timing:
-    """Fit an estimator of either library."""
+    """Fit an estimator of either library, and return its time and result."""
     begun = time.perf_counter()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # both stop where they are told to
+        warnings.simplefilter("ignore")  # neither fit has converged after max_iter iterations
         estimator.fit(X)
     seconds = time.perf_counter() - begun
     return Timing(seconds, estimator.n_iter_, float(estimator.score(X)))
 
 
 def checked_picture(output: Path) -> Path:
-    """Return the file that a picture can be written to; SystemExit if there can be none."""
+    """Return the file for a picture; SystemExit if it cannot be written."""
     try:
         import matplotlib  # noqa: F401
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -58,7 +70,7 @@ def checked_picture(output: Path) -> Path:
         raise SystemExit(HINT) from error
     formats = FigureCanvasAgg.get_supported_filetypes()
     if output.suffix[1:].lower() not in formats:
-        raise SystemExit(f"--output should be a picture, *.{', *.'.join(sorted(formats))}, but is {str(output)!r}.")
+        raise SystemExit(f"--output must be a picture, *.{', *.'.join(sorted(formats))}, got {str(output)!r}.")
     try:
         return check_target(output, "--output", {})
     except (ValueError, OSError) as error:
@@ -66,13 +78,16 @@ def checked_picture(output: Path) -> Path:
 
 
 def run_demo(image_name: str, n_components: int, max_iter: int, output: Path) -> None:
-    """Fit the pixels with both libraries from the same start, print the comparison, write the picture."""
+    """Fit the pixels with both libraries, and compare the fits.
+
+    Both start from the same parameters. The comparison is printed, and a picture of the fit is written.
+    """
     target = checked_picture(output)
     import sklearn
     from sklearn.mixture import GaussianMixture as SklearnMixture
 
     image, X = load_pixels(image_name)
-    print("Compiling, if the cache does not have it ... ", end="", flush=True)
+    print("Compiling, unless it is in the cache ... ", end="", flush=True)
     begun = time.perf_counter()
     compiled = GaussianMixture(n_components, max_iter=1, random_state=0)
     timed_fit(compiled, X)
@@ -91,21 +106,24 @@ def run_demo(image_name: str, n_components: int, max_iter: int, output: Path) ->
         "max_iter": max_iter,
         "tol": 1e-4,
     }
-    ours = GaussianMixture(n_components, acceleration=None, **options)
-    fast = timed_fit(ours, X)
-    slow = timed_fit(SklearnMixture(n_components, **options), X)
+    model = GaussianMixture(n_components, acceleration=None, **options)
+    ours = timed_fit(model, X)
+    theirs = timed_fit(SklearnMixture(n_components, **options), X)
     print(f"{'':22}{'seconds':>10}{'iterations':>12}{'log-likelihood per pixel':>28}")
-    for name, timing in (("fastgmm", fast), (f"scikit-learn {sklearn.__version__}", slow)):
+    for name, timing in (("fastgmm", ours), (f"scikit-learn {sklearn.__version__}", theirs)):
         print(f"{name:22}{timing.seconds:10.2f}{timing.n_iter:12d}{timing.log_likelihood:28.9f}")
-    ratio = (slow.seconds / slow.n_iter) / (fast.seconds / fast.n_iter)
+    ratio = (theirs.seconds / theirs.n_iter) / (ours.seconds / ours.n_iter)
     print(f"\nfastgmm takes 1/{ratio:.0f} of scikit-learn's time for an iteration.")
     with replacing(target) as file:
-        draw(image, X, ours, file, output.suffix[1:].lower())
+        draw(image, X, model, file, output.suffix[1:].lower())
     print(f"The picture is in {output}.")
 
 
 def draw(image: NDArray, X: NDArray, model: GaussianMixture, file: IO[bytes], picture_format: str) -> None:
-    """Photograph, segmentation in the components' mean colours, pixels with the components' ellipses."""
+    """Draw the photograph, its segmentation, and its pixels with ellipses.
+
+    Segments have the mean colours of the components. Ellipses have two standard deviations on either side.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Ellipse

@@ -1,4 +1,4 @@
-"""What fastgmm runs on here: versions, CPU, threads, cache folder."""
+"""The environment of fastgmm: versions, CPU, threads, cache folder."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ PACKAGES = ("numba", "llvmlite", "numpy", "scipy", "scikit-learn")
 
 
 def describe_environment() -> dict[str, str]:
-    """Versions, CPU, threads and cache folder, by name, as text."""
-    with kernels.thread_limit(None) as n_threads:  # starts the threading layer, so that it has a name
+    """Return versions, CPU, threads and cache folder as texts, by name."""
+    with kernels.thread_limit(None) as n_threads:  # starts the threading layer, which has no name before
         layer = _fork_guard.running_layer()
     cache = kernels.cache_folder()
     return {
@@ -33,7 +33,7 @@ def describe_environment() -> dict[str, str]:
 
 
 def cpu_name() -> str:
-    """The CPU's name as its maker gives it, where the system tells, and LLVM's name for it."""
+    """Return the maker's name of the CPU, if the system has it, and LLVM's name."""
     maker = platform.processor()
     information = Path("/proc/cpuinfo")
     if information.exists():

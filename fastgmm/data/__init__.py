@@ -1,1 +1,1 @@
-"""Where rows come from and results go: sources, blocks, readers, samples, output files."""
+"""Sources of rows, readers of files and tables, samples, and output files."""

@@ -1,6 +1,6 @@
-"""Conversion of what users give as rows to arrays of real numbers, by scikit-learn's rules.
+"""Conversion of rows and weights to real numbers, by scikit-learn's rules.
 
-scikit-learn ignores the mask of a masked array. Here a masked value is a missing value, that is NaN, in every source.
+scikit-learn ignores the mask of a masked array. Here a masked value is a missing value, NaN, in every source.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ import sklearn.utils
 import sklearn.utils.validation
 from numpy.typing import NDArray
 
+from .block_checks import REAL_KINDS
+
 FLOATS = [np.float64, np.float32]
-# Kinds of dtypes whose values are real numbers: floats, integers and booleans.
-REAL_KINDS = "fiub"
-# Labels of columns that an error message names.
-MOST_LABELS = 20
+# Largest number of column labels that a message lists.
+MAX_LABELS = 20
 
 
 def filled(values: Any) -> Any:
-    """Return a masked array as a plain one with NaN for masked values; return anything else unchanged."""
+    """Return a masked array as a plain array with NaN for masked values.
+
+    Anything else is returned unchanged.
+    """
     if not isinstance(values, np.ma.MaskedArray):
         return values
     if not np.ma.is_masked(values):
@@ -45,7 +48,9 @@ def check_sample_weight(sample_weight: Any, X: NDArray, **options: Any) -> NDArr
 
 
 def as_rows(block: Any) -> NDArray:
-    """Return an array or a data frame as an array (n, D) of real numbers, with NaN for missing values.
+    """Return an array or a data frame as an array (n, D) of real numbers.
+
+    Missing values become NaN.
 
     Raises
     ------
@@ -56,23 +61,27 @@ def as_rows(block: Any) -> NDArray:
 
 
 def as_weights(values: Any) -> NDArray:
-    """Return an array or a series as an array (n,) of real numbers, with NaN for missing values."""
+    """Return an array or a series as an array (n,) of real numbers.
+
+    Missing values become NaN.
+    """
     return _as_numbers(values, 1, "weights")
 
 
-def _as_numbers(values: Any, n_dimensions: int, what: str) -> NDArray:
+def _as_numbers(values: Any, n_dimensions: int, name: str) -> NDArray:
     values = filled(values)
     if type(values) is np.ndarray or type(values) is np.memmap:
         if values.ndim == n_dimensions and values.dtype.kind in REAL_KINDS:
             return values
         if values.ndim != n_dimensions:
-            raise ValueError(_wrong_shape(what, n_dimensions, values.shape))
+            raise ValueError(_wrong_shape(name, n_dimensions, values.shape))
         refused = values.dtype if values.dtype.kind not in REAL_KINDS + "cO" else None
     else:
-        some = np.asarray(values[:0]) if column_labels(values) else np.empty(0)
-        refused = some.dtype if some.dtype.kind in "mM" else None
-    if refused is not None:  # scikit-learn would convert dates, in whatever unit a block has, and digits in strings
-        raise ValueError(f"{what} should hold real numbers, but hold {refused}")
+        without_rows = np.asarray(values[:0]) if column_labels(values) else np.empty(0)
+        refused = without_rows.dtype if without_rows.dtype.kind in "mM" else None
+    # scikit-learn would convert dates, although blocks may have different units of time, and strings of digits.
+    if refused is not None:
+        raise ValueError(f"{name} must be real numbers, got dtype {refused}")
     array = sklearn.utils.check_array(
         values,
         dtype=FLOATS,
@@ -80,61 +89,67 @@ def _as_numbers(values: Any, n_dimensions: int, what: str) -> NDArray:
         ensure_all_finite=False,
         ensure_min_samples=0,
         ensure_min_features=0,
-        input_name=what,
+        input_name=name,
     )
     if array.ndim != n_dimensions:
-        raise ValueError(_wrong_shape(what, n_dimensions, array.shape))
+        raise ValueError(_wrong_shape(name, n_dimensions, array.shape))
     return array
 
 
-def _wrong_shape(what: str, n_dimensions: int, shape: tuple) -> str:
+def _wrong_shape(name: str, n_dimensions: int, shape: tuple) -> str:
     wanted = "two dimensions, (n, D)" if n_dimensions == 2 else "one dimension, (n,)"
-    return f"{what} should have {wanted}, but have shape {shape}"
+    return f"{name} must have {wanted}, got shape {shape}"
 
 
 def column_labels(block: Any) -> tuple | None:
-    """Return the labels of a data frame's columns (pandas, polars, Arrow), or None for an array."""
+    """Return the labels of the columns of a data frame, or None for an array."""
     if isinstance(block, np.ndarray):
         return None
-    # Looked for in the type, as a pandas column may have any name. Arrow's `columns` are values.
+    # The attribute is looked up in the type, as a pandas column may have any name. Arrow's `columns` are values.
     attribute = next((name for name in ("column_names", "columns") if hasattr(type(block), name)), None)
     labels = None if attribute is None else getattr(block, attribute)
     return None if labels is None else tuple(labels)
 
 
 def feature_names(labels: tuple | None) -> tuple[str, ...] | None:
-    """Return labels of columns as names of features; None unless all are strings, as in scikit-learn."""
+    """Return labels of columns as names of features.
+
+    As in scikit-learn, they are None unless all labels are strings.
+    """
     return labels if labels and all(isinstance(label, str) for label in labels) else None
 
 
 def aligned(block: Any, labels: tuple | None) -> Any:
-    """Return a data frame with its columns in the order of `labels`, as `pandas.concat` aligns them.
+    """Return a data frame with its columns in the order of `labels`.
+
+    `pandas.concat` aligns columns in the same way.
 
     Raises
     ------
     ValueError
-        If the columns are others, or only one of the two has labels.
+        If the labels are not the same, or only one of the two has labels.
     """
-    found = column_labels(block)
-    if found == labels:
+    block_labels = column_labels(block)
+    if block_labels == labels:
         return block
-    if found is None or labels is None:
-        given = "unnamed" if found is None else _listed(found)
-        wanted = "unnamed" if labels is None else _listed(labels)
+    if block_labels is None or labels is None:
         raise ValueError(
-            f"the columns should be {wanted}, but are {given}; give all blocks as data frames or all as arrays"
+            f"the columns must be {_listed(labels)}, got {_listed(block_labels)}: give all blocks as data frames, or "
+            "all as arrays"
         )
-    if len(set(labels)) < len(labels) or len(found) != len(labels) or set(found) != set(labels):
-        raise ValueError(f"the columns should be {_listed(labels)}, but are {_listed(found)}")
+    if len(set(labels)) < len(labels) or len(block_labels) != len(labels) or set(block_labels) != set(labels):
+        raise ValueError(f"the columns must be {_listed(labels)}, got {_listed(block_labels)}")
     return block.select(list(labels)) if hasattr(type(block), "select") else block[list(labels)]
 
 
-def _listed(labels: tuple) -> str:
-    shown = ", ".join(map(repr, labels[:MOST_LABELS]))
-    return f"[{shown}, ...]" if len(labels) > MOST_LABELS else f"[{shown}]"
+def _listed(labels: tuple | None) -> str:
+    if labels is None:
+        return "unnamed"
+    shown = ", ".join(map(repr, labels[:MAX_LABELS]))
+    return f"[{shown}, ...]" if len(labels) > MAX_LABELS else f"[{shown}]"
 
 
-def renamed(error: ValueError | TypeError, what: str) -> ValueError | TypeError:
-    """Return an error like another one, with a name before its message."""
+def prefixed(error: ValueError | TypeError, name: str) -> ValueError | TypeError:
+    """Return an error with a name before the message of another error."""
     kind = TypeError if isinstance(error, TypeError) else ValueError  # subclasses may take other arguments
-    return kind(f"{what}: {error}")
+    return kind(f"{name}: {error}")

@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all, and results in them: ``.npy`` and Parquet."""
+"""Files that are written completely or not at all, and results in files."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Results = Iterator[NDArray]
 
 
 class NewFile(io.FileIO):
-    """A new file that takes the place of another one later; see `replacing`.
+    """A new file that will replace another file; see `replacing`.
 
-    Errors name that other file. After an error, or `discard`, what is written is dropped: then a writer of another
-    library can still be closed, and does not fail a second time when it is collected.
+    Errors have the name of the file that is to be replaced. After an error, or after `discard`, writing has no effect.
+    So the writer of another library can be closed without a second error.
     """
 
     def __init__(self, path: Path, target: Path):
@@ -45,17 +45,17 @@ class NewFile(io.FileIO):
         return n_bytes
 
     def discard(self) -> None:
-        """Drop whatever is written from now on."""
+        """Make all further writing have no effect."""
         self._discarded = True
 
     def flush_to_disk(self) -> None:
-        """Return when what was written would outlive a power failure."""
+        """Wait until the written bytes are on the disk, safe from a power failure."""
         with self.named_errors():
             os.fsync(self.fileno())
 
     @contextlib.contextmanager
     def named_errors(self) -> Iterator[None]:
-        """Give errors the name of the file that is to be replaced."""
+        """Raise errors with the name of the file that is to be replaced."""
         try:
             yield
         except OSError as error:
@@ -64,10 +64,12 @@ class NewFile(io.FileIO):
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[NewFile]:
-    """Open a file that takes the place of `target` if the block ends well, and is removed if it does not.
+    """Open a file that replaces `target` at the end of the block.
 
-    It keeps the permissions of a file that it replaces; those of a new one are the umask's. `target` is no symbolic
-    link (see `check_target`).
+    It is removed if the block raises an error.
+
+    It gets the permissions of the file that it replaces, or those of the umask. `target` must not be a symbolic link;
+    see `check_target`.
 
     Raises
     ------
@@ -75,7 +77,7 @@ def replacing(target: Path) -> Iterator[NewFile]:
         With the name of `target`, if it cannot be written.
     """
     with _beside(target) as file:
-        _keep_permissions(file, target)  # before there is anything to read in it
+        _copy_permissions(file, target)  # before it has content that others could read
         yield file
         file.flush_to_disk()
         file.close()
@@ -84,14 +86,17 @@ def replacing(target: Path) -> Iterator[NewFile]:
 
 
 def check_writable(target: Path) -> None:
-    """Raise OSError, with the name of the file, if no file can be made beside it."""
+    """Raise OSError, with the name of the file, if its folder cannot be written to."""
     with _beside(target):
         pass
 
 
 @contextlib.contextmanager
 def _beside(target: Path) -> Iterator[NewFile]:
-    """Make a file beside another one, under a short name that no other process uses, and remove it at the end."""
+    """Open a file in the folder of another file, and remove it at the end.
+
+    It has a short unique name.
+    """
     file = NewFile(target.with_name(f".fastgmm-{uuid.uuid4().hex[:12]}.part"), target)
     try:
         with file:
@@ -100,8 +105,8 @@ def _beside(target: Path) -> Iterator[NewFile]:
         file.path.unlink(missing_ok=True)
 
 
-def _keep_permissions(file: NewFile, target: Path) -> None:
-    """Give a file the owner, group and mode of the one that it replaces, as far as that is allowed."""
+def _copy_permissions(file: NewFile, target: Path) -> None:
+    """Set the owner, group and mode of the replaced file, as far as the user may."""
     with contextlib.suppress(OSError):
         status = target.stat()
         with contextlib.suppress(OSError):
@@ -110,16 +115,26 @@ def _keep_permissions(file: NewFile, target: Path) -> None:
 
 
 def check_out(out: str | os.PathLike, in_use: Mapping[str, Sequence[Path]]) -> Path:
-    """Return the file that results can be written to; errors as those of `check_target`."""
+    """Return the file for results; raise the errors of `check_target`."""
     if Path(out).suffix.lower() not in WRITERS:
-        raise ValueError(f"out should be a file named *{' or *'.join(WRITERS)}, but is {str(out)!r}")
+        raise ValueError(f"out must be a file named *{' or *'.join(WRITERS)}, got {str(out)!r}")
     return check_target(out, "out", in_use)
 
 
 def write(out: str | os.PathLike, target: Path, results: Results, n_samples: int, name: str) -> None:
-    """Write results, (n,) or (n, K), of blocks of rows, n_samples in all; in Parquet as columns `name` or `name`_k.
+    """Write the results of blocks of rows to a file.
 
-    `out` is the name that `target` was given by. Its suffix says what to write.
+    Parameters
+    ----------
+    out : path
+        The name that the user gave for `target`. Its suffix decides the format.
+    target : Path
+        The file that `check_out` returned.
+    results : iterator of (n,) or (n, K) arrays
+    n_samples : int
+        Number of rows of all blocks.
+    name : str
+        Name of the column in Parquet files. Results with K columns have the names ``name_0`` to ``name_{K-1}``.
     """
     with replacing(target) as file:
         WRITERS[Path(out).suffix.lower()](file, results, n_samples, name)
@@ -153,7 +168,7 @@ def _write_parquet(file: NewFile, results: Results, n_samples: int, name: str) -
     except BaseException:
         file.discard()
         if writer is not None:
-            writer.close()  # or it is when it is collected, after the file, with a traceback of its own
+            writer.close()  # else the garbage collector closes it, after the file, which prints a traceback
         raise
 
 

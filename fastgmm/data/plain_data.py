@@ -1,8 +1,8 @@
-"""Objects as plain data, JSON and arrays, for files that are loaded without running any code.
+"""Objects as JSON and arrays, for files that are loaded without running any code.
 
-`pack` turns an object into bytes, `unpack` turns these into an equal object. Numbers, strings, lists, tuples, arrays of
-numbers and NumPy scalars are built in. Every other type has to be listed by the caller: dataclasses and other objects
-are packed as their attributes, named tuples as their fields. An object of a type that is not listed is refused.
+`pack` turns an object into bytes, and `unpack` turns the bytes into an equal object. Numbers, strings, lists, tuples,
+arrays of numbers and NumPy scalars are built in. The caller lists every other type. Dataclasses and other objects are
+packed as their attributes, named tuples as their fields. An object of a type that is not listed raises an error.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# What is never a reference to something else.
-KINDS_OF_NUMBERS = "fiub"
-# Of an array that is hashed, numbers that are converted at a time.
+from .block_checks import REAL_KINDS
+
+# Numbers of an array that are converted at a time for its hash.
 NUMBERS_PER_SLICE = 1 << 16
 Types = Mapping[str, type]
 
 
 class NotPlainDataError(TypeError):
-    """An object of a type that is not listed, or bytes that no such object was packed to."""
+    """Error for a type that is not listed, and for bytes not written by `pack`."""
 
 
 def listed(*types: type) -> dict[str, type]:
@@ -35,19 +35,21 @@ def listed(*types: type) -> dict[str, type]:
 
 
 def pack(value: Any, types: Types) -> bytes:
-    """Return an object as bytes: the length of a JSON text, the text, and the bytes of arrays.
+    """Return an object as bytes.
+
+    These are the length of a JSON text, the text, and the bytes of arrays.
 
     Parameters
     ----------
     value : object
     types : dict of type, by name
-        Which objects besides numbers, strings, lists, tuples, dicts and arrays may be in it. Classes in the list may
+        Types of objects that may be in it, besides numbers, strings, lists, tuples, dicts and arrays. These types may
         also be values themselves.
 
     Raises
     ------
     NotPlainDataError
-        If there is an object of another type.
+        If it contains an object of another type.
     """
     packer = _Packer(types)
     text = json.dumps(packer.plain(value)).encode()
@@ -55,7 +57,7 @@ def pack(value: Any, types: Types) -> bytes:
 
 
 def unpack(packed: bytes, types: Types) -> Any:
-    """Return the object that was packed; NotPlainDataError if there is none."""
+    """Return the object that was packed; NotPlainDataError if the bytes are invalid."""
     view = memoryview(packed)
     n_text = int.from_bytes(view[:8], "little")
     try:
@@ -64,11 +66,14 @@ def unpack(packed: bytes, types: Types) -> Any:
     except NotPlainDataError:
         raise
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError) as error:
-        raise NotPlainDataError(f"no packed object: {error}") from None
+        raise NotPlainDataError(f"the bytes are not a packed object: {error}") from None
 
 
 class _Packer:
-    """Turns an object into what JSON has; the bytes of its arrays go into a list, once for each array."""
+    """Converter of an object to JSON's types.
+
+    It collects the bytes of each array once.
+    """
 
     def __init__(self, types: Types):
         self.names = {kind: name for name, kind in types.items()}
@@ -80,7 +85,7 @@ class _Packer:
         if value is None or type(value) in (bool, int, float):
             return value
         if isinstance(value, str):
-            return str.__str__(value)  # also of NumPy's strings
+            return str.__str__(value)  # a plain string also for NumPy's strings
         if type(value) is list:
             return [self.plain(item) for item in value]
         if type(value) is tuple:
@@ -99,10 +104,10 @@ class _Packer:
         return {name: self.plain(value) for name, value in values.items()}
 
     def _of_array(self, value: NDArray | np.generic) -> dict[str, Any]:
-        if value.dtype.kind not in KINDS_OF_NUMBERS:
+        if value.dtype.kind not in REAL_KINDS:
             raise NotPlainDataError(f"an array of {value.dtype} is not plain data")
         array = np.asarray(value)
-        # The memory order decides how sums are rounded, so it is kept.
+        # Sums are rounded differently in another memory order, so it is stored.
         order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
         if id(value) not in self.begins:
             self.begins[id(value)] = self.n_bytes
@@ -113,11 +118,11 @@ class _Packer:
 
 
 class _Unpacker:
-    """Turns what `_Packer` gives into an equal object."""
+    """Converter of the output of `_Packer` to an equal object."""
 
     def __init__(self, types: Types, array_bytes: memoryview):
         self.types, self.bytes = types, array_bytes
-        self.known: dict[str, Callable[[dict], Any]] = {
+        self.converters: dict[str, Callable[[dict], Any]] = {
             "tuple": lambda plain: tuple(self.value(item) for item in plain["tuple"]),
             "dict": lambda plain: self._dict(plain["dict"]),
             "array": self._array,
@@ -130,14 +135,14 @@ class _Unpacker:
             return [self.value(item) for item in plain]
         if not isinstance(plain, dict):
             return plain
-        return self.known[next(iter(plain), "")](plain)
+        return self.converters[next(iter(plain), "")](plain)
 
     def _dict(self, plain: dict) -> dict[str, Any]:
         return {name: self.value(value) for name, value in plain.items()}
 
     def _array(self, plain: dict) -> Any:
         dtype, shape = np.dtype(plain["array"]), tuple(plain["shape"])
-        if dtype.kind not in KINDS_OF_NUMBERS:
+        if dtype.kind not in REAL_KINDS:
             raise NotPlainDataError(f"an array of {dtype} is not plain data")
         n_bytes = dtype.itemsize * math.prod(shape)
         data = self.bytes[plain["at"] :][: max(n_bytes, 0)]
@@ -148,7 +153,7 @@ class _Unpacker:
 
 
 def attributes(value: Any) -> dict[str, Any]:
-    """Return what an object consists of: the fields of a named tuple, else all its attributes."""
+    """Return the fields of a named tuple, or all attributes of another object."""
     fields = getattr(value, "_fields", None)
     return dict(vars(value)) if fields is None else dict(zip(fields, value, strict=True))
 
@@ -165,53 +170,61 @@ def restored(kind: type, values: dict[str, Any]) -> Any:
     expected = set(getattr(kind, "_fields", expected))
     missing, unknown = expected - set(values), set(values) - expected
     if missing or (unknown and issubclass(kind, tuple)):
-        raise NotPlainDataError(f"{kind.__name__} has other fields now: {sorted(missing | unknown)}")
+        raise NotPlainDataError(
+            f"{kind.__name__} must have the fields of this version, but these differ: {sorted(missing | unknown)}"
+        )
     if issubclass(kind, tuple):
         return tuple.__new__(kind, [values[name] for name in kind._fields])  # type: ignore[attr-defined]
-    made = object.__new__(kind)
-    made.__dict__.update(values)
-    return made
+    instance = object.__new__(kind)
+    instance.__dict__.update(values)
+    return instance
 
 
 def digest(value: Any) -> str:
-    """Return a hash of an object's content, to compare it with another one later.
+    """Return a hash of the content of an object.
 
-    Equal numbers count alike, NumPy's and Python's, and so do equal arrays and lists of numbers, of whatever dtype and
-    memory order. Objects of types that are no plain data count by their dataclass fields, or else by the type alone.
-    Generators of random numbers do so too: their state is another one once they have been drawn from.
+    Equal numbers of NumPy and Python have one hash. So have equal arrays and lists of numbers, of any dtype and memory
+    order. The hash of a dataclass covers its fields. The hash of any other object covers its type alone. This includes
+    generators of random numbers, whose state changes with every draw.
     """
-    found = hashlib.blake2b(digest_size=16)
-    _feed(found, value)
-    return found.hexdigest()
+    hasher = hashlib.blake2b(digest_size=16)
+    _feed(hasher, value)
+    return hasher.hexdigest()
 
 
-def _feed(found: Any, value: Any) -> None:
-    """Add an object to a hash. Every part has its type and length before it, so that no two parts run together."""
+def _feed(hasher: Any, value: Any) -> None:
+    """Add an object to a hash.
+
+    The type and length stand before each part, so that parts cannot be confused.
+    """
     value = _simplified(value)
     name = f"{type(value).__module__}.{type(value).__qualname__}"
-    if isinstance(value, np.ndarray) and value.dtype.kind in KINDS_OF_NUMBERS:
-        found.update(f"array {value.shape} ".encode())
+    if isinstance(value, np.ndarray) and value.dtype.kind in REAL_KINDS:
+        hasher.update(f"array {value.shape} ".encode())
         for part in _slices(value):
-            found.update(np.ascontiguousarray(part, dtype=np.float64).reshape(-1).view(np.uint8).data)
+            hasher.update(np.ascontiguousarray(part, dtype=np.float64).reshape(-1).view(np.uint8).data)
     elif isinstance(value, np.ndarray):
-        _feed(found, (str(value.dtype), value.tolist()))
+        _feed(hasher, (str(value.dtype), value.tolist()))
     elif isinstance(value, list | tuple):
-        found.update(f"{name} {len(value)} ".encode())
+        hasher.update(f"{name} {len(value)} ".encode())
         for item in value:
-            _feed(found, item)
+            _feed(hasher, item)
     elif isinstance(value, dict):
-        _feed(found, sorted(value.items(), key=lambda item: repr(item[0])))
+        _feed(hasher, sorted(value.items(), key=lambda item: repr(item[0])))
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        _feed(found, (name, [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]))
+        _feed(hasher, (name, [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]))
     elif value is None or isinstance(value, bool | int | float | complex | str | bytes | np.dtype | np.generic):
         text = repr(value).encode()
-        found.update(f"{name} {len(text)} ".encode() + text)
+        hasher.update(f"{name} {len(text)} ".encode() + text)
     else:
-        found.update(f"{name} {np.shape(value) if hasattr(value, 'shape') else ''} ".encode())
+        hasher.update(f"{name} {np.shape(value) if hasattr(value, 'shape') else ''} ".encode())
 
 
 def _simplified(value: Any) -> Any:
-    """Return a number, a string or an array in the form that all values equal to it have, and others as they are."""
+    """Return one form for all equal numbers, strings and arrays.
+
+    Any other object is returned unchanged.
+    """
     if hasattr(value, "iloc") and hasattr(value, "to_numpy"):
         value = value.to_numpy()
     if isinstance(value, list | tuple) and _is_nested_numbers(value):
@@ -227,7 +240,7 @@ def _simplified(value: Any) -> Any:
 
 
 def _is_nested_numbers(values: Any) -> bool:
-    """Return whether lists and tuples hold numbers alone, in lists, tuples and arrays or by themselves."""
+    """Return whether nested lists and tuples hold nothing but numbers and arrays."""
     return all(
         isinstance(value, int | float | np.number | np.ndarray)
         or (isinstance(value, list | tuple) and _is_nested_numbers(value))
@@ -236,7 +249,7 @@ def _is_nested_numbers(values: Any) -> bool:
 
 
 def _slices(array: NDArray) -> Iterator[NDArray]:
-    """Yield an array in slices, of which a copy in float64 needs little memory."""
+    """Yield slices of an array that are small when they are copied to float64."""
     rows = max(1, NUMBERS_PER_SLICE // max(1, math.prod(array.shape[1:])))
     for begin in range(0, len(array), rows):
         yield array[begin : begin + rows]

@@ -1,8 +1,7 @@
-"""A walk over rows that are read: some threads, one of which reads a block while the others compute on theirs.
+"""Passes over rows, in which one thread reads while the others compute.
 
-A thread computes on the block that it has read itself. Beside a thread that does nothing but read, one more than there
-are cores, two cores were idle for a fifth of the time: of 12,000,000 x 6 rows in Parquet, K=8, a pass took 0.43 s so
-and 0.375 s as it is here, where reading alone takes 0.33 s.
+A thread computes on the block that it has read itself, so the block is still in its core's cache. This was faster than
+a thread that only reads; see docs/development/decisions/data.md.
 """
 
 from __future__ import annotations
@@ -19,28 +18,34 @@ from fastgmm.kernels import thread_limit
 
 Block = tuple[NDArray, NDArray | None]
 Result = TypeVar("Result")
-# Blocks beside those of the threads: results are given back in order, and one of them may have to wait.
-SPARE = 1
+# Blocks in addition to one for each thread: results come in order, so a finished one may have to wait.
+SPARE_BLOCKS = 1
 
 
 def n_threads(n_workers: int) -> int:
-    """Threads of a walk that computes on so many blocks at a time; with one of these another one reads meanwhile."""
+    """Return the number of threads to compute on `n_workers` blocks at a time.
+
+    It is at least 2, so that one thread reads while the other computes.
+    """
     return max(2, n_workers)
 
 
-class Walk:
-    """Functions of blocks, in order. To be used once.
+class Prefetcher:
+    """One pass over blocks, which gives a function of each block in order.
 
     Parameters
     ----------
-    open_cursor : callable () -> cursor, with a method `close`
+    open_cursor : callable () -> cursor
+        The cursor has a method `close`.
     fill : callable (cursor, block, n_before) -> block
-        Reads the next rows into the arrays of a block, and returns their filled part: of no rows at the end. `n_before`
+        Reads the next rows into the arrays of a block, and returns the filled part, without rows at the end. `n_before`
         is the number of rows read before.
     any_thread : bool
-        Whether these may be called from one thread after another; if not, they are always called from the same.
-    n_workers, n_jobs : int
-        Blocks that are computed on at a time, and the kernels' threads for each.
+        Whether any thread may call `open_cursor`, `fill` and `close`. If not, one thread calls all of them.
+    n_workers : int
+        Number of blocks that are computed on at a time.
+    n_jobs : int
+        Number of threads of the kernels for each block.
     """
 
     def __init__(
@@ -56,22 +61,22 @@ class Walk:
         self.n_threads, self.n_jobs = n_threads(n_workers), n_jobs
         self.n_rows = self.n_blocks = 0
         self.ended = False
-        self._turn, self._computing = Lock(), Semaphore(n_workers)
-        # The last to be given back is the first to be read into: it is in some cache still. (In turns: of seven sweeps
-        # over an .npy file two took a fifth longer.)
+        self._reading, self._computing = Lock(), Semaphore(n_workers)
+        # Last in, first out: the block that was used last is still in a cache. First in, first out was up to a fifth
+        # slower; see docs/development/decisions/data.md.
         self._free: LifoQueue[Block | None] = LifoQueue()
         self._done: SimpleQueue[tuple[int, Any, Block, int] | tuple[int, BaseException] | None] = SimpleQueue()
 
     def results(
         self, function: Callable[..., Result], blocks: list[Block]
     ) -> Generator[tuple[Result, int], None, None]:
-        """A function of the rows and weights of each block, in order, and the number of its rows.
+        """Yield a function of each block, in order, and the number of its rows.
 
-        `blocks` are arrays to read into, at least as many as there are threads. One that was read into is read into
-        again once the result after its own is asked for.
+        `blocks` are arrays to read into, at least one for each thread. The arrays of a block are reused once the next
+        result is requested.
         """
         waiting: dict[int, Any] = {}
-        n_given, n_left = 0, self.n_threads
+        n_yielded, n_running = 0, self.n_threads
         with (
             ThreadPoolExecutor(1, "fastgmm-reading") as owner,
             ThreadPoolExecutor(self.n_threads, "fastgmm-computing") as threads,
@@ -86,18 +91,18 @@ class Walk:
                     self._free.put(block)
                 for _ in range(self.n_threads):
                     threads.submit(self._work, function, read, cursor)
-                while n_left:
+                while n_running:
                     item = self._done.get()
                     if item is None:
-                        n_left -= 1
+                        n_running -= 1
                         continue
                     waiting[item[0]] = item[1:]
-                    while n_given in waiting:
-                        result, *rest = waiting.pop(n_given)
+                    while n_yielded in waiting:
+                        result, *rest = waiting.pop(n_yielded)
                         if not rest:
                             raise result
                         block, n_rows = rest
-                        n_given += 1
+                        n_yielded += 1
                         yield result, n_rows
                         self._free.put(block)
             finally:
@@ -108,23 +113,29 @@ class Walk:
                 read(cursor.close)
 
     def _work(self, function: Callable[..., Any], read: Callable[..., Any], cursor: Any) -> None:
-        """Read a block and compute on it, again and again. An error takes the place of a result."""
+        """Read blocks and compute on them until the end.
+
+        An error takes the place of a result.
+        """
         number = 0
         try:
-            while (mine := self._next(read, cursor)) is not None:
-                number, block, filled = mine
+            while (next_block := self._next(read, cursor)) is not None:
+                number, block, filled = next_block
                 with self._computing, thread_limit(self.n_jobs):
                     result = function(*filled)
                 self._done.put((number, result, block, len(filled[0])))
-                del mine, result, filled  # or this thread keeps them while it waits
+                del next_block, result, filled  # else this thread keeps them in memory while it waits
         except BaseException as error:
             self.ended = True
             self._done.put((number, error))
         self._done.put(None)
 
     def _next(self, read: Callable[..., Any], cursor: Any) -> tuple[int, Block, Block] | None:
-        """The next block: its number, the arrays that it was read into, their filled part; None if there is no more."""
-        with self._turn:
+        """Return the number of the next block, its arrays, and their filled part.
+
+        Return None at the end.
+        """
+        with self._reading:
             block = None if self.ended else self._free.get()
             if block is None or self.ended:
                 return None

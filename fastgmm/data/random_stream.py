@@ -1,6 +1,7 @@
-"""Random numbers that never change: our own stream, a counter run through SplitMix64.
+"""Random numbers that depend on the seed alone, and samples of rows.
 
-A seed means the same start on every machine, with any number of threads, and whatever else is upgraded.
+The generator is SplitMix64: a counter and a mixing function. A seed gives the same start on every machine, with any
+number of threads, and with any version of NumPy.
 """
 
 from __future__ import annotations
@@ -12,10 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .sources import ArraySource, Source
+from .weight_sums import CumulativeWeights
+
+# 2^64 divided by the golden ratio: the step of the counter.
+STEP = 0x9E3779B97F4A7C15
+# Multipliers of the mixing function.
+FIRST_MIXER = 0xBF58476D1CE4E5B9
+SECOND_MIXER = 0x94D049BB133111EB
 
 
 class RandomStream:
-    """Uniform random numbers from a 64-bit seed: SplitMix64, so the same for ever."""
+    """Uniform random numbers from a 64-bit seed, by SplitMix64.
+
+    See Steele, Lea and Flood (2014), Fast splittable pseudorandom number generators.
+    """
 
     MASK = (1 << 64) - 1
 
@@ -23,51 +34,56 @@ class RandomStream:
         self.state = operator.index(seed) & self.MASK  # a NumPy integer would overflow
 
     def word(self) -> int:
-        """The next 64 random bits."""
-        self.state = (self.state + 0x9E3779B97F4A7C15) & self.MASK
+        """Return the next 64 random bits."""
+        self.state = (self.state + STEP) & self.MASK
         z = self.state
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & self.MASK
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & self.MASK
+        z = ((z ^ (z >> 30)) * FIRST_MIXER) & self.MASK
+        z = ((z ^ (z >> 27)) * SECOND_MIXER) & self.MASK
         return z ^ (z >> 31)
 
     def uniform(self) -> float:
-        """The next number in [0, 1)."""
+        """Return the next number in [0, 1)."""
         return (self.word() >> 11) / (1 << 53)
 
     def uniforms(self, n: int) -> NDArray[np.float64]:
-        """The next n numbers in [0, 1), all at once."""
+        """Return the next n numbers in [0, 1), the same as n calls of `uniform`."""
         n = operator.index(n)
-        z = np.uint64(self.state) + np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        self.state = (self.state + n * 0x9E3779B97F4A7C15) & self.MASK
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = np.uint64(self.state) + np.arange(1, n + 1, dtype=np.uint64) * np.uint64(STEP)
+        self.state = (self.state + n * STEP) & self.MASK
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(FIRST_MIXER)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(SECOND_MIXER)
         return ((z ^ (z >> np.uint64(31))) >> np.uint64(11)) / (1 << 53)
 
 
 def drawer(source: ArraySource, stream: RandomStream) -> Callable[[], int]:
-    """Draws the numbers of rows, with probability proportional to their weights."""
-    if source.sample_weight is None:
-        return lambda: int(stream.uniform() * len(source.X))
-    cumulative = np.cumsum(source.sample_weight)
-    last = int(np.flatnonzero(source.sample_weight)[-1])
-    return lambda: min(int(np.searchsorted(cumulative, stream.uniform() * cumulative[-1], side="right")), last)
+    """Return a function that draws row numbers.
+
+    Probabilities are proportional to the weights.
+    """
+    cumulative = CumulativeWeights(len(source.X), source.sample_weight)
+    return lambda: int(cumulative.rows_at(np.float64(stream.uniform() * cumulative.total)))
 
 
 def shares(n_rows: int, stream: RandomStream) -> NDArray[np.float64]:
-    """Where to draw so many rows, in [0, 1): one from each of so many equal shares, increasing."""
+    """Return `n_rows` increasing points in [0, 1).
+
+    There is one random point in each of `n_rows` equal intervals.
+    """
     return (np.arange(n_rows) + stream.uniforms(n_rows)) / n_rows
 
 
 def sample(source: Source, n_rows: int, stream: RandomStream) -> ArraySource:
-    """Rows drawn by their weights, in order, one from each of so many shares of equal weight; copied, and unweighted.
+    """Return a sample of rows drawn by their weights, in order.
 
-    A row of weight 3 is drawn as three copies of it side by side would be, and rows that come sorted, in whatever way,
-    are all represented.
+    The rows are copied, and have no weights.
+
+    The total weight is cut into `n_rows` equal shares, and one row is drawn from each. A row of weight 3 is drawn as
+    three adjacent copies of it would be. Sorted rows are represented evenly.
     """
     return source.draw(shares(n_rows, stream))[0]
 
 
 def at_most(source: Source, n_rows: int, stream: RandomStream) -> ArraySource:
-    """All rows in memory, if they are no more than so many, or a sample."""
-    n_rows = int(min(n_rows, source.most_resident))
+    """Return all rows if there are at most `n_rows`, else a sample of `n_rows`."""
+    n_rows = int(min(n_rows, source.max_resident_rows))
     return source.whole() if source.n_samples <= n_rows else sample(source, n_rows, stream)

@@ -1,7 +1,7 @@
-"""Where rows come from: blocks that can be walked again and again.
+"""Sources of rows: their protocol, and rows in memory.
 
-EM only ever asks a source for sums over its rows, and for samples of them. Rows in memory are one block; `blocks` has
-rows that are read from somewhere, block after block.
+EM asks a source for sums over its rows and for samples of them. Rows in memory are one block. `block_source` has rows
+that are read one block at a time, and `dask_source` has rows on a cluster.
 """
 
 from __future__ import annotations
@@ -16,36 +16,49 @@ from numpy.typing import NDArray
 
 from fastgmm import kernels
 
+from .weight_sums import CumulativeWeights, WeightTotals
+
 Weights = NDArray[np.float64] | None
 # A function of a block of rows (n, D) and their weights (n,) or None.
 BlockFunction = Callable[[NDArray, Weights], Any]
+# A function of a block of rows, their weights, and an array with one entry for each row.
+BlockFunctionWith = Callable[[NDArray, Weights, NDArray], Any]
+# Rows in memory that a function is called with at a time.
 ROWS_PER_SLICE = 1 << 18
-# Of checksums: rows at a time, 2^64 over the golden ratio, and the multiplier of Evensen's `rrmxmx` mixing function.
+# Rows that a checksum reads at a time.
 ROWS_PER_CHECKSUM = 1 << 14
-GOLDEN, MIXER = 0x9E3779B97F4A7C15, 0x9FB21C651E98DF25
-# Sizes of numbers whose squares stay in the range of float32, by a wide margin.
-SMALLEST_TO_SQUARE, LARGEST_TO_SQUARE = 1e-15, 1e15
+# 2^64 divided by the golden ratio, for checksums.
+GOLDEN = 0x9E3779B97F4A7C15
+# The multiplier of Evensen's mixing function `rrmxmx`, for checksums.
+MIXER = 0x9FB21C651E98DF25
+# Float32 numbers between these two have squares in the range of float32, by a wide margin.
+SMALLEST_TO_SQUARE = 1e-15
+LARGEST_TO_SQUARE = 1e15
+# Rows that `point_near` looks at.
+ROWS_OF_POINT = 256
 
 
 class Source(Protocol):
-    """Rows and their weights.
+    """Rows and their weights, which can be read any number of times.
 
     Attributes
     ----------
     n_samples, n_features : int
     dtype : float64 or float32
     n_weighted : int
-        Rows of weight above 0.
+        Number of rows whose weight is above 0.
     total_weight : float
-        Sum of the weights: the number of rows if they have none.
+        Sum of the weights. It is the number of rows if they have no weights.
     effective_rows : float
-        How many rows of equal weight are worth as much: ``(sum w)^2 / sum w^2`` (Kish, 1965, Survey Sampling).
-    most_resident : int
-        So many rows, at most, should be taken into memory at a time.
+        Kish's effective sample size ``(sum w)^2 / sum w^2`` (Kish, 1965, Survey Sampling): the number of rows of equal
+        weight whose mean has the same variance.
+    max_resident_rows : int or inf
+        Largest number of rows to copy into memory at a time.
     earlier_pass : SufficientStatistics or None
-        Of an earlier pass over these rows, for what never changes.
+        Statistics of an earlier pass over the same rows. Their total scatter is reused, as it never changes.
     checksum : int or None
-        Of all rows, if `fingerprint` is not of all of them, and they have been read since it was asked for.
+        Checksum of all rows. None if `fingerprint` covers all rows, or if no pass has been made since the first call of
+        `fingerprint`.
     """
 
     @property
@@ -65,47 +78,63 @@ class Source(Protocol):
     @property
     def effective_rows(self) -> float: ...
     @property
-    def most_resident(self) -> float: ...
+    def max_resident_rows(self) -> float: ...
 
     def reduce(self, function: BlockFunction, *, earlier_pass: Any = None) -> Any:
-        """The sum of a function of the blocks.
+        """Return the sum of a function over the blocks.
 
-        `earlier_pass` is what the same sum was before, with other parameters: a source that is one block hands it on to
-        the function, as a keyword.
+        `earlier_pass` is the same sum for other parameters. A source of one block passes it to the function as a
+        keyword.
         """
 
-    def reduce_with(self, given: Any, function: Callable[[NDArray, Weights, NDArray], Any]) -> Any:
-        """The sum of a function of the blocks and of what is given for their rows: an array with a line for each."""
+    def reduce_with(self, row_values: Any, function: BlockFunctionWith) -> Any:
+        """Return the sum of a function of the blocks and of values for their rows.
+
+        `row_values` is an array with one entry for each row, or what the source's own class prepares in its place.
+        """
 
     def draw(self, *shares: NDArray[np.float64]) -> list[ArraySource]:
-        """Rows at increasing shares of the total weight, in [0, 1), in memory and each of weight 1."""
+        """Return samples: the rows at increasing shares, in [0, 1), of the weight.
+
+        Each row of a sample has weight 1.
+        """
 
     def whole(self) -> ArraySource:
-        """All rows in memory."""
+        """Return all rows in memory."""
 
     def fingerprint(self) -> int:
-        """A checksum by which other rows are told apart, found without a pass over rows that are not in memory."""
+        """Return a checksum that differs for other rows.
+
+        It needs no pass over rows that are not in memory.
+        """
 
     def point_near(self) -> NDArray[np.float64]:
-        """A point near the rows, (D,), to subtract from them; see `kernels.shift_origin`."""
+        """Return a point near the rows, (D,), to subtract from them.
+
+        See `kernels.shift_origin`.
+        """
 
 
 def count_rows(source: Source) -> float:
-    """The number of rows: their weights' sum, if these are copies; no fewer than have weights."""
+    """Return the total weight, or the number of rows with a weight if that is larger.
+
+    This is the number of rows if weights are numbers of copies.
+    """
     return max(source.total_weight, float(source.n_weighted))
 
 
 def row_checksum(X: NDArray, sample_weight: Weights, first: int = 0) -> int:
     """Return a checksum of rows, their weights and their order, below 2^64.
 
-    That of all rows is the sum of those of their parts, modulo 2^64, each with `first`, the number of rows before it.
-    So it does not depend on how the rows are cut, nor on the memory order.
+    The checksum of all rows is the sum of the checksums of their parts, modulo 2^64. So it does not depend on how the
+    rows are cut into parts, nor on the memory order.
 
     Parameters
     ----------
     X : (N, D) float64 or float32
     sample_weight : (N,) float64 or None
     first : int, default=0
+        Number of rows before this part.
     """
     n_features, total = X.shape[1], 0
     factors = (np.arange(1, n_features + 3, dtype=np.uint64) * np.uint64(GOLDEN)) | np.uint64(1)
@@ -115,7 +144,7 @@ def row_checksum(X: NDArray, sample_weight: Weights, first: int = 0) -> int:
         mixed += np.arange(first + begin, first + begin + len(part), dtype=np.uint64) * factors[n_features]
         if sample_weight is not None:
             mixed += sample_weight[begin : begin + len(part)].view(np.uint64) * factors[n_features + 1]
-        # A row's parts add up; without this the rows' would too, and changes could cancel.
+        # The numbers of a row are added. Without this mixing, changes of two rows could cancel in the sum of rows.
         mixed ^= mixed >> np.uint64(32)
         mixed *= np.uint64(MIXER)
         mixed ^= mixed >> np.uint64(32)
@@ -131,18 +160,18 @@ class ArraySource:
     ----------
     X : (N, D) float64 or float32
     sample_weight : (N,) float64 or None
-        None is ones.
+        None means that every weight is 1.
     earlier_pass : SufficientStatistics or None
-        Of an earlier pass over these rows, for what never changes.
+        Statistics of an earlier pass over the same rows. Their total scatter is reused, as it never changes.
     n_outliers : int
-        The last rows, as many as this, are in every sample that is drawn; see `outliers`.
+        The last `n_outliers` rows are in every sample that is drawn; see `initialization.outliers`.
     """
 
     X: NDArray
     sample_weight: Weights = None
     earlier_pass: Any = None
     n_outliers: int = 0
-    most_resident = float("inf")
+    max_resident_rows = float("inf")
     checksum = None
 
     @property
@@ -167,37 +196,31 @@ class ArraySource:
 
     @cached_property
     def effective_rows(self) -> float:
-        if self.sample_weight is None:
-            return float(len(self.X))
-        scaled = self.sample_weight / self.sample_weight.max()
-        return float(scaled.sum() ** 2 / (scaled**2).sum())
+        return WeightTotals.of(len(self.X), self.sample_weight).effective_rows
 
     def reduce(self, function: BlockFunction, *, earlier_pass: Any = None) -> Any:
         if earlier_pass is None:
             return function(self.X, self.sample_weight)
         return function(self.X, self.sample_weight, earlier_pass=earlier_pass)  # type: ignore[call-arg]
 
-    def reduce_with(self, given: Any, function: Callable[[NDArray, Weights, NDArray], Any]) -> Any:
-        return function(self.X, self.sample_weight, given)
+    def reduce_with(self, row_values: Any, function: BlockFunctionWith) -> Any:
+        return function(self.X, self.sample_weight, row_values)
 
     def each(self, function: BlockFunction) -> Iterator[Any]:
-        """A function of some slices, in the order of the rows."""
+        """Yield a function of each slice, in the order of the rows."""
         for rows in self.slices(ROWS_PER_SLICE):
             yield function(*self.part(rows))
 
     def draw(self, *shares: NDArray[np.float64]) -> list[ArraySource]:
         n = len(self.X) - self.n_outliers
-        if self.sample_weight is None:
-            rows = [np.minimum((share * n).astype(np.intp), n - 1) for share in shares]
-        else:
-            cumulative = np.cumsum(self.sample_weight[:n])
-            last = np.flatnonzero(self.sample_weight[:n])[-1]
-            found = (np.searchsorted(cumulative, share * cumulative[-1], side="right") for share in shares)
-            rows = [np.minimum(these, last) for these in found]
-        return [self._sample(these) for these in rows]
+        cumulative = CumulativeWeights(n, None if self.sample_weight is None else self.sample_weight[:n])
+        return [self._sample(cumulative.rows_at(share * cumulative.total)) for share in shares]
 
     def _sample(self, rows: NDArray[np.intp]) -> ArraySource:
-        """Some rows, each of weight 1, and the outliers, whose weights are relative to those."""
+        """Return some of the rows, each of weight 1, and the outliers.
+
+        The weights of the outliers are relative to the mean weight of the other rows.
+        """
         n = len(self.X) - self.n_outliers
         if not self.n_outliers:
             return ArraySource(np.ascontiguousarray(self.X[rows]))
@@ -216,21 +239,21 @@ class ArraySource:
         return row_checksum(self.X, self.sample_weight)
 
     def point_near(self) -> NDArray[np.float64]:
-        some = self.X[:: max(1, len(self.X) // 256)]
-        return kernels.shift_origin(some, self.X.dtype).astype(np.float64)
+        sample = self.X[:: max(1, len(self.X) // ROWS_OF_POINT)]
+        return kernels.shift_origin(sample, self.X.dtype).astype(np.float64)
 
-    def slices(self, rows: int) -> Iterator[slice]:
-        """Slices of at most so many rows that cover all of them."""
-        for start in range(0, len(self.X), rows):
-            yield slice(start, min(start + rows, len(self.X)))
+    def slices(self, n_rows: int) -> Iterator[slice]:
+        """Yield slices of at most `n_rows` rows that cover all rows."""
+        for start in range(0, len(self.X), n_rows):
+            yield slice(start, min(start + n_rows, len(self.X)))
 
     def part(self, rows: slice) -> tuple[NDArray, Weights]:
-        """A slice of the rows and of the weights."""
+        """Return a slice of the rows and of the weights."""
         return self.X[rows], None if self.sample_weight is None else self.sample_weight[rows]
 
 
 def squares_leave_range(points: NDArray) -> bool:
-    """Whether the squares of the largest of some float32 numbers overflow or become zero."""
+    """Return whether squares of float32 numbers may overflow or vanish."""
     if points.dtype != np.float32 or points.size == 0:
         return False
     largest = max(float(points.max()), -float(points.min()))
@@ -238,7 +261,10 @@ def squares_leave_range(points: NDArray) -> bool:
 
 
 def in_range(source: ArraySource) -> ArraySource:
-    """The rows, copied to float64 if distances between them leave the range of float32."""
-    if not squares_leave_range(source.X):
-        return source
-    return replace(source, X=source.X.astype(np.float64), earlier_pass=None)
+    """Return the rows in a dtype in which squared distances are in range.
+
+    Rows in float32 are copied to float64 if their squares may overflow or vanish.
+    """
+    return (
+        replace(source, X=source.X.astype(np.float64), earlier_pass=None) if squares_leave_range(source.X) else source
+    )

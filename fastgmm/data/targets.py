@@ -1,4 +1,4 @@
-"""Files that are about to be written: that they may be replaced, and are not what rows are read from."""
+"""Checks of files to be written, and the files that data are read from."""
 
 from __future__ import annotations
 
@@ -15,47 +15,46 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# What files are used for, as messages say it.
+# The use of files that rows are read from, in messages.
 READ = "the rows or weights are read from"
 
 
 def check_target(path: str | os.PathLike, name: str, in_use: Mapping[str, Sequence[Path]]) -> Path:
-    """Return the file that a path stands for, after checking that it may be written.
+    """Return the file that a path stands for, and check that it may be written.
 
     Parameters
     ----------
     path : path
-        ``~`` is the home folder. Symbolic links are followed, so that a link stays one and its target is replaced.
+        ``~`` is the home folder. Symbolic links are followed: the link remains, and its target is replaced.
     name : str
-        The parameter that the path was given as.
+        The parameter that the path was given as, for messages.
     in_use : mapping of str to sequence of Path
-        Files and folders that must not be written to, by what they are used for. They are compared as files, not as
-        names.
+        Files and folders that must not be written to, by their use. Two names of one file are the same file.
 
     Returns
     -------
     target : Path
-        Absolute and without symbolic links: a regular file, or missing in a folder that exists.
+        Absolute and without symbolic links. Either a regular file, or a new file in a folder that exists.
 
     Raises
     ------
     ValueError
-        If the path is no such file, or is a file in use, or inside a folder in use.
+        If the path is not such a file, if it is a file in use, or if it is inside a folder in use.
     PermissionError
         If the file is read-only.
     """
     target = Path(os.path.realpath(os.path.expanduser(path)))
     status = _status(target, follow=False)
     if not target.parent.is_dir() or (status is not None and stat.S_ISDIR(status.st_mode)):
-        raise ValueError(f"{name} should be a file in a folder that exists, but is {str(path)!r}")
+        raise ValueError(f"{name} must be a file in a folder that exists, got {str(path)!r}")
     if status is not None and not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{name} should be an ordinary file, or not exist yet, but {str(path)!r} is {_kind(status)}")
+        raise ValueError(f"{name} must be an ordinary file, or not exist yet, but {str(path)!r} is {_kind(status)}")
     for use, others in in_use.items():
         for other in others:
             if _is_within(target, status, other):
                 raise ValueError(
-                    f"{name} should be another file than {use}, but {str(path)!r} is in use: it is, or is inside, "
-                    f"{str(other)!r}. Choose another name."
+                    f"{name} must be another file than {use}, but {str(path)!r} is, or is inside, {str(other)!r}. "
+                    "Choose another name."
                 )
     if status is not None and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, f"{name} is a read-only file", str(path))
@@ -63,13 +62,15 @@ def check_target(path: str | os.PathLike, name: str, in_use: Mapping[str, Sequen
 
 
 def files_behind(data: Any) -> tuple[Path, ...]:
-    """Return the files that an array, a data frame or a list of arrays is read from, as far as that can be found.
+    """Return the files that an array, a data frame or a list is read from.
 
-    These are the files of memory maps and of their views, in whatever array, buffer or data frame they are, of open
-    HDF5 datasets, and of zarr arrays whose store is a file or a folder. On Linux the system is asked as well which
-    files are mapped: it has the names after a change, and maps that are not NumPy's.
+    Not all such files can be found.
+
+    These are the files of memory maps and their views in arrays, buffers and data frames, of open HDF5 datasets, and of
+    zarr arrays whose store is a file or a folder. On Linux the list of mapped files of the process is used as well. It
+    has the present names of files that were renamed, and maps that NumPy did not make.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     addresses = []
     for part in _parts(data):
         array = part
@@ -78,21 +79,21 @@ def files_behind(data: Any) -> tuple[Path, ...]:
             stored.extend(_path_of(getattr(part, "file", None), ("filename",)))  # an HDF5 dataset
             stored.extend(_path_of(getattr(part, "store", None), ("root", "path")))  # a zarr array
             array = None if stored else _view_of(part)
-            found.extend(stored)
+            files.extend(stored)
         if array is not None:
-            found.extend(_bases(array))
+            files.extend(_files_of_maps(array))
             addresses.append(array.__array_interface__["data"][0])
-    return tuple(dict.fromkeys([*found, *_mapped(addresses)]))
+    return tuple(dict.fromkeys([*files, *_files_mapped_at(addresses)]))
 
 
 def _parts(data: Any) -> Iterator[Any]:
-    """Yield the arrays that data consist of."""
+    """Yield the arrays in a data frame or a list, or the object itself."""
     if isinstance(data, np.ndarray):
         yield data
     elif isinstance(data, list | tuple):
         for item in data:
             is_row = isinstance(item, list | tuple) and len(item) > 0 and isinstance(item[0], Number)
-            if not is_row and not isinstance(item, Number):  # numbers are in memory
+            if not is_row and not isinstance(item, Number):  # Python's numbers are not in files
                 yield from _parts(item)
     elif hasattr(data, "iloc") and hasattr(data, "to_numpy"):
         columns = [column for _, column in data.items()] if data.ndim == 2 else [data]
@@ -100,7 +101,7 @@ def _parts(data: Any) -> Iterator[Any]:
             # Extension types of pandas convert to NumPy with a copy, but to Arrow without one.
             is_plain = isinstance(getattr(column, "dtype", None), np.dtype)
             yield from [column.to_numpy()] if is_plain else _arrow_buffers(column)
-    elif hasattr(data, "get_columns") or hasattr(data, "get_chunks"):  # polars, which joins chunks for Arrow
+    elif hasattr(data, "get_columns") or hasattr(data, "get_chunks"):  # polars, which copies to join chunks for Arrow
         columns = data.get_columns() if hasattr(data, "get_columns") else [data]
         for chunk in (chunk for column in columns for chunk in column.get_chunks()):
             yield from _arrow_buffers(chunk)
@@ -111,7 +112,10 @@ def _parts(data: Any) -> Iterator[Any]:
 
 
 def _arrow_buffers(data: Any) -> list[Any]:
-    """Return the memory of a frame or a column that pyarrow takes without a copy; the data themselves if it fails."""
+    """Return the buffers of a frame or a column that pyarrow reads without a copy.
+
+    If that fails, return the data.
+    """
     try:
         import pyarrow as pa
 
@@ -124,17 +128,17 @@ def _arrow_buffers(data: Any) -> list[Any]:
             columns = [array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])]
         buffers = (buffer for column in columns for chunk in column.chunks for buffer in chunk.buffers())
         return [np.frombuffer(buffer, np.uint8) for buffer in buffers if buffer is not None and buffer.size]
-    except Exception:  # pyarrow is missing, or does not take these types
+    except Exception:  # pyarrow is missing, or does not read these types
         return [data]
 
 
 def _view_of(thing: Any) -> NDArray | None:
-    """Return an array that shares the memory of an object, of its first row at least; None if there is none."""
+    """Return an array with the memory of an object or its first row, or None."""
     if isinstance(thing, str | bytes | Number):
         return None
     with contextlib.suppress(Exception):  # an object without a buffer of numbers
         return np.asarray(memoryview(thing))
-    with contextlib.suppress(Exception):  # whatever other libraries raise
+    with contextlib.suppress(Exception):  # other libraries raise exceptions of any class
         if all(hasattr(thing, name) for name in ("shape", "dtype", "__getitem__")):
             return np.asarray(thing[:1])  # all rows may be too many to read
         if any(hasattr(thing, name) for name in ("__array__", "__array_interface__", "__array_struct__")):
@@ -142,8 +146,8 @@ def _view_of(thing: Any) -> NDArray | None:
     return None
 
 
-def _bases(array: NDArray) -> Iterator[Path]:
-    """Yield the files of memory maps that an array is a view of."""
+def _files_of_maps(array: NDArray) -> Iterator[Path]:
+    """Yield the files of the memory maps that an array is a view of."""
     base: Any = array
     while base is not None:
         yield from _path_of(base, ("filename",))
@@ -151,8 +155,8 @@ def _bases(array: NDArray) -> Iterator[Path]:
         base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
 
 
-def _mapped(addresses: Sequence[int]) -> Iterator[Path]:
-    """Yield the files that are mapped at addresses, where the system says so."""
+def _files_mapped_at(addresses: Sequence[int]) -> Iterator[Path]:
+    """Yield the files that are mapped at memory addresses, on Linux."""
     maps = Path("/proc/self/maps")
     if not addresses or not maps.exists():
         return
@@ -168,13 +172,13 @@ def _mapped(addresses: Sequence[int]) -> Iterator[Path]:
 
 def _path_of(thing: Any, names: Sequence[str]) -> Iterator[Path]:
     for name in names:
-        found = getattr(thing, name, None)
-        if isinstance(found, str | os.PathLike) and str(found):
-            yield Path(found).absolute()
+        path = getattr(thing, name, None)
+        if isinstance(path, str | os.PathLike) and str(path):
+            yield Path(path).absolute()
 
 
 def _status(path: Path, *, follow: bool = True) -> os.stat_result | None:
-    """Return the status of a file; None if there is none."""
+    """Return the status of a file; None if it does not exist."""
     try:
         return path.stat(follow_symlinks=follow)
     except (FileNotFoundError, NotADirectoryError):
@@ -182,14 +186,14 @@ def _status(path: Path, *, follow: bool = True) -> os.stat_result | None:
 
 
 def _is_within(target: Path, status: os.stat_result | None, other: Path) -> bool:
-    """Return whether a file is the other one, or inside it if that is a folder."""
-    read = _status(other)
-    if read is None:
+    """Return whether a file is another file, or is inside it if that is a folder."""
+    other_status = _status(other)
+    if other_status is None:
         return False
-    if status is not None and os.path.samestat(status, read):
+    if status is not None and os.path.samestat(status, other_status):
         return True
-    folders = map(_status, target.parents) if stat.S_ISDIR(read.st_mode) else ()
-    return any(folder is not None and os.path.samestat(folder, read) for folder in folders)
+    folders = map(_status, target.parents) if stat.S_ISDIR(other_status.st_mode) else ()
+    return any(folder is not None and os.path.samestat(folder, other_status) for folder in folders)
 
 
 KINDS: dict[str, Callable[[int], bool]] = {

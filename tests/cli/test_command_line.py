@@ -1,4 +1,4 @@
-"""``python -m fastgmm``, as a user types it."""
+"""The commands of ``python -m fastgmm``."""
 
 import os
 import subprocess
@@ -51,7 +51,7 @@ def test_warmup_leaves_nothing_to_compile(tmp_path):
     for dtype in ("float64", "float32"):
         for name in ("full", "tied", "diag", "spherical", "k-means and random starts"):
             assert f"ready: {name} {dtype}" in done.stdout
-    assert f"kept in {tmp_path}" in done.stdout
+    assert f"stored in {tmp_path}" in done.stdout
     kept = sorted(tmp_path.rglob("*.bin"))
     assert len(kept) > 30
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
@@ -60,10 +60,10 @@ def test_warmup_leaves_nothing_to_compile(tmp_path):
     assert f"compiled kernels  {len(kept)}" in run("info", **environment).stdout
 
 
-def test_warmup_says_when_nothing_was_kept(monkeypatch, capsys):
+def test_warmup_reports_that_nothing_was_stored(monkeypatch, capsys):
     monkeypatch.setattr("fastgmm.engine.warmup", lambda: ["everything"])
     monkeypatch.setattr("fastgmm.kernels.cache_folder", lambda: None)
-    with pytest.raises(SystemExit, match="nothing was kept: no cache folder can be written to"):
+    with pytest.raises(SystemExit, match="not stored: no cache folder can be written to"):
         command_line.main(["warmup"])
     assert "ready: everything" in capsys.readouterr().out
 
@@ -73,7 +73,7 @@ def test_warmup_says_when_nothing_was_kept(monkeypatch, capsys):
     [["--components", "0"], ["--max-iter", "-1"], ["--components", "two"], ["--output", "/no/such/folder/a.png"],
      ["--output", "/"], ["--image", "dog.jpg"]],
 )  # fmt: skip
-def test_demo_refuses_before_it_works(wrong, capsys):
+def test_demo_refuses_wrong_arguments_at_once(wrong, capsys):
     with pytest.raises(SystemExit) as refusal:
         command_line.main(["demo", *wrong])
     assert refusal.value.code == 2
@@ -86,14 +86,14 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"fastgmm {fastgmm.__version__}\n"
 
 
-def test_without_a_command_it_says_what_there_is():
+def test_without_a_command_all_commands_are_listed():
     done = run()
     assert done.returncode == 2
     assert "{demo,info,warmup}" in done.stderr
 
 
 def test_demo_prints_both_libraries_and_writes_the_picture(tmp_path, capsys, monkeypatch):
-    """On every 64th pixel: the whole picture takes scikit-learn a quarter of a minute."""
+    """Every 64th pixel is used, as scikit-learn needs a quarter of a minute for all pixels."""
     image, _ = demo.load_pixels("flower.jpg")
     small = image[::8, ::8]
     monkeypatch.setattr(demo, "load_pixels", lambda name: (small, small.reshape(-1, 3)))
@@ -111,15 +111,15 @@ def test_demo_prints_both_libraries_and_writes_the_picture(tmp_path, capsys, mon
     assert len(content) > 20_000
 
 
-def test_demo_refuses_what_is_no_picture(tmp_path):
+def test_demo_refuses_a_file_that_is_not_a_picture(tmp_path):
     thesis = tmp_path / "thesis.docx"
     thesis.write_bytes(b"my work")
-    with pytest.raises(SystemExit, match=r"--output should be a picture, .*\*\.png.*, but is .*thesis\.docx"):
+    with pytest.raises(SystemExit, match=r"--output must be a picture, .*\*\.png.*, got .*thesis\.docx"):
         command_line.main(["demo", "--output", str(thesis)])
     assert thesis.read_bytes() == b"my work"
 
 
-def test_demo_says_what_is_missing(monkeypatch):
+def test_demo_names_the_missing_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(SystemExit, match=r'pip install "fastgmm\[demo\]"'):
         command_line.main(["demo"])
@@ -133,7 +133,7 @@ def test_demo_says_what_is_missing(monkeypatch):
         (["demo", "--components", "1000000", "--output", "{folder}/x.png"], {}, "n_components = 1000000"),
     ],
 )
-def test_what_a_user_can_put_right_is_one_line(arguments, environment, message, tmp_path):
+def test_errors_that_a_user_can_correct_are_one_line(arguments, environment, message, tmp_path):
     done = run(*(argument.format(folder=tmp_path) for argument in arguments), **environment)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("python -m fastgmm: error: ")
@@ -162,14 +162,14 @@ def test_errors_are_one_line(error, status, message, monkeypatch, capsys):
     assert capsys.readouterr().err == f"python -m fastgmm: {message}\n"
 
 
-def test_errors_of_the_program_itself_have_a_traceback(monkeypatch):
+def test_programming_errors_have_a_traceback(monkeypatch):
     monkeypatch.setattr("fastgmm.cli.environment.describe_environment", lambda: {}["name"])
     with pytest.raises(KeyError):
         command_line.main(["info"])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs pipes as on Unix")
-def test_output_that_nobody_reads_is_no_error():
+def test_a_closed_pipe_prints_no_error():
     command = [sys.executable, "-m", "fastgmm", "info"]
     read, write = os.pipe()
     os.close(read)

@@ -1,4 +1,4 @@
-"""Rows in data frames, with missing or masked values, or of other kinds, are taken as scikit-learn takes them."""
+"""Conversion of data frames, masked arrays and other types, as in scikit-learn."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def fitted_mean(source):
 
 
 def in_library(frame, library):
-    """The same frame in another library."""
+    """Return a frame of another library with the same columns."""
     return {
         "pandas": lambda: frame,
         "polars": lambda: pl.DataFrame({name: frame[name].to_numpy() for name in frame}),
@@ -57,18 +57,18 @@ def test_blocks_that_are_frames_are_aligned_by_name(library):
 def test_frames_that_cannot_be_aligned_are_refused(library):
     first = in_library(FRAME[:200], library)
     for other, message in (
-        (in_library(FRAME.rename(columns={"b": "c"}), library), r"\['a', 'b'\], but are \['a', 'c'\]"),
-        (in_library(FRAME[["a"]], library), r"\['a', 'b'\], but are \['a'\]"),
-        (in_library(FRAME.assign(c=1.0), library), r"\['a', 'b'\], but are \['a', 'b', 'c'\]"),
-        (X, r"\['a', 'b'\], but are unnamed"),
+        (in_library(FRAME.rename(columns={"b": "c"}), library), r"\['a', 'b'\], got \['a', 'c'\]"),
+        (in_library(FRAME[["a"]], library), r"\['a', 'b'\], got \['a'\]"),
+        (in_library(FRAME.assign(c=1.0), library), r"\['a', 'b'\], got \['a', 'b', 'c'\]"),
+        (X, r"\['a', 'b'\], got unnamed"),
     ):
-        with pytest.raises(ValueError, match=f"block 1: the columns should be {message}"):
+        with pytest.raises(ValueError, match=f"block 1: the columns must be {message}"):
             fitted_mean(rows([first, other]))
-    with pytest.raises(ValueError, match=r"block 1: the columns should be unnamed, but are \['a', 'b'\]"):
+    with pytest.raises(ValueError, match=r"block 1: the columns must be unnamed, got \['a', 'b'\]"):
         fitted_mean(rows([X, first]))
 
 
-def test_frames_of_several_libraries_go_together():
+def test_frames_of_several_libraries_can_be_combined():
     source = rows([in_library(FRAME[i * 150 : (i + 1) * 150], name) for i, name in enumerate(LIBRARIES)], **SMALL)
     np.testing.assert_array_equal(source.whole().X, X)
 
@@ -96,7 +96,7 @@ def test_columns_with_numbers_for_labels_are_aligned_too():
         lambda frame: pa.table({"a": frame["a"].to_numpy(), "b": pa.array(frame["b"]).cast(pa.decimal128(30, 10))}),
     ],
 )
-def test_dtypes_that_scikit_learn_takes_in_memory_are_taken_in_blocks(convert):
+def test_dtypes_that_scikit_learn_accepts_in_memory_are_accepted_in_blocks(convert):
     converted = convert(FRAME)
     assert rows([converted]).feature_names == ("a", "b")
     np.testing.assert_allclose(fitted_mean(rows([converted])), fitted_mean(converted), rtol=1e-12)
@@ -119,13 +119,13 @@ def test_single_precision_of_frames_is_kept():
         lambda frame: pa.table({"a": [*frame["a"][:300], None, *frame["a"][301:]], "b": frame["b"].to_numpy()}),
     ],
 )
-def test_missing_values_of_frames_are_refused_with_their_place(hole):
+def test_errors_for_missing_values_of_frames_have_their_place(hole):
     source = rows([FRAME, hole(FRAME)], **SMALL)
     with pytest.raises(ValueError, match=r"contains NaN, in row 300 of block 1, column 'a'\. Missing and masked"):
         fitted_mean(source)
 
 
-def test_what_no_conversion_makes_a_number_is_refused_with_its_block():
+def test_errors_for_values_that_are_not_numbers_have_the_block():
     from scipy import sparse
 
     words = FRAME.astype(object)
@@ -136,7 +136,7 @@ def test_what_no_conversion_makes_a_number_is_refused_with_its_block():
     for block, kind, message in (
         (words, ValueError, "block 1: could not convert string"),
         (some, TypeError, "block 1: .*NAType"),
-        (dates, ValueError, "block 1: rows should hold real numbers, but hold datetime64"),
+        (dates, ValueError, "block 1: rows must be real numbers, got dtype datetime64"),
         (FRAME + 1j, ValueError, "block 1: Complex data not supported"),
         (sparse.csr_array(X), TypeError, "block 1: Sparse data was passed.*toarray"),
         (pa.table({"a": ["x"], "b": ["y"]}), ValueError, "block 1: could not convert string"),
@@ -146,14 +146,14 @@ def test_what_no_conversion_makes_a_number_is_refused_with_its_block():
             fitted_mean(rows([first, block]))
     for block, kind, message in (
         (X + 1j, ValueError, "Complex data not supported"),
-        (X.astype(str), ValueError, "should hold real numbers, but hold <U"),
-        (X.astype("M8[s]"), ValueError, "should hold real numbers, but hold datetime64"),
-        (X[None], ValueError, r"should have two dimensions, \(n, D\), but have shape \(1, 600, 2\)"),
+        (X.astype(str), ValueError, "must be real numbers, got dtype <U"),
+        (X.astype("M8[s]"), ValueError, "must be real numbers, got dtype datetime64"),
+        (X[None], ValueError, r"must have two dimensions, \(n, D\), got shape \(1, 600, 2\)"),
         (np.array(1.0), ValueError, "two dimensions"),
         (X[:, :0], ValueError, "0 feature"),
         ((X, np.ones(N), 3), ValueError, "a pair of rows .n, D. and weights"),
-        ((X, np.ones(N - 1)), ValueError, "600 rows should have 600 weights, but have 599"),
-        ((X, np.ones((N, 1))), ValueError, r"weights should have one dimension, \(n,\), but have shape \(600, 1\)"),
+        ((X, np.ones(N - 1)), ValueError, "a block of 600 rows must have 600 weights, got 599"),
+        ((X, np.ones((N, 1))), ValueError, r"weights must have one dimension, \(n,\), got shape \(600, 1\)"),
         ((X, np.ones(N) + 1j), ValueError, "Complex data not supported"),
         ((X, ["x"] * N), ValueError, "could not convert string"),
     ):
@@ -170,7 +170,7 @@ def test_weights_of_blocks_may_be_series():
     some = pd.Series(w).astype("Float64")
     some[300] = pd.NA
     for source in (rows([(X, some)]), rows(X, weight=some), rows(X, weight=np.ma.masked_equal(w, 300.0))):
-        with pytest.raises(ValueError, match="not negative, but one is nan, in row 300"):
+        with pytest.raises(ValueError, match="not negative, got nan in row 300"):
             fitted_mean(source)
 
 
@@ -240,7 +240,7 @@ def test_blocks_of_any_memory_layout_are_the_same_rows():
         rows([np.full((3, 1), np.longdouble("1e400"))]).whole()
 
 
-def test_blocks_without_rows_decide_nothing():
+def test_blocks_without_rows_have_no_effect():
     single = X.astype(np.float32)
     source = rows([X[:0], single[:300], X[:0], single[300:], X[:0]], **SMALL)
     assert source.dtype == np.float32
@@ -251,13 +251,15 @@ def test_blocks_without_rows_decide_nothing():
         fitted_mean(rows([FRAME[:0], empty]))
 
 
-def test_rows_that_are_others_the_second_time_are_noticed():
+def test_rows_that_change_between_passes_are_an_error():
     generator = np.random.default_rng(0)
-    with pytest.raises(ValueError, match=r"some from row 0 of block 0 on are others than at first.*seed each walk"):
+    with pytest.raises(
+        ValueError, match=r"some rows from row 0 of block 0 on have changed since the first pass.*same seed"
+    ):
         GaussianMixture(2).fit(rows(lambda: [generator.normal(size=(N, 2))]))
     changed = X.copy()
     source = rows(changed, weight=np.ones(N), **SMALL)
     GaussianMixture(1).fit(source)
     changed += 1
-    with pytest.raises(ValueError, match="some from row 0 of the array on are others than at first"):
+    with pytest.raises(ValueError, match="some rows from row 0 of the array on have changed since the first pass"):
         GaussianMixture(1).fit(source)

@@ -1,4 +1,4 @@
-"""Results in files: never in place of what is read, complete or not there, through links, with the same permissions."""
+"""Results in files: input files are not replaced, files are complete or absent, links and permissions are kept."""
 
 import errno
 import mmap
@@ -29,7 +29,7 @@ METHODS = ("predict", "predict_proba", "score_samples")
 
 @pytest.fixture
 def folder(tmp_path):
-    """Rows, and other names for them."""
+    """A folder with a file of rows, and links to it."""
     np.save(tmp_path / "x.npy", X)
     (tmp_path / "sub").mkdir()
     (tmp_path / "linked folder").symlink_to(tmp_path)
@@ -43,8 +43,8 @@ def names_of(folder):
     return sorted(path.name for path in folder.rglob("*"))
 
 
-def refused(model, source, out, *, method="predict", match="should be another file than the rows or weights are read"):
-    """A call is refused before anything is read or written."""
+def refused(model, source, out, *, method="predict", match="must be another file than the rows or weights are read"):
+    """Check that a call with `out` raises an error."""
     with pytest.raises(ValueError, match=match) as error:
         getattr(model, method)(source, out=out)
     assert "out" in str(error.value)
@@ -70,7 +70,7 @@ SOURCES = {
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("source", SOURCES)
-def test_what_is_read_is_not_replaced(source, spelling, folder):
+def test_input_files_are_not_replaced(source, spelling, folder):
     before, names = (folder / "x.npy").read_bytes(), names_of(folder)
     for method in METHODS:
         refused(MODEL, SOURCES[source](folder), folder / spelling, method=method)
@@ -78,7 +78,7 @@ def test_what_is_read_is_not_replaced(source, spelling, folder):
     assert names_of(folder) == names
 
 
-def test_nor_by_a_relative_path_or_one_in_the_home_folder(folder, monkeypatch):
+def test_input_files_are_not_replaced_by_relative_or_home_paths(folder, monkeypatch):
     monkeypatch.chdir(folder / "sub")
     monkeypatch.setenv("HOME", str(folder))
     for out in ("../x.npy", "~/x.npy", os.path.relpath(folder / "hard.npy")):
@@ -87,15 +87,15 @@ def test_nor_by_a_relative_path_or_one_in_the_home_folder(folder, monkeypatch):
     assert (folder / "labels.npy").exists()
 
 
-def test_nor_a_memory_map_in_another_dtype(tmp_path):
-    """Validation copies it, but its file is the input all the same."""
+def test_memory_maps_in_another_dtype_are_not_replaced(tmp_path):
+    """Validation copies the map, but its file is still an input file."""
     np.save(tmp_path / "x.npy", np.round(10 * X).astype(np.int32))
     refused(MODEL, np.load(tmp_path / "x.npy", mmap_mode="r"), tmp_path / "x.npy")
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="asks Linux for what is mapped")
-def test_nor_maps_that_only_the_system_knows(folder):
-    """One that is not NumPy's, and one whose file has another name now."""
+def test_maps_not_made_by_numpy_and_renamed_files_are_not_replaced(folder):
+    """Python's own map, and a map whose file was renamed."""
     with open(folder / "x.npy", "r+b") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     refused(MODEL, np.frombuffer(mapped, offset=128).reshape(X.shape)[3:], folder / "hard.npy")
@@ -129,7 +129,7 @@ class Slices:
 
 
 class Blocks:
-    """Blocks of rows that can be walked again."""
+    """Blocks of rows that can be iterated any number of times."""
 
     def __init__(self, *blocks):
         self.blocks = blocks
@@ -156,13 +156,13 @@ IN_PROGRAMS = {
 
 
 @pytest.mark.parametrize("source", IN_PROGRAMS)
-def test_nor_a_memory_map_in_what_a_program_makes(source, folder):
+def test_memory_maps_in_objects_and_iterables_are_not_replaced(source, folder):
     before = (folder / "x.npy").read_bytes()
     refused(MODEL, IN_PROGRAMS[source](np.load(folder / "x.npy", mmap_mode="r")), folder / "hard.npy")
     assert (folder / "x.npy").read_bytes() == before
 
 
-def test_nor_a_memory_map_in_a_frame_of_pandas(folder):
+def test_memory_maps_in_pandas_frames_are_not_replaced(folder):
     pd = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     np.save(folder / "c.npy", np.asfortranarray(X))
@@ -173,7 +173,7 @@ def test_nor_a_memory_map_in_a_frame_of_pandas(folder):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="asks Linux for what is mapped")
-def test_nor_a_memory_map_in_arrow_or_polars(folder):
+def test_memory_maps_in_arrow_and_polars_are_not_replaced(folder):
     pa, pd, pl = pytest.importorskip("pyarrow"), pytest.importorskip("pandas"), pytest.importorskip("polars")
     np.save(folder / "c.npy", np.asfortranarray(X))
     mapped = np.load(folder / "c.npy", mmap_mode="r")
@@ -198,8 +198,8 @@ def test_nor_a_memory_map_in_arrow_or_polars(folder):
         assert files_read(rows(pa.ipc.open_file(file).read_all())) == (folder / "x.arrow",)
 
 
-def test_nor_a_file_behind_a_chain_of_urls(folder):
-    """Also one that keeps a copy, or is in an archive or a folder."""
+def test_files_behind_chains_of_urls_are_not_replaced(folder):
+    """Chains with a cache, an archive or a folder."""
     pytest.importorskip("fsspec")
     with zipfile.ZipFile(folder / "x.zip", "w") as archive:
         archive.write(folder / "x.npy", "x.npy")
@@ -215,20 +215,20 @@ def test_nor_a_file_behind_a_chain_of_urls(folder):
         refused(MODEL, rows(url), folder / name)
 
 
-def test_nor_the_weights(folder):
+def test_files_of_weights_are_not_replaced(folder):
     np.save(folder / "w.npy", np.ones(len(X)))
     for weight in (folder / "w.npy", np.load(folder / "w.npy", mmap_mode="r")):
         refused(MODEL, rows(X, weight=weight), folder / "w.npy")
 
 
 @pytest.mark.parametrize("model", [BayesianGaussianMixture, StreamingGaussianMixture])
-def test_nor_by_other_estimators(model, folder):
+def test_other_estimators_do_not_replace_input_files(model, folder):
     fitted = model(n_components=2, random_state=0).fit(X)
     for method in METHODS:
         refused(fitted, rows(folder / "x.npy"), folder / "hard.npy", method=method)
 
 
-def test_nor_by_one_for_rows_on_a_cluster(folder):
+def test_dask_estimators_do_not_replace_input_files(folder):
     pytest.importorskip("distributed")
     from fastgmm import DaskGaussianMixture
 
@@ -236,7 +236,7 @@ def test_nor_by_one_for_rows_on_a_cluster(folder):
     refused(fitted, rows(folder / "x.npy"), folder / "link.npy")
 
 
-def test_nor_parquet_in_a_folder_or_frames_of_a_memory_map(folder):
+def test_parquet_in_folders_and_frames_of_memory_maps_are_not_replaced(folder):
     pd = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     (folder / "parts").mkdir()
@@ -249,12 +249,12 @@ def test_nor_parquet_in_a_folder_or_frames_of_a_memory_map(folder):
     assert files_behind(pd.Series(mapped[:, 0], copy=False)) == (folder / "x.npy",)
 
 
-def test_nor_what_hdf5_and_zarr_have(folder):
+def test_hdf5_files_and_zarr_stores_are_not_replaced(folder):
     h5py, zarr = pytest.importorskip("h5py"), pytest.importorskip("zarr")
     with h5py.File(folder / "x.h5", "w") as file:
         file["x"] = X
         assert files_behind(file["x"]) == rows(file["x"]).reader.files == (folder / "x.h5",)
-    os.link(folder / "x.h5", folder / "other name.npy")  # whatever a file is called
+    os.link(folder / "x.h5", folder / "other name.npy")  # the name of a file does not matter
     refused(MODEL, rows(folder / "x.h5"), folder / "other name.npy")
     zarr.save_array(str(folder / "x.zarr"), X)
     zarr.save_group(str(folder / "group.zarr"), x=X)
@@ -263,10 +263,10 @@ def test_nor_what_hdf5_and_zarr_have(folder):
         (rows(zarr.open(str(folder / "x.zarr"), mode="r")), "x.zarr"),
         (rows(folder / "group.zarr"), "group.zarr"),
     ):
-        refused(MODEL, source, folder / "sub" / ".." / store / "labels.npy", match="it is, or is inside")
+        refused(MODEL, source, folder / "sub" / ".." / store / "labels.npy", match="is, or is inside")
 
 
-def test_nor_the_state_of_the_fit(tmp_path):
+def test_checkpoints_are_not_replaced(tmp_path):
     kept = tmp_path / "state.npy"
     model = GaussianMixture(2, random_state=0, checkpoint=kept).fit(X)
     before = kept.read_bytes()
@@ -274,7 +274,7 @@ def test_nor_the_state_of_the_fit(tmp_path):
     assert kept.read_bytes() == before
 
 
-def test_what_is_no_ordinary_file_is_refused(tmp_path):
+def test_targets_that_are_not_ordinary_files_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.npy")
     (tmp_path / "device.npy").symlink_to("/dev/null")
     (tmp_path / "loop.npy").symlink_to("loop.npy")
@@ -293,8 +293,8 @@ def test_what_is_no_ordinary_file_is_refused(tmp_path):
             refused(MODEL, X, tmp_path / name, match=message)
 
 
-def test_files_that_are_no_input_are_replaced(folder):
-    """Nothing else is refused: a name like that of the rows, or results of an earlier call that are still mapped."""
+def test_files_that_are_not_input_are_replaced(folder):
+    """A file with the same name in another folder, and results of an earlier call that are still mapped."""
     for out in (folder / "sub" / "x.npy", folder / "labels.npy"):
         MODEL.predict(rows(folder / "x.npy"), out=out)
         earlier = np.load(out, mmap_mode="r")
@@ -302,7 +302,7 @@ def test_files_that_are_no_input_are_replaced(folder):
         assert (len(earlier), len(np.load(out))) == (400, 200)
 
 
-def test_a_link_stays_one(tmp_path):
+def test_links_remain_and_their_targets_are_replaced(tmp_path):
     (tmp_path / "scratch").mkdir()
     np.save(tmp_path / "scratch" / "l.npy", np.zeros(3))
     (tmp_path / "l.npy").symlink_to(tmp_path / "scratch" / "l.npy")
@@ -339,7 +339,7 @@ def test_long_names(tmp_path):
 
 
 def run(code, *arguments):
-    """Another process, which may break."""
+    """Run code in another process, and return its output."""
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
     )
@@ -348,7 +348,7 @@ def run(code, *arguments):
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of Unix")
 @pytest.mark.parametrize("suffix", [".npy", ".parquet"])
 def test_a_full_disk_names_the_file(suffix, tmp_path):
-    """At whatever point it is full, the end of the file included, and without anything else on stderr."""
+    """The disk is full at different points, also at the end of the file. Nothing else is on stderr."""
     pytest.importorskip("pyarrow")
     out = tmp_path / f"r{suffix}"
     done = run(
@@ -376,7 +376,7 @@ for room in (0, 4, 4096, 100_000, size - 10, size):
     assert names_of(tmp_path) == [out.name]
 
 
-def test_parquet_that_fails_half_way(tmp_path):
+def test_a_parquet_file_that_fails_is_removed(tmp_path):
     pytest.importorskip("pyarrow")
     Y = np.tile(X, (200, 1))
     Y[-5, 1] = np.nan
@@ -422,8 +422,8 @@ model.predict_proba(rows(blocks, block_bytes=20_000), out=sys.argv[1])
     assert out.read_bytes() == b"before"
 
 
-def test_the_name_of_the_file_is_in_every_error(tmp_path, monkeypatch):
-    """Also where only the file beside it could not be made, flushed, or put in its place."""
+def test_every_error_has_the_name_of_the_file(tmp_path, monkeypatch):
+    """The temporary file cannot be made, flushed, or renamed."""
     target = tmp_path / "x.npy"
 
     def denied(*_, **__):
@@ -455,7 +455,7 @@ def test_read_only_files_and_folders(tmp_path):
     assert kept.read_bytes() == b"before"
 
 
-def test_a_read_only_file_is_refused_whoever_asks(tmp_path, monkeypatch):
+def test_a_read_only_file_is_refused_for_every_user(tmp_path, monkeypatch):
     kept = tmp_path / "l.npy"
     kept.write_bytes(b"before")
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
@@ -463,7 +463,7 @@ def test_a_read_only_file_is_refused_whoever_asks(tmp_path, monkeypatch):
         MODEL.predict(X, out=kept)
 
 
-def test_files_in_use_that_are_gone_are_no_reason(tmp_path):
+def test_missing_files_in_use_have_no_effect(tmp_path):
     assert check_target(tmp_path / "x", "out", {"rows are read from": [tmp_path / "gone"]}) == tmp_path / "x"
     for data in ([[1.0, 2.0]], np.arange(4.0), None, "x", [Array(X), Slices(X), b"x", memoryview(X)], [[X]], object()):
         assert files_behind(data) == ()
@@ -471,7 +471,7 @@ def test_files_in_use_that_are_gone_are_no_reason(tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="asks Linux for what is mapped")
 def test_the_files_of_many_arrays(folder, monkeypatch):
-    """The system is asked once, and each map is looked up among all addresses at once."""
+    """The list of mapped files is read once for all arrays."""
     asked, read_bytes = [], Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: (asked.append(path), read_bytes(path))[1])
     mapped = np.load(folder / "x.npy", mmap_mode="r")

@@ -1,4 +1,4 @@
-"""Walks over blocks: results in order, nothing read over, no thread left, errors as they are."""
+"""Passes over blocks: the order of results, reuse of blocks, ends of threads, and errors."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from fastgmm.data.prefetch import SPARE, Walk, n_threads
+from fastgmm.data.prefetch import SPARE_BLOCKS, Prefetcher, n_threads
 
 
 class Cursor:
@@ -35,9 +35,9 @@ class Cursor:
         self.closed = True
 
 
-def walk_over(cursor, n_workers=2, *, any_thread=True):
-    walk = Walk(lambda: cursor, Cursor.fill, any_thread=any_thread, n_workers=n_workers, n_jobs=1)
-    return walk, [(np.empty((3, 1)), None) for _ in range(n_threads(n_workers) + SPARE)]
+def pass_over(cursor, n_workers=2, *, any_thread=True):
+    prefetcher = Prefetcher(lambda: cursor, Cursor.fill, any_thread=any_thread, n_workers=n_workers, n_jobs=1)
+    return prefetcher, [(np.empty((3, 1)), None) for _ in range(n_threads(n_workers) + SPARE_BLOCKS)]
 
 
 def names():
@@ -45,23 +45,23 @@ def names():
 
 
 @pytest.mark.parametrize("n_workers", [1, 2, 5])
-def test_results_come_in_order_whoever_is_first(n_workers):
+def test_results_come_in_order_whichever_is_finished_first(n_workers):
     cursor = Cursor(40)
-    walk, blocks = walk_over(cursor, n_workers)
+    prefetcher, blocks = pass_over(cursor, n_workers)
 
     def slow_at_first(X, weights):
         time.sleep(0.004 if X[0, 0] % 5 == 0 else 0.0)
         return X[0, 0]
 
-    found = list(walk.results(slow_at_first, blocks))
+    found = list(prefetcher.results(slow_at_first, blocks))
     assert found == [(float(i), 3) for i in range(40)]
-    assert (walk.n_rows, walk.n_blocks) == (120, 40)
+    assert (prefetcher.n_rows, prefetcher.n_blocks) == (120, 40)
     assert cursor.closed
     assert not names()
 
 
 @pytest.mark.parametrize("n_workers", [1, 3])
-def test_no_more_compute_at_a_time_than_may_and_reading_goes_on_meanwhile(n_workers):
+def test_at_most_n_workers_compute_and_one_reads_meanwhile(n_workers):
     cursor, lock, running, most, read_meanwhile = Cursor(30), threading.Lock(), [0], [0], []
 
     def watched(X, weights):
@@ -74,21 +74,21 @@ def test_no_more_compute_at_a_time_than_may_and_reading_goes_on_meanwhile(n_work
             running[0] -= 1
         read_meanwhile.append(cursor.number > before)
 
-    walk, blocks = walk_over(cursor, n_workers)
-    list(walk.results(watched, blocks))
+    prefetcher, blocks = pass_over(cursor, n_workers)
+    list(prefetcher.results(watched, blocks))
     assert most[0] <= n_workers
     assert sum(read_meanwhile) > 15
 
 
-def test_a_block_is_not_read_into_while_somebody_looks_at_it():
-    walk, blocks = walk_over(Cursor(50))
-    for i, ((X, _), n) in enumerate(walk.results(lambda *block: block, blocks)):
+def test_a_block_is_not_overwritten_while_it_is_used():
+    prefetcher, blocks = pass_over(Cursor(50))
+    for i, ((X, _), n) in enumerate(prefetcher.results(lambda *block: block, blocks)):
         time.sleep(0.001)
         np.testing.assert_array_equal(X, np.full((3, 1), i))
         assert n == 3
 
 
-def test_readers_that_belong_to_a_thread_stay_on_it():
+def test_cursors_of_one_thread_are_used_by_that_thread_only():
     cursor = Cursor(20)
     cursor.threads.clear()
 
@@ -96,20 +96,20 @@ def test_readers_that_belong_to_a_thread_stay_on_it():
         cursor.threads.add(threading.get_ident())
         return cursor
 
-    walk, blocks = walk_over(cursor, any_thread=False)
-    walk.open_cursor = opened
-    list(walk.results(lambda X, _: None, blocks))
+    prefetcher, blocks = pass_over(cursor, any_thread=False)
+    prefetcher.open_cursor = opened
+    list(prefetcher.results(lambda X, _: None, blocks))
     assert len(cursor.threads) == 1
     assert threading.get_ident() not in cursor.threads
 
 
 @pytest.mark.parametrize("any_thread", [False, True])
-def test_errors_end_a_walk(any_thread):
+def test_errors_end_a_pass(any_thread):
     for fails_at, function, message in ((4, lambda X, _: X[0, 0], "unreadable"), (None, fail_at_7, "seven")):
         cursor = Cursor(1000, fails_at)
-        walk, blocks = walk_over(cursor, any_thread=any_thread)
+        prefetcher, blocks = pass_over(cursor, any_thread=any_thread)
         with pytest.raises(ValueError, match=message):
-            list(walk.results(function, blocks))
+            list(prefetcher.results(function, blocks))
         assert cursor.closed
         assert cursor.number < 20
         assert not names()
@@ -121,9 +121,9 @@ def fail_at_7(X, weights):
 
 
 @pytest.mark.parametrize("first", ["read", "computed"])
-def test_an_error_comes_in_its_place(first):
-    """Whoever is done first: all results before it are there, and of two errors that of the earlier block is raised."""
-    given = []
+def test_an_error_is_raised_in_the_order_of_the_blocks(first):
+    """All earlier results are given first, and of two errors the earlier block's is raised."""
+    results = []
 
     def function(X, _):
         number = X[0, 0]
@@ -133,21 +133,21 @@ def test_an_error_comes_in_its_place(first):
                 raise ValueError("five")
         return number
 
-    walk, blocks = walk_over(Cursor(1000, fails_at=6), 3)
+    prefetcher, blocks = pass_over(Cursor(1000, fails_at=6), 3)
 
     def consume():
-        for result, _ in walk.results(function, blocks):
-            given.append(result)
+        for result, _ in prefetcher.results(function, blocks):
+            results.append(result)
 
     with pytest.raises(ValueError, match="unreadable" if first == "read" else "five"):
         consume()
-    assert given == list(range(6 if first == "read" else 5))
+    assert results == list(range(6 if first == "read" else 5))
 
 
-def test_a_walk_that_is_left_ends():
+def test_a_pass_that_is_abandoned_ends():
     cursor = Cursor(1000)
-    walk, blocks = walk_over(cursor)
-    results = walk.results(lambda X, _: X[0, 0], blocks)
+    prefetcher, blocks = pass_over(cursor)
+    results = prefetcher.results(lambda X, _: X[0, 0], blocks)
     assert next(results) == (0.0, 3)
     results.close()
     assert cursor.closed
@@ -155,7 +155,7 @@ def test_a_walk_that_is_left_ends():
     assert not names()
 
 
-def test_few_blocks_and_none():
+def test_few_blocks_and_no_blocks():
     for n_blocks in (0, 1, 2):
-        walk, blocks = walk_over(Cursor(n_blocks), 4)
-        assert len(list(walk.results(lambda X, _: None, blocks))) == n_blocks
+        prefetcher, blocks = pass_over(Cursor(n_blocks), 4)
+        assert len(list(prefetcher.results(lambda X, _: None, blocks))) == n_blocks

@@ -1,4 +1,4 @@
-"""Rows read block after block: the answer is that of the same rows in memory, from whatever they are read."""
+"""Fits to rows that are read in blocks: the result is that of the same rows in memory, for every source."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def problem():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, problem):
-    """The same rows and weights in all kinds of files."""
+    """A folder with the same rows and weights in files of all formats."""
     pa = pytest.importorskip("pyarrow")
     h5py, zarr = pytest.importorskip("h5py"), pytest.importorskip("zarr")
     from pyarrow import csv, parquet
@@ -173,19 +173,19 @@ def test_summaries_are_those_of_rows_in_memory(problem):
         np.testing.assert_array_equal(kept.X, X if weights is None else X[w > 0])
 
 
-def test_one_walk_is_enough_for_all_samples(problem):
+def test_all_samples_are_drawn_in_one_pass(problem):
     X, _ = problem
-    walks = []
+    passes = []
 
     def blocks():
-        walks.append(0)
+        passes.append(0)
         return iter([X[:1234], X[1234:]])
 
     source = rows(blocks)
     assert source.n_samples == N
-    before = len(walks)
+    before = len(passes)
     source.draw(*(shares(n, RandomStream(n)) for n in (10, 100, 1000)))
-    assert len(walks) == before + 1
+    assert len(passes) == before + 1
 
 
 def test_names_of_features_are_kept_and_checked(folder, problem):
@@ -221,7 +221,7 @@ def test_results_are_written(suffix, tmp_path, problem):
                 )
 
 
-def test_a_write_that_fails_leaves_what_there_was(tmp_path, problem):
+def test_a_write_that_fails_keeps_the_old_file(tmp_path, problem):
     X, _ = problem
     model, out = GaussianMixture(3, random_state=0).fit(X), tmp_path / "labels.npy"
     out.write_bytes(b"before")
@@ -232,13 +232,13 @@ def test_a_write_that_fails_leaves_what_there_was(tmp_path, problem):
     assert [p.name for p in tmp_path.iterdir()] == ["labels.npy"]
     assert out.read_bytes() == b"before"
     for name in ("labels.txt", "nowhere/labels.npy"):
-        with pytest.raises(ValueError, match="out should be a file"):
+        with pytest.raises(ValueError, match="out must be a file"):
             model.predict(X, out=tmp_path / name)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for the peak of memory")
-def test_memory_is_some_blocks(tmp_path):
-    """The peak of a process that fits 200 MB of rows, beyond that of one that fits a few."""
+def test_memory_is_a_few_blocks(tmp_path):
+    """Compare the peaks of memory of fits to 1,000 rows and to 200 MB of rows."""
     import subprocess
     import sys
 
@@ -249,7 +249,7 @@ from fastgmm import GaussianMixture, rows
 options = dict(acceleration=None, max_iter=3, tol=0, means_init=[[0.0] * 5, [1.0] * 5], random_state=0)
 import warnings; warnings.simplefilter("ignore")
 small, large = sys.argv[1:]
-def peak():  # ru_maxrss of a new process begins at what its parent had
+def peak():  # ru_maxrss of a new process begins at the value of its parent
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 GaussianMixture(2, **options).fit(rows(small))
 before = peak()
@@ -265,7 +265,7 @@ print((peak() - before) / 1024)
     assert float(done.stdout) < 100
 
 
-def test_who_wants_an_array_is_told(problem):
+def test_functions_of_arrays_get_an_error_with_the_way_out(problem):
     from fastgmm import MixtureSearch
 
     for call in (lambda: np.asarray(rows(problem[0])), lambda: MixtureSearch(2).fit(rows(problem[0]))):
@@ -273,8 +273,8 @@ def test_who_wants_an_array_is_told(problem):
             call()
 
 
-def test_files_of_other_kinds_go_together(tmp_path, problem):
-    """Orders, precisions and lengths that differ from file to file, whichever comes first."""
+def test_files_of_different_layouts_can_be_combined(tmp_path, problem):
+    """Memory orders, dtypes and lengths differ between files, in every order of the files."""
     pa = pytest.importorskip("pyarrow")
     from pyarrow import csv, parquet
 
@@ -305,7 +305,7 @@ def test_files_of_other_kinds_go_together(tmp_path, problem):
         assert "3.parquet" in source.reader.where(2000)
 
 
-def test_labels_to_start_from_go_with_their_rows():
+def test_resp_init_is_split_with_the_blocks():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], 400)
     X = rng.normal(size=(1200, 2)) + 6 * labels[:, None]
@@ -318,7 +318,7 @@ def test_labels_to_start_from_go_with_their_rows():
         np.testing.assert_allclose(model.means_, expected.means_, rtol=0, atol=1e-12)
 
 
-def test_names_of_files_are_taken_as_they_are(tmp_path, problem, monkeypatch):
+def test_names_of_files_with_special_characters(tmp_path, problem, monkeypatch):
     X, _ = problem
     (tmp_path / "d[2]").mkdir()
     for name, shift in (("x[1].npy", 0), ("x1.npy", 100), ("d[2]/a b.npy", 200)):
@@ -354,13 +354,13 @@ def test_rows_can_be_sent_to_other_processes(folder, problem):
         np.testing.assert_array_equal(copy.whole().X, source.whole().X, err_msg=kind)
 
 
-def test_an_index_of_pandas_is_no_feature(tmp_path):
+def test_an_index_of_pandas_is_not_a_feature(tmp_path):
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [4.0, 5.0, 6.0]})
     frame[frame.a > 1].to_parquet(tmp_path / "x.parquet")
     frame.to_csv(tmp_path / "x.csv")
     assert rows(tmp_path / "x.parquet").feature_names == ("a", "b")
-    with pytest.raises(ValueError, match="has no name, like an index that pandas has written"):
+    with pytest.raises(ValueError, match=r"must have names, but column 0 has none\. It may be an index"):
         rows(tmp_path / "x.csv")
     assert rows(tmp_path / "x.csv", columns="b").whole().X.ravel().tolist() == [4, 5, 6]
 
@@ -389,7 +389,7 @@ def test_iterators_are_opened_and_closed_on_one_thread(problem):
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_blocks_share_the_threads_that_are_asked_for(n_jobs, problem, monkeypatch):
+def test_blocks_share_n_jobs_threads(n_jobs, problem, monkeypatch):
     import threading
 
     import numba
@@ -419,7 +419,7 @@ def test_blocks_share_the_threads_that_are_asked_for(n_jobs, problem, monkeypatc
         assert {threads for _, threads in seen} == {1}
 
 
-def test_threads_beyond_the_blocks_go_into_them():
+def test_more_threads_than_blocks_are_used_inside_blocks():
     from fastgmm.data.block_source import share_threads
 
     for n in range(1, 65):

@@ -1,4 +1,4 @@
-"""What is wrong with rows is said before anything is fitted, with the file, the row group and the column."""
+"""Errors for invalid rows, with the file, the row group and the column."""
 
 import os
 
@@ -22,7 +22,7 @@ def write(path, values=X, names=("a", "b"), **options):
 
 
 def refused(source, message, kind=ValueError):
-    """The fit fails, and the estimator is as it was."""
+    """Check that a fit raises an error and leaves the estimator unchanged."""
     model = GaussianMixture(2, random_state=0).fit(X[:100])
     before = {name: np.array(value, dtype=object, copy=True) for name, value in vars(model).items()}
     with pytest.raises(kind, match=message):
@@ -31,7 +31,7 @@ def refused(source, message, kind=ValueError):
     np.testing.assert_array_equal(model.means_, before["means_"].astype(float))
 
 
-def test_nan_is_found_in_file_row_group_and_column(tmp_path):
+def test_errors_for_nan_have_file_row_group_and_column(tmp_path):
     bad = X.copy()
     bad[1234, 1] = np.nan
     refused(
@@ -49,7 +49,7 @@ def test_nan_is_found_in_file_row_group_and_column(tmp_path):
     refused(lambda: rows(tmp_path / "nulls.parquet"), "NaN, in row 1, row group 0")
 
 
-def test_large_values_are_no_infinity():
+def test_large_finite_values_are_accepted():
     large = np.full((600, 2), 1e308) * np.linspace(0.5, 1, 600)[:, None]
     for _ in rows(large, **SMALL).blocks():
         pass
@@ -58,52 +58,55 @@ def test_large_values_are_no_infinity():
 def test_negative_weights_are_refused():
     weights = np.ones(len(X))
     weights[1500] = -1
-    refused(rows(X, weight=weights, **SMALL), "not negative, but one is -1.0, in row 1500")
+    refused(rows(X, weight=weights, **SMALL), "not negative, got -1.0 in row 1500")
     refused(rows(X, weight=np.zeros(len(X)), **SMALL), "at least one non-zero")
-    refused(lambda: rows(X, weight=weights[1:]), "weight should be 2000 numbers")
+    refused(lambda: rows(X, weight=weights[1:]), "weight must be 2000 numbers")
     with pytest.raises(ValueError, match="give weights as fastgmm"):
         GaussianMixture(2).fit(rows(X), sample_weight=np.ones(len(X)))
 
 
-def test_a_file_that_is_cut_short_is_refused(tmp_path):
+def test_truncated_files_are_refused(tmp_path):
     np.save(tmp_path / "x.npy", X)
     os.truncate(tmp_path / "x.npy", 20_000)
-    refused(lambda: rows(tmp_path / "x.npy"), "x.npy .*cut short")
+    refused(lambda: rows(tmp_path / "x.npy"), "x.npy .*truncated")
     write(tmp_path / "x.parquet")
     os.truncate(tmp_path / "x.parquet", 20_000)
-    refused(lambda: rows(tmp_path / "x.parquet"), "x.parquet .*cut short")
+    refused(lambda: rows(tmp_path / "x.parquet"), "x.parquet .*truncated")
 
 
-def test_a_file_that_changes_is_noticed(tmp_path):
+def test_a_changed_file_is_an_error(tmp_path):
     for name, put in (("x.npy", np.save), ("x.parquet", write)):
         put(tmp_path / name, X)
         source = rows(tmp_path / name, **SMALL)
         assert len(source.whole().X) == len(X)
         put(tmp_path / name, X[:-1])
-        refused(source, f"{name} has changed since")
+        refused(source, f"{name} must not change while rows are read from it, but it has changed")
         (tmp_path / name).unlink()
-        refused(source, f"{name} is gone")
+        refused(source, f"{name} must not change while rows are read from it, but it is gone")
 
 
-def test_fewer_rows_the_second_time_are_noticed():
+def test_fewer_rows_in_a_later_pass_are_an_error():
     lengths = iter([2000, 2000, 2000, 1500])
-    refused(rows(lambda: [X[: next(lengths)]]), "1500 rows were read where there were 2000 before")
+    refused(rows(lambda: [X[: next(lengths)]]), "got 1500 rows instead of 2000")
 
 
 def test_files_that_differ_are_refused(tmp_path):
     write(tmp_path / "p0.parquet")
     write(tmp_path / "p1.parquet", names=("a", "z"))
-    refused(lambda: rows(tmp_path), r"p1.parquet has other columns, \('a', 'z'\), than .*p0.parquet, \('a', 'b'\)")
+    refused(
+        lambda: rows(tmp_path),
+        r"same feature_names, but .*p1.parquet has \('a', 'z'\) and .*p0.parquet has \('a', 'b'\)",
+    )
     refused(lambda: rows(tmp_path, columns=["b"]), "p1.parquet has no column 'b', but 'a', 'z'")
     (tmp_path / "n").mkdir()
     np.save(tmp_path / "n" / "0.npy", X)
     np.save(tmp_path / "n" / "1.npy", X[:, :1])
-    refused(lambda: rows(tmp_path / "n"), "1.npy has other features, 1, than .*0.npy, 2")
+    refused(lambda: rows(tmp_path / "n"), "same n_features, but .*1.npy has 1 and .*0.npy has 2")
 
 
-def test_columns_that_are_no_numbers_are_refused(tmp_path):
+def test_columns_that_are_not_numbers_are_refused(tmp_path):
     parquet.write_table(pa.table({"a": [1.0, 2.0], "name": ["x", "y"]}), tmp_path / "x.parquet")
-    refused(lambda: rows(tmp_path / "x.parquet"), "column 'name' of .* should hold numbers, but holds string")
+    refused(lambda: rows(tmp_path / "x.parquet"), "column 'name' of .* must hold numbers, got string")
     assert rows(tmp_path / "x.parquet", columns=["a"]).n_samples == 2
     (tmp_path / "x.csv").write_text("a,b\n" + "1,2\n" * 400_000 + "1,x\n")
     refused(lambda: rows(tmp_path / "x.csv"), "x.csv cannot be read: .*'x'")
@@ -127,49 +130,55 @@ def test_integers_and_booleans_are_numbers(tmp_path):
         ("nowhere.npy", {}, FileNotFoundError, "no file to read rows from"),
         ("nowhere/*.parquet", {}, FileNotFoundError, "no file"),
         (__file__, {}, ValueError, "rows are read from files named"),
-        (iter([X]), {}, ValueError, "can be walked only once"),
-        ((x for x in [X]), {}, ValueError, "can be walked only once"),
+        (iter([X]), {}, ValueError, "can be read only once"),
+        ((x for x in [X]), {}, ValueError, "can be read only once"),
         ([], {}, ValueError, "0 sample"),
         ([X[:0]], {}, ValueError, "0 sample"),
-        (3, {}, TypeError, "but not from int"),
+        (3, {}, TypeError, "got int"),
         (sparse.csr_array(X), {}, TypeError, "Sparse data was passed.*toarray"),
         (sparse.coo_array(X), {}, TypeError, "Sparse data was passed.*toarray"),
         (X[:, 0], {}, ValueError, "Expected 2D array"),
-        ([X, X[:, :1]], {}, ValueError, "block 1 has 1 features"),
-        ([X, (X, np.ones(len(X)))], {}, ValueError, "block 1 has 2 features and weights, unlike the first"),
-        ([X[0]], {}, ValueError, r"block 0: rows should have two dimensions, \(n, D\), but have shape \(2,\)"),
+        ([X, X[:, :1]], {}, ValueError, "but block 1 has 1 features"),
+        (
+            [X, (X, np.ones(len(X)))],
+            {},
+            ValueError,
+            "like the first, with 2 features and no weights, but block 1 has 2 features and weights",
+        ),
+        ([X[0]], {}, ValueError, r"block 0: rows must have two dimensions, \(n, D\), got shape \(2,\)"),
         (X.astype(complex), {}, ValueError, "real numbers"),
-        (X, {"columns": [2]}, ValueError, "numbers below 2"),
-        (X, {"columns": [True, False]}, ValueError, "numbers below 2"),
-        (X, {"columns": [1, 1]}, ValueError, "different numbers below 2"),
+        (X, {"columns": [2]}, ValueError, "numbers from 0 to 1"),
+        (X, {"columns": [True, False]}, ValueError, "numbers from 0 to 1"),
+        (X, {"columns": [1, 1]}, ValueError, "different numbers from 0 to 1"),
         (X[:, :0], {}, ValueError, "0 feature"),
         (X[:1], {}, ValueError, "Found array with 1 sample"),
-        ("", {}, TypeError, "but not from str"),
-        ([X.astype(np.float32), X], {}, ValueError, "block 1 is float64, but the first is float32"),
-        (X, {"columns": ["a"]}, ValueError, "numbers below 2"),
-        (X, {"key": "a"}, ValueError, "key is for files"),
-        (X, {"dtype": "int32"}, ValueError, "float32 or float64"),
+        ("", {}, TypeError, "got str"),
+        ([X.astype(np.float32), X], {}, ValueError, "must be float32 like the first, but block 1 is float64"),
+        (X, {"columns": ["a"]}, ValueError, "numbers from 0 to 1"),
+        (X, {"key": "a"}, ValueError, "key must be None"),
+        (X, {"weight": "w"}, ValueError, "weight must be an array or the name of an .npy file, got 'w'"),
+        (X, {"dtype": "int32"}, ValueError, "float32 or float64, got int32"),
         (X, {"block_bytes": 0}, ValueError, "block_bytes"),
-        ([X], {"columns": [0]}, ValueError, "blocks may be pairs"),
+        ([X], {"columns": [0]}, ValueError, "columns, weight and key must be None for blocks"),
     ],
 )
-def test_what_cannot_be_read_is_said(source, options, kind, message):
+def test_errors_for_sources_that_cannot_be_read(source, options, kind, message):
     with pytest.raises(kind, match=message):
         GaussianMixture(1).fit(rows(source, **options))
 
 
-def test_hdf5_says_which_datasets_there_are(tmp_path):
+def test_errors_for_hdf5_list_the_datasets(tmp_path):
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["one"], file["two"] = X, X
-    with pytest.raises(ValueError, match=r"2 datasets with two dimensions, \['one', 'two'\]: say which with key="):
+    with pytest.raises(ValueError, match=r"got 2 datasets, \['one', 'two'\]: choose one with key="):
         rows(tmp_path / "x.h5")
     with pytest.raises(ValueError, match="no dataset 'three'"):
         rows(tmp_path / "x.h5", key="three")
     assert rows(tmp_path / "x.h5", key="two").shape == X.shape
 
 
-def test_a_missing_package_is_named(tmp_path, monkeypatch):
+def test_errors_name_the_missing_package(tmp_path, monkeypatch):
     write(tmp_path / "x.parquet")
     import sys
 
@@ -185,39 +194,39 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
                 call()
 
 
-def test_progress_is_told_of_every_walk(capsys):
+def test_progress_is_called_for_every_pass(capsys):
     rows(X, progress=True, **SMALL).whole()
-    walks = []
+    passes = []
 
     class Watch:
         def __enter__(self):
-            walks.append(0)
+            passes.append(0)
             return self.advance
 
         def __exit__(self, *_):
             pass
 
         def advance(self, n):
-            walks[-1] += n
+            passes[-1] += n
 
     source = rows(X, **SMALL)
-    source.on_walk = lambda n: Watch()
+    source.on_pass = lambda n: Watch()
     GaussianMixture(2, random_state=0, acceleration=None, max_iter=5, tol=0.1).fit(source)
-    assert len(walks) > 2
-    assert set(walks) <= {len(X), 256}
+    assert len(passes) > 2
+    assert set(passes) <= {len(X), 256}
 
 
-def test_weights_in_a_file_are_watched_too(tmp_path):
+def test_a_changed_file_of_weights_is_an_error(tmp_path):
     np.save(tmp_path / "w.npy", np.ones(len(X)))
     source = rows(X, weight=tmp_path / "w.npy", **SMALL)
     assert source.total_weight == len(X)
     np.save(tmp_path / "w.npy", np.full(10, 2.0))
-    refused(source, "w.npy has changed since")
-    with pytest.raises(ValueError, match="weight should be 2000 numbers"):
+    refused(source, "w.npy must not change while rows are read from it, but it has changed")
+    with pytest.raises(ValueError, match="weight must be 2000 numbers"):
         rows(X, weight=tmp_path / "w.npy")
 
 
-def test_results_do_not_replace_what_they_are_of(tmp_path):
+def test_results_do_not_replace_their_rows(tmp_path):
     path = write(tmp_path / "x.parquet")
     model = GaussianMixture(2, random_state=0).fit(rows(path))
     with pytest.raises(ValueError, match="another file than the rows or weights are read from"):
@@ -225,13 +234,13 @@ def test_results_do_not_replace_what_they_are_of(tmp_path):
     assert rows(path).n_samples == len(X)
 
 
-def test_an_iterator_that_is_given_again_is_noticed():
-    walked = iter([X[:1000], X[1000:]])
-    with pytest.raises(ValueError, match="a function that returns a new iterator whenever it is called"):
-        GaussianMixture(2).fit(rows(lambda: walked))
+def test_a_function_that_returns_one_iterator_twice_is_an_error():
+    iterator = iter([X[:1000], X[1000:]])
+    with pytest.raises(ValueError, match="a function that returns a new iterator at every call"):
+        GaussianMixture(2).fit(rows(lambda: iterator))
 
 
-def test_dask_is_sent_to_where_it_belongs():
+def test_dask_collections_are_refused():
     da = pytest.importorskip("dask.array")
-    with pytest.raises(TypeError, match="are for DaskGaussianMixture"):
+    with pytest.raises(TypeError, match="fit a DaskGaussianMixture"):
         rows(da.from_array(X))

@@ -1,4 +1,4 @@
-"""Files of rows wherever they are: folders, patterns, links and URLs; weights that are stored apart from the rows."""
+"""Files of rows in folders, patterns, links and URLs, and weights in files of their own."""
 
 import functools
 import gzip
@@ -30,7 +30,7 @@ FORMATS = ("npy", "parquet", "csv", "h5", "zarr")
 
 
 def write(path, values):
-    """Write rows in the format that the name of a file stands for."""
+    """Write rows in the format of the file's name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table, kind = pa.table({"a": values[:, 0], "b": values[:, 1]}), path.suffix.lower()
     if kind == ".npy":
@@ -67,7 +67,7 @@ def memory():
 
 @pytest.fixture
 def web():
-    """A web server of this machine that can send parts of files: a function that starts it, for a folder."""
+    """Return a function that starts a web server for a folder, which can send parts of files."""
     pytest.importorskip("aiohttp")
     pytest.importorskip("requests")
     servers = []
@@ -128,35 +128,35 @@ def test_a_wrong_number_of_weights_is_refused(kind, n_weights, tmp_path):
         write(tmp_path / "rows" / f"{i}.{kind}", X[i * 200 : i * 200 + 200])
     np.save(tmp_path / "w.npy", np.ones(n_weights))
     for weight in (np.ones(n_weights), tmp_path / "w.npy"):
-        if kind == "csv":  # only reading tells how many rows there are
+        if kind == "csv":  # the number of rows is unknown until they are read
             source = rows(tmp_path / "rows", weight=weight, **SMALL)
-            with pytest.raises(ValueError, match=f"one number for each row, but has {n_weights}, and the rows are"):
+            with pytest.raises(ValueError, match=f"one number for each row, got {n_weights} numbers and"):
                 GaussianMixture(2).fit(source)
         else:
-            with pytest.raises(ValueError, match="weight should be 400 numbers"):
+            with pytest.raises(ValueError, match="weight must be 400 numbers"):
                 rows(tmp_path / "rows", weight=weight)
 
 
-def test_weights_that_are_no_numbers_for_each_row_are_refused(tmp_path):
+def test_weights_that_are_not_one_number_for_each_row_are_refused(tmp_path):
     path, other = write(tmp_path / "0.csv", X), tmp_path / "w.npy"
     np.save(other, X)
     for weight, message in (
         (W[:, None], "one number for each row"),
         (W.astype(str), "one number for each row"),
-        (np.ma.masked_less(W, 2), "some are masked"),
+        (np.ma.masked_less(W, 2), "some numbers are masked"),
         (2.5, "one number for each row"),
         (other, "one number for each row"),
         ("w", "has no column 'w'"),
     ):
         with pytest.raises(ValueError, match=message):
             rows(path, weight=weight)
-    with pytest.raises(ValueError, match="take no others"):
+    with pytest.raises(ValueError, match="must be None for blocks that have weights"):
         rows([(X, W)], weight=other)
     with pytest.raises(ValueError, match=r"w.csv"):
         rows(path, weight=tmp_path / "w.csv")
 
 
-def test_weights_in_a_memory_map_are_files_that_are_read(tmp_path):
+def test_memory_maps_of_weights_are_listed_as_files(tmp_path):
     np.save(tmp_path / "w.npy", W)
     mapped = np.load(tmp_path / "w.npy", mmap_mode="r")
     source = rows(write(tmp_path / "0.parquet", X), weight=mapped[:])
@@ -180,7 +180,7 @@ def test_linked_folders_are_read(tmp_path):
     np.testing.assert_array_equal(whole(f"{tmp_path}/data/**/*.parquet"), X)
 
 
-def test_links_that_lead_back_are_not_followed(tmp_path):
+def test_links_to_outer_folders_are_not_followed(tmp_path):
     write(tmp_path / "a" / "1.npy", X[:150])
     write(tmp_path / "a" / "sub" / "2.npy", X[150:])
     (tmp_path / "a" / "sub" / "loop").symlink_to(tmp_path / "a")
@@ -193,7 +193,7 @@ def test_links_that_lead_back_are_not_followed(tmp_path):
     np.testing.assert_array_equal(whole(tmp_path / "b"), X)
 
 
-def test_links_to_nothing_are_errors(tmp_path):
+def test_broken_links_are_errors(tmp_path):
     write(tmp_path / "1.npy", X)
     (tmp_path / "2.npy").symlink_to(tmp_path / "gone.npy")
     for source in (tmp_path, f"{tmp_path}/*", f"{tmp_path}/*.npy", tmp_path / "2.npy", [tmp_path / "2.npy"]):
@@ -201,7 +201,7 @@ def test_links_to_nothing_are_errors(tmp_path):
             rows(source)
 
 
-def test_nothing_in_a_folder_is_skipped_in_silence(tmp_path):
+def test_other_files_in_a_folder_are_errors(tmp_path):
     write(tmp_path / "t" / "1.csv", X[:150])
     write(tmp_path / "t" / "2.csv.gz", X[150:])
     for source in (tmp_path / "t", f"{tmp_path}/t/*"):
@@ -211,14 +211,14 @@ def test_nothing_in_a_folder_is_skipped_in_silence(tmp_path):
     (tmp_path / "u").mkdir()
     write(tmp_path / "u" / "1.npy", X)
     (tmp_path / "u" / "README.txt").touch()
-    for name, message in (("m", "must have one format, but there are .*1.csv and .*2.npy"), ("u", "README.txt")):
+    for name, message in (("m", "must have one format, got .*1.csv and .*2.npy"), ("u", "README.txt")):
         for source in (tmp_path / name, f"{tmp_path}/{name}/*"):
             with pytest.raises(ValueError, match=message):
                 rows(source)
     assert rows(f"{tmp_path}/u/*.npy").n_samples == N
 
 
-def test_hidden_files_are_left_out_unless_asked_for(tmp_path):
+def test_hidden_files_are_skipped_unless_the_pattern_has_them(tmp_path):
     for name in ("1.npy", "_x/2.npy", ".y/3.npy", "_z.npy"):
         write(tmp_path / name, X[:10])
     (tmp_path / "_SUCCESS").touch()
@@ -248,17 +248,17 @@ def test_no_file_is_an_error(name, tmp_path):
         rows(str(tmp_path / name))
 
 
-def test_what_is_no_file_is_refused(tmp_path):
+def test_paths_that_are_not_files_are_refused(tmp_path):
     write(tmp_path / "1.npy", X)
     os.mkfifo(tmp_path / "2.npy")
     for source in (tmp_path, tmp_path / "2.npy", "/dev/null"):
-        with pytest.raises(ValueError, match="is neither"):
+        with pytest.raises(ValueError, match="which is neither"):
             rows(source)
 
 
 def test_a_list_has_paths_or_blocks(tmp_path):
     path = write(tmp_path / "1.npy", X)
-    with pytest.raises(TypeError, match="a list should hold paths only, or blocks of rows only"):
+    with pytest.raises(TypeError, match="a list must hold paths only, or blocks of rows only"):
         rows([path, X])
     np.testing.assert_array_equal(whole([path, str(path)]), np.r_[X, X])
     np.testing.assert_array_equal(whole(os.fsencode(path)), X)
@@ -323,13 +323,15 @@ def test_a_url_whose_file_changes_is_noticed(memory, tmp_path):
     source = rows("memory://x.npy", **SMALL)
     assert len(source.whole().X) == N
     memory.pipe("/x.npy", data[1])
-    with pytest.raises(ValueError, match=r"memory://x.npy has changed since"):
+    with pytest.raises(
+        ValueError, match=r"memory://x.npy must not change while rows are read from it, but it has changed"
+    ):
         source.whole()
     memory.rm("/x.npy")
-    with pytest.raises(ValueError, match=r"memory://x.npy is gone"):
+    with pytest.raises(ValueError, match=r"memory://x.npy must not change while rows are read from it, but it is gone"):
         source.whole()
     memory.pipe("/x.npy", data[0][:-8])
-    with pytest.raises(ValueError, match=r"memory://x.npy ends before"):
+    with pytest.raises(ValueError, match=r"memory://x.npy must have 400 rows, but is truncated"):
         rows("memory://x.npy").whole()
 
 
@@ -350,14 +352,14 @@ def test_urls_that_cannot_be_read(url, kind, message, memory):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("s3fs") is not None, reason="needs a package that is not installed")
-def test_a_package_for_a_url_is_named(memory):
+def test_errors_name_the_package_for_a_url(memory):
     memory.pipe("/x.npy", b"")
     for call in (lambda: rows("s3://bucket/x.parquet"), lambda: rows(X, weight="s3://bucket/w.npy")):
         with pytest.raises(ImportError, match=r"Reading s3://bucket/.* needs a package.*s3fs"):
             call()
 
 
-def test_fsspec_is_named(monkeypatch):
+def test_errors_name_fsspec(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
@@ -380,13 +382,13 @@ def test_web_addresses(kind, tmp_path, web):
         rows(f"{address}/nowhere.npy")
 
 
-def test_a_web_server_that_is_not_there(web):
+def test_a_missing_web_server_is_an_error(web):
     with pytest.raises(OSError, match=r"http://127.0.0.1:1/x.npy cannot be read"):
         rows("http://127.0.0.1:1/x.npy")
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.csv.gz", "x.tsv"])
-def test_numpy_booleans_say_whether_there_is_a_header(name, tmp_path):
+def test_header_may_be_a_numpy_boolean(name, tmp_path):
     lines = "\n".join(("\t" if name == "x.tsv" else ",").join(map(str, row)) for row in X.tolist()).encode()
     (tmp_path / name).write_bytes(gzip.compress(lines) if name.endswith("gz") else lines)
     for header in (False, np.False_):
@@ -396,7 +398,7 @@ def test_numpy_booleans_say_whether_there_is_a_header(name, tmp_path):
 
 
 @pytest.mark.parametrize("header", [0, 1, np.int64(0), 0.0, "no", "", np.array([False]), []], ids=repr)
-def test_a_header_is_there_or_not(header, tmp_path):
-    """0 and 1 are refused: in pandas 0 is the line that has the names."""
-    with pytest.raises(ValueError, match="header should be True, False or None, but is "):
+def test_header_must_be_a_boolean(header, tmp_path):
+    """0 and 1 are refused, as 0 is the number of the line with the names in pandas."""
+    with pytest.raises(ValueError, match="header must be True, False or None, got "):
         rows(write(tmp_path / "x.csv", X), header=header)

@@ -1,4 +1,4 @@
-"""Rows of tables: all that a CSV, a Parquet file or a data frame may hold is read right, or refused with its place."""
+"""Rows of CSV files, Parquet files and data frames, and errors with their places."""
 
 import bz2
 import decimal
@@ -72,7 +72,7 @@ def test_compressed_csv(ending, tmp_path):
             archive.writestr("x.csv", content)
     else:
         pack = {"gz": gzip.compress, "gzip": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[ending]
-        path.write_bytes(pack(content[:100_000]) + pack(content[100_000:]))  # as when files are put together
+        path.write_bytes(pack(content[:100_000]) + pack(content[100_000:]))  # two compressed streams in one file
     source = rows(path)
     for _ in range(2):
         assert source.whole().X.shape == (50_000, 2)
@@ -85,16 +85,18 @@ def test_an_archive_of_several_files_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.csv.zip", "w") as archive:
         archive.writestr("1.csv", "a\n1\n")
         archive.writestr("2.csv", "a\n2\n")
-    with pytest.raises(ValueError, match=r"should hold one file, but holds \['1.csv', '2.csv'\]"):
+    with pytest.raises(ValueError, match=r"must hold one file, got \['1.csv', '2.csv'\]"):
         rows(tmp_path / "x.csv.zip")
-    with pytest.raises(ValueError, match=r"decompress .*x.npy.gz first"):
+    with pytest.raises(ValueError, match=r"got .*x.npy.gz: decompress it first"):
         rows(text_file(tmp_path / "x.npy.gz", b""))
 
 
-def test_a_first_line_of_numbers_is_not_lost(tmp_path):
+def test_a_first_line_of_numbers_is_an_error_without_header(tmp_path):
     path = tmp_path / "x.csv"
     np.savetxt(path, X, delimiter=",")
-    with pytest.raises(ValueError, match=r"names of columns, but line 1 has 1.25.*: give header=False if it is a row"):
+    with pytest.raises(
+        ValueError, match=r"names of the columns, but line 1 has 1.25.*: give header=False if the line is a row"
+    ):
         rows(path)
     source = rows(path, header=False)
     assert source.feature_names is None
@@ -102,7 +104,7 @@ def test_a_first_line_of_numbers_is_not_lost(tmp_path):
     model = GaussianMixture(2, random_state=0).fit(source)
     np.testing.assert_array_equal(model.predict(source), model.predict(X))
     for first in ("x,1.5", "0x10,0x11", "true,false", ",0,1", "nan,a", "2010,2011", "\ufeff1,2"):
-        with pytest.raises(ValueError, match="give header=False if it is a row, header=True if"):
+        with pytest.raises(ValueError, match="give header=False if the line is a row, or header=True if"):
             rows(text_file(path, f"{first}\n1,2\n"))
     assert values(text_file(path, "name,2010\nx,5\n"), header=True, columns=["2010"]) == [[5]]
     assert values(text_file(path, "1,2,3\n4,5,6\n"), header=False, columns=[2, 0]) == [[3, 1], [6, 4]]
@@ -116,18 +118,18 @@ def test_a_first_line_of_numbers_is_not_lost(tmp_path):
     assert values(tmp_path / "more", header=False) == [[0, 2], [1, 2]]
 
 
-def test_header_is_for_csv(tmp_path):
+def test_header_is_refused_for_other_formats(tmp_path):
     np.save(tmp_path / "x.npy", X)
     for source in (tmp_path / "x.npy", X, [X]):
-        with pytest.raises(ValueError, match="header is for CSV files"):
+        with pytest.raises(ValueError, match="header must be None"):
             rows(source, header=False)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "x.csv is empty"),
-        ("\n\n", "x.csv is empty"),
+        ("", "x.csv must have a line with the names of columns, but is empty"),
+        ("\n\n", "x.csv must have a line with the names of columns, but is empty"),
         ("a,b\n", r"0 sample\(s\)"),
         ("a,b", r"0 sample\(s\)"),
         ("a,b\n1,2\n\n\n3,4\n5,NA\n", "NaN, in line 6 of .*x.csv, column 'b'"),
@@ -136,24 +138,24 @@ def test_header_is_for_csv(tmp_path):
         ("a,b\n1,2\n1,1e400\n", "infinity or a value too large for float64, in line 3 of .*x.csv, column 'b'"),
         ("a,b\ntrue,2\n,2\n", "NaN, in line 3 of .*x.csv, column 'a'"),
         ("a,b\n0x10,1\n0x20,2\n", "x.csv cannot be read: line 2 holds '0x10' in column 'a'"),
-        ("a,b\n1,2\n\n1,x\n", "column 'b' of .*x.csv should hold numbers, but line 4 holds 'x'"),
+        ("a,b\n1,2\n\n1,x\n", "column 'b' of .*x.csv must hold numbers, but line 4 holds 'x'"),
         ("a,b\n" + "1,2\n" * 400_000 + "\n1,x\n", "x.csv cannot be read: line 400003 holds 'x' in column 'b'"),
         ("a\n" + "1\n" * 600_000 + "true\n", "x.csv cannot be read: line 600002 holds 'true' in column 'a'"),
-        ("a,b\n1,2\n3\n4,5\n", "x.csv cannot be read: line 3 has 1 fields, but there should be 2"),
+        ("a,b\n1,2\n3\n4,5\n", "x.csv cannot be read: line 3 has 1 fields instead of 2"),
         ("a,b\n" + "1,2\n" * 400_000 + "1,2,\n", "x.csv cannot be read: line 400002 has 3 fields"),
         ('a,b\n1,2\n"3,4\n5,6\n', "x.csv cannot be read: line 3 has 1 fields"),
-        ('a,b\n"1,000",2\n', "column 'a' of .*x.csv should hold numbers, but line 2 holds '1,000'"),
-        ("a,b\n2020-01-01,2\n", "column 'a' of .*x.csv should hold numbers, but line 2 holds '2020-01-01'"),
+        ('a,b\n"1,000",2\n', "column 'a' of .*x.csv must hold numbers, but line 2 holds '1,000'"),
+        ("a,b\n2020-01-01,2\n", "column 'a' of .*x.csv must hold numbers, but line 2 holds '2020-01-01'"),
         ("a,b\n1+2j,2\n", "line 2 holds '1[+]2j'"),
-        ("a;b\n1;2\n", "line 2 holds '1;2' .*should be separated by ',', but there is ';'"),
-        ("a;b\n1,5;2,5\n", "line 2 has 3 fields, but there should be 1 .*but there is ';'"),
+        ("a;b\n1;2\n", "line 2 holds '1;2' .*must be separated by ',', got ';'"),
+        ("a;b\n1,5;2,5\n", "line 2 has 3 fields instead of 1 .*got ';'"),
         ("a,b,a\n1,2,3\n", "names of columns must be unique, but .*x.csv has 'a' more than once"),
-        ("größe,b\n1,2\n".encode("latin-1"), "should be UTF-8 text, but those in line 1 of .*x.csv are not"),
-        ("a,b\n1,2\n".encode("utf-16"), "should be UTF-8 text, but those in line 1 of .*x.csv are not"),
-        ("a,b\n1,2\n1,ß\n".encode("latin-1"), "column 'b' of .*x.csv should hold numbers, but line 3"),
+        ("größe,b\n1,2\n".encode("latin-1"), "must be UTF-8 text, but those in line 1 of .*x.csv are not"),
+        ("a,b\n1,2\n".encode("utf-16"), "must be UTF-8 text, but those in line 1 of .*x.csv are not"),
+        ("a,b\n1,2\n1,ß\n".encode("latin-1"), "column 'b' of .*x.csv must hold numbers, but line 3"),
     ],
 )
-def test_what_is_wrong_with_a_csv_is_said_with_its_line(content, message, tmp_path):
+def test_errors_for_csv_have_the_line(content, message, tmp_path):
     path, options = text_file(tmp_path / "x.csv", content), {}
     if isinstance(content, str) and content.startswith("a,b,s"):
         options = {"columns": ["a", "b"]}
@@ -161,7 +163,7 @@ def test_what_is_wrong_with_a_csv_is_said_with_its_line(content, message, tmp_pa
         rows(path, **options).whole()
 
 
-def test_text_that_is_not_read_does_no_harm(tmp_path):
+def test_columns_of_text_that_are_not_read_may_hold_anything(tmp_path):
     path = text_file(
         tmp_path / "x.csv", "a,s\n1,ß\n".encode("latin-1") + b'2,"x\n\ny"\n3,' + b"z" * 200_000 + b"\n4,\n"
     )
@@ -170,7 +172,7 @@ def test_text_that_is_not_read_does_no_harm(tmp_path):
     assert values(text_file(path, "a,b,a\n1,2,3\n"), columns="b") == [[2]]
 
 
-def test_the_line_is_that_of_the_file_it_is_in(tmp_path):
+def test_lines_are_counted_in_each_file(tmp_path):
     for i, rest in enumerate(("3,4\n", "\n\n5,6\n", "5,\n")):
         text_file(tmp_path / f"{i}.csv", "a,b\n1,2\n" + rest)
     for _ in range(2):
@@ -179,7 +181,7 @@ def test_the_line_is_that_of_the_file_it_is_in(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet"])
-def test_a_table_that_changes_is_noticed(kind, tmp_path):
+def test_a_changed_table_is_an_error(kind, tmp_path):
     path = tmp_path / f"x.{kind}"
 
     def write(n):
@@ -193,10 +195,10 @@ def test_a_table_that_changes_is_noticed(kind, tmp_path):
     source = rows(path)
     assert len(source.whole().X) == 400
     write(399)
-    with pytest.raises(ValueError, match=rf"x.{kind} has changed since"):
+    with pytest.raises(ValueError, match=rf"x.{kind} must not change while rows are read from it, but it has changed"):
         source.whole()
     path.unlink()
-    with pytest.raises(ValueError, match=rf"x.{kind} is gone"):
+    with pytest.raises(ValueError, match=rf"x.{kind} must not change while rows are read from it, but it is gone"):
         source.whole()
 
 
@@ -205,7 +207,7 @@ def test_values_may_have_line_breaks_anywhere(tmp_path):
     assert values(text_file(tmp_path / "x.csv", "a,s\n" + text), columns="a") == [[i] for i in range(30_000)]
 
 
-def test_a_line_longer_than_what_is_read_at_a_time(tmp_path):
+def test_a_line_longer_than_a_block_of_pyarrow(tmp_path):
     n = 600
     line = ",".join(["1.25" + "0" * 2000] * n) + "\n"
     path = text_file(tmp_path / "x.csv", ",".join(f"c{i}" for i in range(n)) + "\n" + line * 3)
@@ -283,24 +285,24 @@ def test_vectors_are_features(kind, dtype, tmp_path):
 @pytest.mark.parametrize(
     ("columns", "options", "message"),
     [
-        ({"v": [[1.0, 2.0], [3.0]]}, {}, "one length, but the first has 2 numbers and that in row 1.* has 1"),
-        ({"v": [["a"]]}, {}, "column 'v' of .* should hold numbers, but holds list"),
-        ({"v": pa.array([], pa.list_(pa.float64()))}, {}, "no vector that could tell"),
-        ({"v": pa.array([[]], pa.list_(pa.float64()))}, {}, "have no numbers"),
+        ({"v": [[1.0, 2.0], [3.0]]}, {}, "one length, but the first has 2 numbers and the one in row 1.* has 1"),
+        ({"v": [["a"]]}, {}, "column 'v' of .* must hold numbers, got list"),
+        ({"v": pa.array([], pa.list_(pa.float64()))}, {}, "must have a vector"),
+        ({"v": pa.array([[]], pa.list_(pa.float64()))}, {}, "must have numbers, got vectors of length 0"),
         ({"v": [[1.0, 2.0]], "v_0": [5.0]}, {}, "must have different names"),
-        ({"v": [[1.0, 2.0]], "a": [5.0]}, {"weight": "v"}, "weights .* should be numbers, but 'v' holds vectors"),
-        ({"a": [{"x": 1.0}]}, {}, "should hold numbers, but holds struct"),
-        ({"a": np.array(["2020-01-01"], "datetime64[ns]")}, {}, "should hold numbers, but holds timestamp"),
-        ({"a": pa.array(["x"]).dictionary_encode()}, {}, "should hold numbers, but holds dictionary"),
-        ({"a": [1.0], "w": pa.array([None], pa.float64())}, {"weight": "w"}, "one is nan, in row 0"),
-        ({"a": [1.0]}, {"columns": [1]}, "should be names or positions from 0 to 0, but one is 1"),
-        ({"a": [1.0]}, {"columns": [True]}, "should be names or positions"),
+        ({"v": [[1.0, 2.0]], "a": [5.0]}, {"weight": "v"}, "weights .* must be numbers, but column 'v' holds vectors"),
+        ({"a": [{"x": 1.0}]}, {}, "must hold numbers, got struct"),
+        ({"a": np.array(["2020-01-01"], "datetime64[ns]")}, {}, "must hold numbers, got timestamp"),
+        ({"a": pa.array(["x"]).dictionary_encode()}, {}, "must hold numbers, got dictionary"),
+        ({"a": [1.0], "w": pa.array([None], pa.float64())}, {"weight": "w"}, "got nan in row 0"),
+        ({"a": [1.0]}, {"columns": [1]}, "must be names, or positions from 0 to 0, got 1"),
+        ({"a": [1.0]}, {"columns": [True]}, "must be names, or positions"),
         ({"a": [1.0]}, {"columns": "b"}, "has no column 'b', but 'a'"),
-        ({"a": [1.0]}, {"columns": ["a", 0]}, "columns should be different ones"),
-        ({"a": [1.0]}, {"columns": [0.0]}, "should be names or positions"),
+        ({"a": [1.0]}, {"columns": ["a", 0]}, "columns must be different columns"),
+        ({"a": [1.0]}, {"columns": [0.0]}, "must be names, or positions"),
     ],
 )
-def test_columns_that_are_no_features_are_refused(columns, options, message, tmp_path):
+def test_columns_that_cannot_be_features_are_refused(columns, options, message, tmp_path):
     for source in (table_file(tmp_path / "x.parquet", **columns), pa.table(columns)):
         with pytest.raises(ValueError, match=message):
             rows(source, **options).whole()
@@ -315,7 +317,7 @@ def test_columns_by_position_and_alone(tmp_path):
             np.testing.assert_array_equal(rows(source, columns=columns).whole().X, right)
 
 
-def test_names_that_are_there_twice(tmp_path):
+def test_names_that_occur_twice(tmp_path):
     table = pa.Table.from_arrays([pa.array(X[:, 0]), pa.array(X[:, 1]), pa.array(X[:, 0])], ["a", "b", "a"])
     parquet.write_table(table, tmp_path / "x.parquet")
     for options in ({"columns": ["a"]}, {}, {"weight": "a"}, {"columns": [0]}):
@@ -331,14 +333,14 @@ def test_names_with_dots(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.parquet.gzip", "x.parquet.gz", "x.snappy.parquet", "x.parquet.snappy", "x.PQ"])
-def test_names_that_tell_the_compression_inside(name, tmp_path):
+def test_parquet_with_the_ending_of_a_compression(name, tmp_path):
     parquet.write_table(pa.table({"a": X[:, 0], "b": X[:, 1]}), tmp_path / "y", compression="gzip")
     (tmp_path / "y").rename(tmp_path / name)
     for source in (tmp_path / name, tmp_path):
         np.testing.assert_array_equal(rows(source).whole().X, X)
 
 
-def test_a_damaged_file_is_named(tmp_path):
+def test_errors_name_a_damaged_file(tmp_path):
     for i in range(3):
         table_file(tmp_path / f"{i}.parquet", a=X[:, 0], b=X[:, 1])
     damaged = bytearray((tmp_path / "1.parquet").read_bytes())
@@ -350,13 +352,13 @@ def test_a_damaged_file_is_named(tmp_path):
 
 @pytest.mark.parametrize("kind", ["npy", "parquet", "csv", "csv.gz", "csv.xz", "csv.zip", "parquet.gz"])
 @pytest.mark.parametrize("content", [b"", b"\x00\xff\xfe nothing like that"])
-def test_a_file_of_something_else_is_named(kind, content, tmp_path):
+def test_errors_name_a_file_of_another_format(kind, content, tmp_path):
     (tmp_path / f"0.{kind}").write_bytes(content)
     with pytest.raises(ValueError, match=rf"0.{kind}"):
         rows(tmp_path).whole()
 
 
-def test_an_archive_is_no_npy_file(tmp_path):
+def test_an_archive_is_not_an_npy_file(tmp_path):
     with (tmp_path / "z.npy").open("wb") as file:
         np.savez(file, X=X)
     with pytest.raises(ValueError, match=r"z.npy "):
@@ -385,7 +387,7 @@ def test_data_frames(kind, tmp_path):
     np.testing.assert_array_equal(model.predict(source), model.predict(frames()[0]))
 
 
-def test_what_data_frames_may_hold():
+def test_types_of_columns_of_data_frames():
     pd, pl = pytest.importorskip("pandas"), pytest.importorskip("polars")
     frame = pd.DataFrame({"a": [1.0, 2.0], "b": [3, 4]}, index=[7, 8])
     assert values(frame.astype({"b": "Int64"})) == [[1, 3], [2, 4]]
@@ -398,15 +400,15 @@ def test_what_data_frames_may_hold():
     with pytest.raises(ValueError, match="NaN, in row 1 of the data frame, column 'b'"):
         values(frame.assign(b=pd.array([1, None], dtype="Int64")))
     for wrong, message in (
-        (frame.assign(b=["x", "y"]), "column 'b' of the data frame should hold numbers"),
-        (frame.assign(b=[1j, 2j]), "the data frame should hold numbers"),
-        (frame.assign(b=pd.period_range("2020", periods=2)), "column 'b' of the data frame should hold numbers"),
+        (frame.assign(b=["x", "y"]), "column 'b' of the data frame must hold numbers"),
+        (frame.assign(b=[1j, 2j]), "the data frame must hold numbers"),
+        (frame.assign(b=pd.period_range("2020", periods=2)), "column 'b' of the data frame must hold numbers"),
         (frame[:0], r"0 sample\(s\)"),
-        (frame[[]], "no column that is a feature"),
+        (frame[[]], "at least one column that is a feature"),
     ):
         with pytest.raises(ValueError, match=message):
             values(wrong)
-    with pytest.raises(ValueError, match="named by strings"):
+    with pytest.raises(ValueError, match="must be strings"):
         rows(pd.DataFrame([[1.0, 2.0]]), columns=[1])
-    with pytest.raises(TypeError, match="not from LazyFrame"):
+    with pytest.raises(TypeError, match="got LazyFrame"):
         rows(pl.DataFrame({"a": [1.0]}).lazy())

@@ -172,13 +172,13 @@ def test_results_do_not_replace_a_state_in_another_folder(method, estimator, tmp
     (tmp_path / "link.npy").symlink_to("kept.npy")
     for fitted in (model, pickle.loads(pickle.dumps(model)), model.set_params(checkpoint=None)):
         for out in ("../kept.npy", tmp_path / "kept.npy", "../link.npy"):
-            with pytest.raises(ValueError, match="out should be another file than the fit's state is kept in"):
+            with pytest.raises(ValueError, match="out must be another file than the fit's state is kept in"):
                 fitted.predict(X, out=out)
     assert (tmp_path / "kept.npy").read_bytes() == before
     model.set_params(checkpoint="kept.npy").predict(X, out="free.npy")
     np.testing.assert_array_equal(np.load("free.npy"), model.predict(X))
     shutil.copy(tmp_path / "kept.npy", "kept.npy")  # which a fit would write now
-    with pytest.raises(ValueError, match="out should be another file than the fit's state is kept in"):
+    with pytest.raises(ValueError, match="out must be another file than the fit's state is kept in"):
         model.predict(X, out="kept.npy")
 
 

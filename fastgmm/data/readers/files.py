@@ -1,4 +1,4 @@
-"""Files: that they are what they were, and many of them as one."""
+"""Files that must not change, their columns, and several files as one reader."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Place = TypeVar("Place", Path, Location)
 
 
 class Unchanged(Generic[Place]):
-    """A file that must stay as it is."""
+    """A file that must not change while rows are read from it."""
 
     def __init__(self, path: Place):
         self.path: Place = path
@@ -35,82 +35,99 @@ class Unchanged(Generic[Place]):
         return status.st_size, status.st_mtime_ns
 
     def check(self) -> Place:
-        """Return the path; ValueError if the file is another one than before."""
+        """Return the path; ValueError if the file has changed or is gone."""
         try:
-            same = self._state(self.path) == self.state
+            is_same = self._state(self.path) == self.state
         except FileNotFoundError:
-            raise ValueError(f"{self.path} is gone, from which rows are being read") from None
-        if not same:
-            raise ValueError(f"{self.path} has changed since rows began to be read from it; start anew")
+            raise ValueError(f"{self.path} must not change while rows are read from it, but it is gone") from None
+        if not is_same:
+            raise ValueError(
+                f"{self.path} must not change while rows are read from it, but it has changed. Call fastgmm.rows again."
+            )
         return self.path
 
 
-def float_dtype(dtype: DTypeLike | None, found: Sequence[np.dtype]) -> np.dtype:
-    """Return what to compute in: what is asked for, or float32 if all that is found is."""
+def float_dtype(dtype: DTypeLike | None, stored: Sequence[np.dtype]) -> np.dtype:
+    """Return the dtype to compute in.
+
+    It is `dtype`, or float32 if all stored dtypes are float32, else float64.
+    """
     if dtype is None:
-        return np.dtype(np.float32 if all(d == np.float32 for d in found) else np.float64)
-    asked = np.dtype(dtype)
-    if asked not in (np.float32, np.float64):
-        raise ValueError(f"dtype should be float32 or float64, but is {asked}")
-    return asked
+        return np.dtype(np.float32 if all(d == np.float32 for d in stored) else np.float64)
+    chosen = np.dtype(dtype)
+    if chosen not in (np.float32, np.float64):
+        raise ValueError(f"dtype must be float32 or float64, got {chosen}")
+    return chosen
 
 
-def choose(names: Sequence[str], columns: Any, weight: str | None, what: str) -> list[str]:
+def choose(names: Sequence[str], columns: Any, weight: str | None, about: str) -> list[str]:
     """Return the names of the features among the columns of a table.
 
-    Columns are asked for by their names or by their positions; all but the weight if `columns` is None.
+    Parameters
+    ----------
+    names : sequence of str
+        The names of all columns.
+    columns : str, int, slice, list of str or of int, or None
+        Names or positions of the features. None means all columns except the weight.
+    weight : str or None
+        The column of the weights, which is not a feature.
+    about : str
+        The name of the table in messages.
     """
     positions = {name: i for i, name in reversed(list(enumerate(names)))}
     if columns is None:
-        wanted = [name for name in names if name != weight]
+        features = [name for name in names if name != weight]
     elif isinstance(columns, slice):
-        wanted = list(names[columns])
+        features = list(names[columns])
     else:
         is_one = isinstance(columns, str) or not isinstance(columns, Iterable)
-        asked = [columns] if is_one else columns
-        wanted = [names[_position(positions, names, column, what)] for column in asked]
+        features = [names[_position(positions, names, c, about)] for c in ([columns] if is_one else columns)]
     if weight is not None:
-        _position(positions, names, weight, what)
-    if not wanted:
-        raise ValueError(f"{what} has no column that is a feature")
+        _position(positions, names, weight, about)
+    if not features:
+        raise ValueError(f"{about} must have at least one column that is a feature, got {list(names)}")
     counts = Counter(names)
-    for name in [*wanted, *([] if weight is None else [weight])]:
+    for name in [*features, *([] if weight is None else [weight])]:
         if counts[name] > 1:
-            raise ValueError(f"names of columns must be unique, but {what} has {name!r} more than once")
-    if len(set(wanted)) < len(wanted) or weight in wanted:
-        raise ValueError(f"columns should be different ones, and not the weight's, but are {wanted}")
-    return wanted
+            raise ValueError(f"names of columns must be unique, but {about} has {name!r} more than once")
+    if len(set(features)) < len(features) or weight in features:
+        raise ValueError(f"columns must be different columns, without the one of the weights, got {features}")
+    return features
 
 
-def _position(positions: Mapping[str, int], names: Sequence[str], column: Any, what: str) -> int:
-    """Return the position of the column with a name, or at a position."""
+def _position(positions: Mapping[str, int], names: Sequence[str], column: Any, about: str) -> int:
+    """Return the position of a column, given its name or its position."""
     if isinstance(column, str):
         if column not in positions:
-            raise ValueError(f"{what} has no column {column!r}, but {', '.join(map(repr, names))}")
+            raise ValueError(f"{about} has no column {column!r}, but {', '.join(map(repr, names))}")
         return positions[column]
     try:
-        at = -1 if isinstance(column, bool | np.bool_) else operator.index(column)
+        position = -1 if isinstance(column, bool | np.bool_) else operator.index(column)
     except TypeError:
-        at = -1
-    if not 0 <= at < len(names):
-        raise ValueError(
-            f"columns of {what} should be names or positions from 0 to {len(names) - 1}, but one is {column!r}"
-        )
-    return at
+        position = -1
+    if not 0 <= position < len(names):
+        raise ValueError(f"columns of {about} must be names, or positions from 0 to {len(names) - 1}, got {column!r}")
+    return position
 
 
 class Files:
-    """Several readers, one after the other, as one `Reader`; ValueError if they do not go together."""
+    """Several readers in sequence as one; see `block_source.Reader`.
+
+    Raises
+    ------
+    ValueError
+        If they do not have the same features, or only some of them have weights.
+    """
 
     def __init__(self, readers: Sequence[Reader]):
         self.readers, first = list(readers), readers[0]
         for reader in self.readers[1:]:
-            for name, what in (("n_features", "features"), ("feature_names", "columns"), ("weighted", "weights")):
-                was, now = getattr(first, name), getattr(reader, name)
-                if was != now:
+            for name in ("n_features", "feature_names", "weighted"):
+                expected, value = getattr(first, name), getattr(reader, name)
+                if value != expected:
                     raise ValueError(
-                        f"files of rows should be alike, but {reader.where(0)} has other {what}, {now}, than "
-                        f"{first.where(0)}, {was}"
+                        f"all files must have the same {name}, but {reader.where(0)} has {value} and {first.where(0)} "
+                        f"has {expected}"
                     )
         self.n_features, self.feature_names, self.weighted = first.n_features, first.feature_names, first.weighted
         self.order = first.order
@@ -131,7 +148,7 @@ class Files:
 
 
 class FilesCursor:
-    """A place in several files."""
+    """A position in several files."""
 
     def __init__(self, readers: Sequence[Reader], begins: list[int]):
         self.readers, self.begins = readers, begins
@@ -144,7 +161,7 @@ class FilesCursor:
             self.row += n
             if n:
                 return n
-            # Where a file of unknown length ends, and so where all others begin.
+            # The number of rows of this file may be known only now, and with it where all later files begin.
             shift = self.row - self.begins[self.number + 1]
             for i in range(self.number + 1, len(self.begins)):
                 self.begins[i] += shift

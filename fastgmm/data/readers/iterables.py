@@ -1,4 +1,4 @@
-"""Reader of blocks that a program makes."""
+"""Reader of iterables of blocks, and of functions that return them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fastgmm.data.block_checks import check_weight_count
 from fastgmm.data.block_source import Cursor
-from fastgmm.data.conversion import aligned, as_rows, as_weights, column_labels, feature_names, renamed
+from fastgmm.data.conversion import aligned, as_rows, as_weights, column_labels, feature_names, prefixed
 
 from .arrays import check_map
 from .files import float_dtype
@@ -21,10 +22,13 @@ from .stores import files_of_all
 
 
 class IterableReader:
-    """Rows of an iterable of blocks, or of pairs of a block and weights (n,); see `blocks.Reader`.
+    """Rows of an iterable of blocks; see `block_source.Reader`.
+
+    The iterable may also have pairs of a block and weights (n,).
 
     A block is an array (n, D) or a data frame (pandas, polars, Arrow). The first block with rows determines the
-    features, their names, and whether rows have weights. Data frames are aligned by the names of their columns.
+    features, their names, and whether the rows have weights. The columns of data frames are put in the order of those
+    of the first block.
     """
 
     order = "C"
@@ -43,17 +47,18 @@ class IterableReader:
     ):
         if not (columns is None and weight is None and key is None):
             raise ValueError(
-                "columns, weight and key are for files and arrays; blocks may be pairs of rows and weights"
+                "columns, weight and key must be None for blocks: select the columns in the blocks, and give weights "
+                "as pairs (rows, weights)"
             )
         self.source = source
         listed = source if isinstance(source, list | tuple | deque | ValuesView) else ()
         items = [item for block in listed for item in (block if isinstance(block, tuple) else (block,))]
-        # Of other iterables the files of the first block are known.
+        # Of other iterables, only the first block is looked at.
         self.files: tuple[Path, ...] = tuple(files_of_all(items))
-        # Set from the first block that the source gives.
+        # Labels of the columns of the first block, once it has been read.
         self.labels: tuple | None = None
-        self.is_labelled = False
-        # Where the blocks of the latest walk begin, for error messages.
+        self.labels_are_set = False
+        # First row of each block of the latest pass, for error messages.
         self.begins: list[int] = []
         first = None
         with contextlib.closing(self.blocks()) as blocks:
@@ -70,32 +75,35 @@ class IterableReader:
         self.dtype, self.chosen = float_dtype(dtype, [X.dtype]), dtype
 
     def blocks(self) -> Generator[tuple[NDArray, NDArray | None], None, None]:
-        """Yield the blocks from the beginning, as arrays of numbers whose columns are in one order."""
+        """Yield the blocks as arrays of numbers with the columns in one order."""
         iterator = iter(self.source() if callable(self.source) else self.source)
         if iterator is self.source:
             raise ValueError(
-                "rows are read more than once, but this iterator can be walked only once; give a list of blocks, or a "
+                "rows are read more than once, but an iterator can be read only once: give a list of blocks, or a "
                 "function that returns a new iterator"
             )
         for number, block in enumerate(iterator):
             try:
                 arrays = self._arrays(block)
             except (ValueError, TypeError) as error:
-                raise renamed(error, f"block {number}") from error
+                raise prefixed(error, f"block {number}") from error
             yield arrays
 
     def _arrays(self, block: Any) -> tuple[NDArray, NDArray | None]:
-        """Return the rows of a block, with columns as in the first one, and its weights, as arrays of numbers."""
+        """Return the rows and the weights of a block as arrays of numbers.
+
+        The columns are in the order of the first block.
+        """
         X, weights = _pair(block)
-        if not self.is_labelled:
-            self.labels, self.is_labelled = column_labels(X), True
+        if not self.labels_are_set:
+            self.labels, self.labels_are_set = column_labels(X), True
             self.files = tuple(dict.fromkeys([*self.files, *files_of_all([X, weights])]))
         check_map(X)
         check_map(weights)
         X = as_rows(aligned(X, self.labels))
-        weights = None if weights is None else as_weights(weights)
-        if weights is not None and len(weights) != len(X):
-            raise ValueError(f"{len(X)} rows should have {len(X)} weights, but have {len(weights)}")
+        if weights is not None:
+            weights = as_weights(weights)
+            check_weight_count(len(weights), len(X))
         return X, weights
 
     def open(self) -> Cursor:
@@ -107,7 +115,7 @@ class IterableReader:
 
 
 class IterableCursor:
-    """A place in blocks."""
+    """A position in blocks."""
 
     def __init__(self, reader: IterableReader):
         self.reader, self.blocks, self.row, self.n_before = reader, reader.blocks(), 0, 0
@@ -121,8 +129,8 @@ class IterableCursor:
             block = next(self.blocks, None)
             if block is None and not self.begins:
                 raise ValueError(
-                    "there were blocks at first, and there are none now; give a function that returns a new iterator "
-                    "whenever it is called"
+                    "every pass must read the same blocks, but this one got none: give a function that returns a new "
+                    "iterator at every call"
                 )
             if block is None:
                 return 0
@@ -140,16 +148,18 @@ class IterableCursor:
         return n
 
     def _check_like_first(self) -> None:
-        """Raise ValueError if a block has another form than the first one."""
+        """Raise ValueError if a block differs from the first in features or dtype."""
         reader, number, n_features = self.reader, len(self.begins) - 1, self.X.shape[1]
         if (n_features, self.weights is not None) != (reader.n_features, reader.weighted):
             raise ValueError(
-                f"block {number} has {n_features} features and {_some(self.weights is not None)}, unlike the first, "
-                f"which has {reader.n_features} and {_some(reader.weighted)}"
+                f"all blocks must be like the first, with {reader.n_features} features and "
+                f"{_weights_in_words(reader.weighted)}, but block {number} has {n_features} features and "
+                f"{_weights_in_words(self.weights is not None)}"
             )
         if len(self.X) and self.X.dtype != np.float32 and reader.dtype == np.float32 and reader.chosen is None:
             raise ValueError(
-                f"block {number} is {self.X.dtype}, but the first is float32: say with dtype= what to compute in"
+                f"all blocks must be float32 like the first, but block {number} is {self.X.dtype}: choose the dtype to "
+                "compute in with dtype="
             )
 
     def close(self) -> None:
@@ -158,13 +168,13 @@ class IterableCursor:
 
 
 def _pair(block: Any) -> tuple[Any, Any]:
-    """Return the rows and the weights of a block; the weights are None if it has none."""
+    """Return the rows and the weights of a block, or the rows and None."""
     if not isinstance(block, tuple):
         return block, None
     if len(block) != 2:
-        raise ValueError(f"a tuple should be a pair of rows (n, D) and weights (n,), but has {len(block)} items")
+        raise ValueError(f"a tuple must be a pair of rows (n, D) and weights (n,), got {len(block)} items")
     return block
 
 
-def _some(weighted: bool) -> str:
+def _weights_in_words(weighted: bool) -> str:
     return "weights" if weighted else "no weights"

@@ -1,4 +1,4 @@
-"""Paths, folders, patterns and URLs of files of rows, and the format that a name stands for."""
+"""Paths, folders, patterns and URLs of files of rows, and file formats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(://|::)")
 LOCAL_URL = re.compile(r"(file|local)://(localhost(?=/))?", re.IGNORECASE)
-# Formats by the ending of a name; each has one name, whatever the ending.
+# Names of the formats, by the endings of file names.
 FORMATS = {
     "npy": "npy",
     "parquet": "parquet",
@@ -24,6 +24,7 @@ FORMATS = {
     "hdf5": "hdf5",
     "zarr": "zarr",
 }
+# Names of the compressions, by the endings of file names.
 COMPRESSIONS = {
     "gz": "gzip",
     "gzip": "gzip",
@@ -36,7 +37,7 @@ COMPRESSIONS = {
     "xz": "xz",
     "zip": "zip",
 }
-# What a changed file changes among the details that file systems give.
+# Details from file systems that differ after a file has been written again.
 DETAILS = ("size", "mtime", "created", "ETag", "etag", "LastModified", "last_modified", "md5Hash", "generation")
 
 
@@ -47,12 +48,12 @@ class Remote:
     Attributes
     ----------
     url : str
-        How messages name it.
+        Its name in messages.
     files : fsspec.AbstractFileSystem
     path : str
         Its name in `files`.
     local : tuple of Path
-        Files or folders of this machine that a chain of file systems reads it from, as ``simplecache::file://`` does.
+        Files or folders of this machine that a chain of file systems reads, such as ``simplecache::file://``.
     """
 
     url: str
@@ -65,7 +66,7 @@ class Remote:
 
     @property
     def name(self) -> str:
-        """Return the last part of the path; a web address may have a query after it."""
+        """Return the last part of the path, without the query of a web address."""
         is_web = "http" in self.url.split("://")[0]
         return PurePosixPath(re.split(r"[?#]", self.path)[0] if is_web else self.path).name
 
@@ -74,7 +75,10 @@ class Remote:
         return self.files.open(self.path, "rb")
 
     def state(self) -> tuple:
-        """Return what differs once the file has been written again, as far as its file system tells."""
+        """Return details that differ after the file has been written again.
+
+        Not all file systems have all details.
+        """
         self.files.invalidate_cache(self.path)
         details = self.files.info(self.path)
         return tuple(details.get(name) for name in DETAILS)
@@ -84,14 +88,17 @@ Location: TypeAlias = Path | Remote
 
 
 class Format(NamedTuple):
-    """The format of a file, and what it is compressed with; None where there is none that is known."""
+    """The format and the compression of a file.
+
+    Each is None if it is unknown or if there is none.
+    """
 
     name: str | None
     compression: str | None
 
 
 def format_of(name: str) -> Format:
-    """Return the format that a file's name stands for."""
+    """Return the format of a file, by its name."""
     *_, before, last = "", *name.lower().split(".")
     if last in FORMATS:
         return Format(FORMATS[last], None)
@@ -101,7 +108,10 @@ def format_of(name: str) -> Format:
 
 
 def locate(name: str | os.PathLike) -> Location:
-    """Return the place that a path or a URL names, absolute and with `~` replaced."""
+    """Return the location that a path or a URL stands for.
+
+    Paths become absolute, and `~` is replaced.
+    """
     text = os.fspath(name)
     if isinstance(text, bytes):
         text = os.fsdecode(text)
@@ -115,21 +125,21 @@ def locate(name: str | os.PathLike) -> Location:
 
 
 def find(source: str | os.PathLike) -> list[Location]:
-    """Return the files that a path, a folder, a pattern or a URL stands for, sorted by their names."""
+    """Return the files of a path, a folder, a pattern or a URL, sorted by name."""
     location = locate(source)
-    found = _find_remote(location) if isinstance(location, Remote) else _find_local(location)
-    if not found:
-        raise FileNotFoundError(f"there is no file to read rows from at {str(location)!r}")
-    return found
+    files = _find_remote(location) if isinstance(location, Remote) else _find_local(location)
+    if not files:
+        raise FileNotFoundError(f"there is no file to read rows from at {str(location)!r}: check the name")
+    return files
 
 
 def readable(location: Location) -> Any:
-    """Return what a library that takes paths and open files can read."""
+    """Return a path, or an open file for a URL, for libraries that read both."""
     return location.open() if isinstance(location, Remote) else location
 
 
 def local_files(location: Location) -> tuple[Path, ...]:
-    """Return the files or folders of this machine that a place is read from."""
+    """Return the files or folders of this machine that are read for a location."""
     return (location,) if isinstance(location, Path) else location.local
 
 
@@ -153,7 +163,10 @@ def _remote(url: str) -> Remote:
 
 
 def _local_members(url: str) -> tuple[Path, ...]:
-    """Return the paths on this machine in a URL, which may be a chain such as ``zip://x.csv::file:///x.zip``."""
+    """Return the paths on this machine in a URL.
+
+    A URL may be a chain, such as ``zip://x.csv::file:///x.zip``.
+    """
     from fsspec.core import _un_chain
 
     return tuple(Path(path).absolute() for path, protocol, _ in _un_chain(url, {}) if protocol in ("file", "local"))
@@ -161,20 +174,20 @@ def _local_members(url: str) -> tuple[Path, ...]:
 
 def _find_local(path: Path) -> list[Location]:
     if path.is_dir() and not _is_store(path.name):
-        return list(_alike(sorted(_walk(path)), path))
+        return list(_of_one_format(sorted(_files_below(path)), path))
     if os.path.lexists(path):
         return [_check(path)]
     if not glob.has_magic(str(path)):
         return []
     matches = (Path(name) for name in glob.glob(str(path), recursive=True))
-    seen = [match for match in matches if not _is_ignored(match.parts, path.parts)]
-    folders = {match for match in seen if match.is_dir() and not _is_store(match.name)}
-    # A pattern with `**` has folders and what is in them.
-    found = {match for match in seen if match not in folders}
-    found.update(file for folder in folders if not _is_in_cycle(folder) for file in _walk(folder))
-    in_cycle = {folder for folder in {file.parent for file in found} if _is_in_cycle(folder)}
-    found = {file for file in found if file.parent not in in_cycle}
-    return list(_alike(sorted(found), path))
+    visible = [match for match in matches if not _is_ignored(match.parts, path.parts)]
+    folders = {match for match in visible if match.is_dir() and not _is_store(match.name)}
+    # A pattern with `**` matches folders and the files in them.
+    files = {match for match in visible if match not in folders}
+    files.update(file for folder in folders if not _is_in_cycle(folder) for file in _files_below(folder))
+    in_cycle = {folder for folder in {file.parent for file in files} if _is_in_cycle(folder)}
+    files = {file for file in files if file.parent not in in_cycle}
+    return list(_of_one_format(sorted(files), path))
 
 
 def _find_remote(location: Remote) -> list[Location]:
@@ -186,33 +199,33 @@ def _find_remote(location: Remote) -> list[Location]:
         if cause is not None and getattr(cause, "status", None) != 404:
             raise OSError(f"{location} cannot be read: {cause}") from error
         kind = None
-    except Exception as error:  # whatever the packages of the file systems raise
+    except Exception as error:  # the packages of file systems raise exceptions of any class
         raise OSError(f"{location} cannot be read: {type(error).__name__}: {error}") from error
     is_store = _is_store(location.name)
     if is_store or (kind == "file" and not location.url.endswith("/")):
         return [location] if is_store or kind else []
     if kind is not None:
-        folders, found = {path}, []
+        folders, names = {path}, []
     elif glob.has_magic(path):
         matches = files.glob(path, detail=True)
         folders = {name for name, details in matches.items() if details["type"] == "directory"}
-        found = [name for name in matches if name not in folders]
+        names = [name for name in matches if name not in folders]
     else:
         return []
-    found += [name for folder in folders for name in ([folder] if _is_store(folder) else files.find(folder))]
-    stores = {_store_of(name) for name in found}
-    seen = sorted((name for name in stores if not _is_ignored(_parts(name), _parts(path))), key=_parts)
-    urls = {name: files.unstrip_protocol(name) for name in seen}
-    # Some file systems leave out of a URL what they are in.
+    names += [name for folder in folders for name in ([folder] if _is_store(folder) else files.find(folder))]
+    stores = {_store_of(name) for name in names}
+    visible = sorted((name for name in stores if not _is_ignored(_parts(name), _parts(path))), key=_parts)
+    urls = {name: files.unstrip_protocol(name) for name in visible}
+    # The URLs of some file systems do not have the outer file system.
     places = (Remote(url, files, name, _local_members(url) or location.local) for name, url in urls.items())
-    return list(_alike(places, location))
+    return list(_of_one_format(places, location))
 
 
-def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Yield the files in a folder and in those below it, through links as well.
+def _files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Yield the files in a folder and in the folders below it. Links are followed.
 
-    A link to a folder that contains it is not followed, and names that begin with `_` or `.` are for someone's own
-    use, as in pyarrow.dataset.
+    A link to a folder that contains the link is skipped. Names that begin with `_` or `.` are skipped, as in
+    pyarrow.dataset.
     """
     real = os.path.realpath(folder)
     if real in above:
@@ -222,13 +235,13 @@ def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
             if _is_hidden(entry.name):
                 continue
             if entry.is_dir() and not _is_store(entry.name):
-                yield from _walk(Path(entry.path), (*above, real))
+                yield from _files_below(Path(entry.path), (*above, real))
             else:
                 yield Path(entry.path)
 
 
-def _alike(locations: Iterable[Location], asked: Location) -> Iterator[Location]:
-    """Yield files that a folder or a pattern has; ValueError if not all are files of rows in one format."""
+def _of_one_format(locations: Iterable[Location], source: Location) -> Iterator[Location]:
+    """Yield files, and check that all are files of rows in one format."""
     first: Location | None = None
     for location in locations:
         if isinstance(location, Path):
@@ -236,30 +249,30 @@ def _alike(locations: Iterable[Location], asked: Location) -> Iterator[Location]
         format_name = format_of(location.name).name
         if format_name is None:
             raise ValueError(
-                f"every file in {asked} must have a name that ends in one of {', '.join(FORMATS)}, but there is "
-                f"{location}; choose files with a pattern, such as {_pattern(asked)}"
+                f"the name of every file in {source} must end in one of {', '.join(FORMATS)}, got {location}: choose "
+                f"files with a pattern, such as {_pattern(source)}"
             )
         first = first or location
         if format_name != format_of(first.name).name:
             raise ValueError(
-                f"files in {asked} must have one format, but there are {first} and {location}; choose files with a "
-                f"pattern, such as {_pattern(asked)}, or give a list"
+                f"all files in {source} must have one format, got {first} and {location}: choose files with a pattern, "
+                f"such as {_pattern(source)}, or give a list"
             )
         yield location
 
 
-def _pattern(asked: Location) -> str:
-    folder = re.split(r"/[^/]*[*?\[]", str(asked))[0].rstrip("/")
+def _pattern(source: Location) -> str:
+    folder = re.split(r"/[^/]*[*?\[]", str(source))[0].rstrip("/")
     return repr(f"{folder}/*.parquet")
 
 
 def _check(path: Path) -> Path:
-    """Return a path, if it is that of a file or of a zarr store."""
+    """Return a path; an error unless it is a file or a zarr store."""
     if path.is_file() or (path.is_dir() and _is_store(path.name)):
         return path
     if path.is_symlink() and not path.exists():
         raise FileNotFoundError(f"{path} is a link to {os.readlink(path)}, which does not exist")
-    raise ValueError(f"rows are read from files and folders, but {path} is neither")
+    raise ValueError(f"rows are read from files and folders, got {path}, which is neither")
 
 
 def _is_store(name: str) -> bool:
@@ -267,25 +280,28 @@ def _is_store(name: str) -> bool:
 
 
 def _store_of(name: str) -> str:
-    """Return the zarr store that a file is part of, if it is, and else the file."""
+    """Return the zarr store that a file is part of, or the file if there is none."""
     parts = name.split("/")
-    at = next((i for i, part in enumerate(parts) if _is_store(part)), len(parts))
-    return "/".join(parts[: at + 1])
+    end = next((i for i, part in enumerate(parts) if _is_store(part)), len(parts))
+    return "/".join(parts[: end + 1])
 
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(("_", "."))
 
 
-def _is_ignored(parts: tuple[str, ...], asked: tuple[str, ...]) -> bool:
-    """Return whether a name that a pattern or a folder has found is hidden, or inside a zarr store."""
-    found = [part for part in parts if part not in asked]
-    asks_hidden = any(_is_hidden(part) and glob.has_magic(part) for part in asked)
-    return any(map(_is_store, found[:-1])) or (any(map(_is_hidden, found)) and not asks_hidden)
+def _is_ignored(parts: tuple[str, ...], source: tuple[str, ...]) -> bool:
+    """Return whether a matched file is hidden, or inside a zarr store.
+
+    Hidden files are not ignored if the pattern has them, as `_*` does.
+    """
+    matched = [part for part in parts if part not in source]
+    has_hidden = any(_is_hidden(part) and glob.has_magic(part) for part in source)
+    return any(map(_is_store, matched[:-1])) or (any(map(_is_hidden, matched)) and not has_hidden)
 
 
 def _is_in_cycle(folder: Path) -> bool:
-    """Return whether a link on the way to a folder leads back to one that contains it."""
+    """Return whether a path goes through a link to a folder that contains the link."""
     reals = [os.path.realpath(parent) for parent in (folder, *folder.parents)]
     return len(set(reals)) < len(reals)
 

@@ -1,4 +1,4 @@
-"""A bar for each walk over rows."""
+"""Progress bar for a pass over rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def bar(n_samples: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar over so many rows, if it is known how many; yields what is told of rows that are done."""
+    """Show a progress bar, and yield a function of the number of rows done.
+
+    `n_samples` is None if the number of rows is unknown.
+    """
     try:
         from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
         from rich.text import Text
@@ -16,7 +19,7 @@ def bar(n_samples: int | None) -> Iterator[Callable[[int], None]]:
         raise ImportError("A progress bar needs rich: pip install 'fastgmm[io]'") from None
 
     class Rate(ProgressColumn):
-        """Rows per second."""
+        """A column with the number of rows per second."""
 
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed

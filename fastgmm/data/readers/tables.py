@@ -1,4 +1,4 @@
-"""Readers of tables: Parquet files and data frames, by way of pyarrow."""
+"""Readers of tables with pyarrow: Parquet files and data frames."""
 
 from __future__ import annotations
 
@@ -20,24 +20,27 @@ from .columns import Column, arrow, column_of
 from .files import Unchanged, choose, float_dtype
 from .locations import Location, Remote, local_files, readable
 
-# Rows that are decoded at a time: their columns stay in cache until they have been copied. With four times as many rows
-# and bytes sweeps took up to 5 % more of the processors' time.
-BATCH_ROWS = 16_384
+# Rows that are decoded at a time. Their columns stay in cache until they have been copied. With four times the rows and
+# bytes a pass took up to 5 % more processor time; see docs/development/decisions/data.md.
+ROWS_PER_BATCH = 16_384
+# Bytes of the buffer that a Parquet file is read through.
 READ_BYTES = 1 << 18
-# Up to so many columns become rows here, and others in the kernels: with 6 a pass took 5 % less so, with 48 15 % more.
-FEW_FEATURES = 16
+# Blocks of tables with at most this number of features are in C order, which takes a transposition here. Blocks of more
+# features are in F order, and the kernels transpose them. With 6 features C order took 5 % less time, with 48 features
+# 15 % more; see docs/development/decisions/data.md.
+MAX_FEATURES_IN_C_ORDER = 16
 
 
 class TableReader(abc.ABC):
-    """Base of the readers of tables; see `blocks.Reader`.
+    """Base of the readers of tables; see `block_source.Reader`.
 
     Parameters
     ----------
     about : str
-        What messages call the table.
+        The name of the table in messages.
     schema : pyarrow.Schema
     columns, weight, key, dtype
-        As for `fastgmm.rows`; `weight` is the name of a column, or its position.
+        As in `fastgmm.rows`. `weight` is the name of a column, or its position.
     has_names : bool
         Whether the features have names.
     """
@@ -59,7 +62,7 @@ class TableReader(abc.ABC):
         has_names: bool = True,
     ):
         if key is not None:
-            raise ValueError(f"key is for HDF5 and zarr; what of {about} is read is said with columns=")
+            raise ValueError(f"key must be None, as {about} is a table, got {key!r}: choose columns with columns=")
         self.about = about
         names = self._named(schema, columns)
         if isinstance(weight, int):
@@ -67,47 +70,53 @@ class TableReader(abc.ABC):
         self.columns = [self._column(name, schema) for name in choose(names, columns, weight, about)]
         self.weight = None if weight is None else self._column(weight, schema)
         if self.weight is not None and self.weight.length is not None:
-            raise ValueError(f"the weights of rows in {about} should be numbers, but {weight!r} holds vectors")
+            raise ValueError(f"the weights in {about} must be numbers, but column {weight!r} holds vectors")
         feature_names = [name for column in self.columns for name in column.feature_names]
         if len(set(feature_names)) < len(feature_names):
-            raise ValueError(f"features of {about} must have different names, but have {feature_names}")
+            raise ValueError(f"features of {about} must have different names, got {feature_names}")
         self.feature_names = tuple(feature_names) if has_names else None
         self.n_features, self.weighted = len(feature_names), self.weight is not None
-        self.order = "C" if self.n_features <= FEW_FEATURES else "F"
+        self.order = "C" if self.n_features <= MAX_FEATURES_IN_C_ORDER else "F"
         kinds = [np.dtype(np.float32 if column.is_single else np.float64) for column in self.columns]
         self.dtype = float_dtype(dtype, kinds)
 
     def _named(self, schema: Any, columns: Any) -> list[str]:
-        """Return the names of columns that may be features; pandas' index is none unless it is asked for."""
+        """Return the names of the columns that may be features.
+
+        The index of a pandas data frame is one only if `columns` has it.
+        """
         if columns is not None:
             return schema.names
         if "" in schema.names:
             raise ValueError(
-                f"column {schema.names.index('')} of {self.about} has no name, like an index that pandas has written; "
-                "say which are features with columns="
+                f"all columns of {self.about} must have names, but column {schema.names.index('')} has none. It may be "
+                "an index that pandas has written. Choose the features with columns="
             )
-        about = schema.pandas_metadata or {}
-        index = [name for name in about.get("index_columns", ()) if isinstance(name, str)]
+        metadata = schema.pandas_metadata or {}
+        index = [name for name in metadata.get("index_columns", ()) if isinstance(name, str)]
         return [name for name in schema.names if name not in index]
 
     def _column(self, name: str, schema: Any) -> Column:
         return column_of(name, schema.field(name).type, self.about, lambda: self._first_arrays(name))
 
     def _first_arrays(self, name: str) -> Iterable[Any]:
-        """Return the values of a column, from the beginning."""
+        """Yield the values of a column, from the beginning."""
         return (batch.column(name) for batch in self.batches([name]))
 
     @abc.abstractmethod
     def batches(self, names: Sequence[str]) -> Iterator[Any]:
-        """Yield record batches with some columns."""
+        """Yield record batches with the columns of these names."""
 
     def explain(self, error: Exception, row: int) -> Exception:
-        """Return what to raise in place of an error while rows from `row` on were read."""
+        """Return the error to raise in place of one that reading has raised.
+
+        `row` is the first row that was being read.
+        """
         return unreadable(self.about, error)
 
     @property
-    def wanted(self) -> list[Column]:
-        """Columns that are read: the features, and the weight at the end."""
+    def read_columns(self) -> list[Column]:
+        """Return the columns that are read: the features, and the weight at the end."""
         return self.columns if self.weight is None else [*self.columns, self.weight]
 
     def open(self) -> Cursor:
@@ -118,12 +127,12 @@ class TableReader(abc.ABC):
 
 
 class TableCursor:
-    """A place in a table."""
+    """A position in a table."""
 
     def __init__(self, reader: TableReader):
-        self.reader, self.wanted = reader, reader.wanted
-        self.batches = reader.batches([column.name for column in self.wanted])
-        # Where each column's features are in a row.
+        self.reader, self.columns = reader, reader.read_columns
+        self.batches = reader.batches([column.name for column in self.columns])
+        # The positions in a row of the features of each column.
         ends = list(itertools.accumulate((column.n_features for column in reader.columns), initial=0))
         self.places = [
             begin if column.length is None else slice(begin, begin + column.n_features)
@@ -142,7 +151,7 @@ class TableCursor:
             if batch is None:
                 self.row, self.values = 0, [np.empty(0)]
                 return 0
-            self.values = [c.numbers(batch.column(c.name), self._where) for c in self.wanted]
+            self.values = [c.numbers(batch.column(c.name), self._where) for c in self.columns]
             self.row = 0
         n = min(len(X_out), len(self.values[0]) - self.row)
         here = slice(self.row, self.row + n)
@@ -162,7 +171,10 @@ class TableCursor:
 
 
 def unreadable(about: str, error: Exception) -> Exception:
-    """Return an error that names the table; the error itself if it does, or if it is the system's or a package's."""
+    """Return an error with the name of the table.
+
+    It is the error itself if that has the name already, or if the system or a missing package has caused it.
+    """
     is_of_system = isinstance(error, OSError) and error.errno is not None
     if is_of_system or isinstance(error, ImportError | MemoryError) or about in str(error):
         return error
@@ -181,7 +193,7 @@ class ParquetReader(TableReader):
                 self.groups = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
                 schema = opened.schema_arrow
         except Exception as error:
-            raise unreadable(f"{path} is no Parquet file, or is cut short: it", error) from error
+            raise unreadable(f"{path} is not a Parquet file, or is truncated: it", error) from error
         super().__init__(str(path), schema, **options)
         self.n_samples = sum(self.groups)
         self.ends = list(itertools.accumulate(self.groups))
@@ -191,18 +203,18 @@ class ParquetReader(TableReader):
     def _opened(self) -> Iterator[Any]:
         from pyarrow import parquet
 
-        path, keep = self.file.check(), contextlib.ExitStack()
-        # One row group after the other, through a small buffer: 27 MB of memory for a file of 596 MB, where all at once
-        # held 617 MB. From elsewhere a whole row group is asked for at once, as each request may take long.
-        with keep:
-            source = keep.enter_context(readable(path)) if isinstance(path, Remote) else path
-            options = {"buffer_size": READ_BYTES, "pre_buffer": isinstance(path, Remote)}
-            yield keep.enter_context(parquet.ParquetFile(source, **options))
+        path = self.file.check()
+        # A small buffer keeps the memory small: 27 MB for a file of 596 MB, instead of 617 MB; see
+        # docs/development/decisions/data.md. Behind a URL a row group is requested at once, as a request may take long.
+        options = {"buffer_size": READ_BYTES, "pre_buffer": isinstance(path, Remote)}
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(readable(path)) if isinstance(path, Remote) else path
+            yield stack.enter_context(parquet.ParquetFile(source, **options))
 
     def batches(self, names: Sequence[str]) -> Iterator[Any]:
         with self._opened() as opened:
             for group in range(opened.num_row_groups):
-                yield from opened.iter_batches(BATCH_ROWS, row_groups=[group], columns=names, use_threads=False)
+                yield from opened.iter_batches(ROWS_PER_BATCH, row_groups=[group], columns=names, use_threads=False)
 
     def where(self, row: int) -> str:
         group = bisect_right(self.ends, row)
@@ -216,21 +228,21 @@ class FrameReader(TableReader):
 
     def __init__(self, frame: Any, **options: Any):
         pa, has_names = arrow(), True
-        # Before the conversion, which copies columns that are not contiguous.
+        # Looked for before the conversion, which copies columns that are not contiguous.
         files = files_behind(frame)
         try:
-            if hasattr(frame, "index") and hasattr(frame, "iloc"):  # of pandas, whose index is no feature
+            if hasattr(frame, "index") and hasattr(frame, "iloc"):  # pandas, whose index is not a feature
                 has_names = all(isinstance(name, str) for name in frame.columns)
                 if not has_names and options.get("columns") is not None:
-                    raise ValueError("columns= needs a data frame whose columns are named by strings")
+                    raise ValueError("the names of the columns of a data frame must be strings to choose columns=")
                 self.table = pa.Table.from_pandas(frame, preserve_index=False)
             else:
                 self.table = pa.table(frame)
         except pa.ArrowException as error:
-            raise ValueError(f"the data frame should hold numbers: {error}") from None
+            raise ValueError(f"the data frame must hold numbers: {error}") from None
         super().__init__("the data frame", self.table.schema, has_names=has_names, **options)
         self.n_samples = self.table.num_rows
         self.files = files
 
     def batches(self, names: Sequence[str]) -> Iterator[Any]:
-        yield from self.table.select(names).to_batches(max_chunksize=BATCH_ROWS)
+        yield from self.table.select(names).to_batches(max_chunksize=ROWS_PER_BATCH)

@@ -1,4 +1,4 @@
-"""Weights of rows that are read from elsewhere than the rows: an array, or an ``.npy`` file."""
+"""Reader of rows whose weights are in an array or an ``.npy`` file of their own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgmm.data.block_checks import check_weight_array
 from fastgmm.data.block_source import Cursor, Reader
 from fastgmm.data.targets import files_behind
 
@@ -16,12 +17,12 @@ from .npy import NpyFile
 
 
 class Weighted:
-    """Rows of a reader, with a weight for each of them; see `blocks.Reader`.
+    """Rows of a reader, with a weight for each of them; see `block_source.Reader`.
 
     Parameters
     ----------
     reader : Reader
-        Of rows without weights.
+        A reader of rows without weights.
     weight : array-like of shape (N,), or Location of an ``.npy`` file
     """
 
@@ -29,7 +30,7 @@ class Weighted:
 
     def __init__(self, reader: Reader, weight: Any):
         if reader.weighted:
-            raise ValueError("rows that have weights already take no others: leave out weight=")
+            raise ValueError("weight must be None for blocks that have weights")
         self.reader = reader
         self.n_features, self.feature_names, self.dtype = reader.n_features, reader.feature_names, reader.dtype
         self.order, self.any_thread, self.is_fixed = reader.order, reader.any_thread, reader.is_fixed
@@ -41,12 +42,9 @@ class Weighted:
         self._check()
 
     def _check(self) -> None:
-        shape, dtype, n = tuple(self.weights.shape), self.weights.dtype, self.n_samples
-        if len(shape) != 1 or n not in (None, shape[0]) or dtype.kind not in "fiub":
-            wanted = "one number for each row" if n is None else f"{n} numbers, one for each row"
-            raise ValueError(f"weight should be {wanted}, but is {dtype} of shape {shape}")
+        check_weight_array(self.weights, self.weights.dtype, self.n_samples)
         if np.ma.is_masked(self.weights):
-            raise ValueError("weight should have a number for each row, but some are masked")
+            raise ValueError("weight must have a number for each row, but some numbers are masked")
 
     @property
     def n_weights(self) -> int:
@@ -60,7 +58,7 @@ class Weighted:
 
 
 class WeightedCursor:
-    """A place in rows and in their weights."""
+    """A position in rows and in their weights."""
 
     def __init__(self, reader: Weighted):
         self.reader, self.row, self.cursor = reader, 0, reader.reader.open()
@@ -73,8 +71,8 @@ class WeightedCursor:
     def fill(self, X_out: NDArray, weights_out: NDArray | None) -> int:
         n, n_weights = self.cursor.fill(X_out, None), self.reader.n_weights
         if self.row + n > n_weights or (n == 0 and self.row < n_weights):
-            rows = f"more than {n_weights}" if n else f"{self.row}"
-            raise ValueError(f"weight should be one number for each row, but has {n_weights}, and the rows are {rows}")
+            n_rows = f"more than {n_weights}" if n else f"{self.row}"
+            raise ValueError(f"weight must be one number for each row, got {n_weights} numbers and {n_rows} rows")
         if weights_out is not None:
             weights_out[:n] = self.weights[self.row : self.row + n]
         self.row += n
