@@ -65,10 +65,10 @@ def test_weights_are_copies_and_failures_are_counted(two_clusters):
 
 def test_wrong_kinds_and_levels_are_refused(two_clusters):
     X, model = two_clusters
-    with pytest.raises(ValueError, match="kind should be"):
+    with pytest.raises(ValueError, match="kind must be"):
         bootstrap_parameters(model, X, kind="jackknife")
     result = bootstrap_parameters(model, X, n_replicates=2, random_state=0)
-    with pytest.raises(ValueError, match="level should be between 0 and 1"):
+    with pytest.raises(ValueError, match="level must be between 0 and 1"):
         result.intervals(95)
 
 
@@ -121,7 +121,7 @@ def test_joining_against_the_naive_twin(weighted, monkeypatch):
     for n_clusters in range(1, 7):
         assert len(np.unique(combined.clusters(n_clusters))) == n_clusters
         np.testing.assert_allclose(combined.predict_proba(X, n_clusters).sum(axis=1), 1)
-    with pytest.raises(ValueError, match="n_clusters should be from 1 to 6"):
+    with pytest.raises(ValueError, match="n_clusters must be an integer from 1 to 6"):
         combined.clusters(7)
 
 
@@ -181,7 +181,7 @@ def test_a_search_stands_for_its_best(two_clusters):
         bootstrap_likelihood_ratio(best, X, **options).statistics,
     )
     for use in (bootstrap_parameters, bootstrap_likelihood_ratio, combine_components):
-        with pytest.raises(TypeError, match=r"a fitted search for .*, but got MixtureSearch"):
+        with pytest.raises(TypeError, match=r"a fitted search for .*, got MixtureSearch"):
             use(MixtureSearch(), X)
 
 

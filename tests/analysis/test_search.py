@@ -10,7 +10,7 @@ from sklearn.datasets import load_iris
 from sklearn.model_selection import PredefinedSplit, cross_val_score
 
 from fastgmm import BayesianGaussianMixture, ConjugatePrior, CriterionDisplay, GaussianMixture, MixtureSearch
-from fastgmm.analysis import search as model_selection
+from fastgmm.analysis import cells
 from fastgmm.covariance import MCLUST_MODELS
 from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
@@ -142,10 +142,10 @@ def test_one_feature_and_one_number():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_components": []}, "n_components should be whole numbers above 0"),
-        ({"n_components": [0, 1]}, "n_components should be whole numbers above 0"),
-        ({"covariance_types": ["round"]}, "covariance_types should be among"),
-        ({"covariance_types": []}, "covariance_types should be among"),
+        ({"n_components": []}, "n_components must be an integer above 0, or"),
+        ({"n_components": [0, 1]}, "n_components must be an integer above 0, or"),
+        ({"covariance_types": ["round"]}, "covariance_types must be among"),
+        ({"covariance_types": []}, "covariance_types must be among"),
         ({"criterion": "dic"}, "criterion"),
         ({"patience": 0}, "patience"),
     ],
@@ -177,7 +177,7 @@ def test_the_picture_has_a_line_a_model_and_a_ring(search):
     assert len(display.left_out_.get_offsets()) == 0
     again = CriterionDisplay.from_search(search, criterion="icl", ax=display.ax_)
     assert again.figure_ is display.figure_
-    with pytest.raises(ValueError, match="criterion should be one of"):
+    with pytest.raises(ValueError, match="criterion must be one of"):
         CriterionDisplay.from_search(search, criterion="x")
 
 
@@ -269,8 +269,8 @@ def test_only_the_number_before_makes_a_start(iris, monkeypatch):
         seen.append((len(source.X), parameters.covariance_type, parameters.n_components))
         return one_more(source, parameters, reg_covar)
 
-    one_more = model_selection.one_more
-    monkeypatch.setattr(model_selection, "one_more", watched)
+    one_more = cells.one_more
+    monkeypatch.setattr(cells, "one_more", watched)
     options = {"covariance_types": ["EEE", "VVI"], "random_state": 0}
     for numbers, expected in (([1, 3, 5], []), ([3, 2, 1], []), ([4, 1, 5, 2], [4, 1])):
         search = MixtureSearch(numbers, **options).fit(iris)
@@ -289,8 +289,8 @@ def test_a_cell_stands_if_one_of_its_starts_does(iris, monkeypatch):
             raise ValueError("not this one")
         return from_hierarchy(self, cell, *rest)
 
-    from_hierarchy = MixtureSearch._from_hierarchy
-    monkeypatch.setattr(MixtureSearch, "_from_hierarchy", failing)
+    from_hierarchy = cells.CellFitter._from_hierarchy
+    monkeypatch.setattr(cells.CellFitter, "_from_hierarchy", failing)
     search = MixtureSearch([1, 2], covariance_types="VVV", random_state=0).fit(iris)
     assert search.results_["problem"].tolist() == ["", ""]
     assert search.best_score_ == pytest.approx(574.018, abs=0.01)  # mclust's
@@ -344,7 +344,7 @@ def test_fits_share_the_scatter_of_all_rows(monkeypatch):
     assert len(seen) > 30
     shared, own = (
         GaussianMixture(3, covariance_type="EEE", random_state=0).fit(rows)
-        for rows in (search._rows(X, None, 4, RandomStream(0)).source, X)
+        for rows in (search._fit_rows(X, None, 4, RandomStream(0)).source, X)
     )
     np.testing.assert_allclose(shared.covariances_, own.covariances_, rtol=0, atol=1e-10)
     np.testing.assert_allclose(shared.means_, own.means_, rtol=0, atol=1e-10)
