@@ -6,14 +6,35 @@ from collections.abc import Sequence
 
 
 class IllDefinedCovarianceError(ValueError):
-    """Covariances that are not positive definite.
+    """Raised if covariances are not positive definite.
+
+    Parameters
+    ----------
+    components : sequence of int
+        Components whose covariances are not positive definite; empty if all components share one covariance.
+    overflowed : bool, default=False
+        Whether the covariances are infinite or NaN because squares of the rows overflow.
 
     Attributes
     ----------
     components : list of int
-        Whose covariances these are; empty if all components share one.
+        As given.
     overflowed : bool
-        Whether they are infinite or NaN because squares of the rows overflow.
+        As given.
+
+    See Also
+    --------
+    engine.maximise : M-step, which raises this error.
+    ConjugatePrior : Prior that keeps small components from collapsing.
+
+    Examples
+    --------
+    >>> from fastgmm.engine import IllDefinedCovarianceError, MixtureParameters
+    >>> try:
+    ...     MixtureParameters.create([0.5, 0.5], [[0.0], [1.0]], [1.0, -1.0], "spherical")
+    ... except IllDefinedCovarianceError as error:
+    ...     print(error.components)
+    [1]
     """
 
     def __init__(self, components: Sequence[int], overflowed: bool = False):
@@ -24,7 +45,13 @@ class IllDefinedCovarianceError(ValueError):
         return type(self), (self.components, self.overflowed)  # to be raised across processes
 
     def describe(self) -> str:
-        """Which covariances, as a phrase."""
+        """Describe which covariances are not positive definite.
+
+        Returns
+        -------
+        str
+            A phrase, without a capital letter or a full stop.
+        """
         what = "finite: squares of the rows overflow, so divide the rows by a power of ten"
         what = what if self.overflowed else "positive definite"
         if not self.components:
