@@ -1,4 +1,4 @@
-"""Checks of what users give of a mixture, with scikit-learn's texts where it has them."""
+"""Validation of what users give for a mixture, with scikit-learn's error messages where it has them."""
 
 from __future__ import annotations
 
@@ -12,31 +12,41 @@ from fastgmm.covariance import get_model
 from fastgmm.data.conversion import check_array
 from fastgmm.data.sources import Source, count_rows
 
+from .annotations import FloatArray
+
+Array = NDArray[np.float64]
+
 
 def plain(value: Any) -> Any:
-    """Return a NumPy number or string as one of Python, and anything else as it is.
+    """Return a NumPy scalar or string as Python's own type, and any other value unchanged.
 
-    NumPy's integers have a width: in ``np.uint8`` and ``np.int64`` sizes and seeds overflow. Its strings, and those of
-    other subclasses, have the text of a string, but not its type, which files of plain data ask for.
+    NumPy's integers have a fixed width, so sizes and seeds computed in ``np.uint8`` or ``np.int64`` overflow.
+    Subclasses of `str` are replaced by `str`, since checkpoints store only plain types.
     """
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if isinstance(value, np.bool_):
         return bool(value)
     if isinstance(value, str):
-        return str.__str__(value)  # the text itself: an enumeration's str() is another one
+        return str.__str__(value)  # str(value) of an enumeration's member is not its text
     if isinstance(value, Integral):
         return int(value)
     return float(value) if isinstance(value, Real) else value
 
 
 class PlainParameters:
-    """The attributes of an estimator, NumPy's numbers and strings as those of Python.
+    """Read the attributes of an estimator as Python's own types.
 
-    A fit reads its parameters here. The estimator keeps them as the user gave them, for `get_params` and `clone`.
+    A fit reads its parameters here. The estimator itself keeps them as the user gave them, for `get_params` and
+    `clone`.
+
+    Parameters
+    ----------
+    estimator : object
+        The estimator whose attributes are read.
     """
 
-    def __init__(self, estimator: object):
+    def __init__(self, estimator: object) -> None:
         self._estimator = estimator
 
     def __getattr__(self, name: str) -> Any:
@@ -44,29 +54,37 @@ class PlainParameters:
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Return whether two values of a parameter are equal; arrays are compared by their elements."""
+    """Return whether two values of a parameter are equal; arrays are compared element by element."""
     return one is other or bool(np.array_equal(np.asarray(one), np.asarray(other)))
 
 
 def check_integer(number: Any, smallest: int, name: str) -> int:
-    """Return an integer of at least `smallest` as a number of Python."""
+    """Return a number as Python's int.
+
+    Raises
+    ------
+    ValueError
+        If it is not an integer, or less than `smallest`.
+    """
     if not isinstance(number, Integral) or int(number) < smallest:
         raise ValueError(f"{name} must be an integer of at least {smallest}, got {number!r}.")
     return int(number)
 
 
-def check_shape(array: NDArray, shape: tuple[int, ...], name: str) -> None:
+def check_shape(array: NDArray[Any], shape: tuple[int, ...], name: str) -> None:
+    """Raise ValueError if an array has another shape."""
     if array.shape != shape:
         raise ValueError(f"The parameter '{name}' should have the shape of {shape}, but got {array.shape}")
 
 
-def check_weights(weights: ArrayLike, n_components: int) -> NDArray:
+def check_weights(weights: ArrayLike, n_components: int) -> FloatArray:
+    """Return weights of the components, validated: numbers from 0 to 1 with sum 1."""
     weights = check_array(weights, dtype=[np.float64, np.float32], ensure_2d=False)
     check_shape(weights, (n_components,), "weights")
     if (weights < 0).any() or (weights > 1).any():
         raise ValueError(
             "The parameter 'weights' should be in the range [0, 1], but got max value "
-            # scikit-learn names them the other way round, and its tests ask for that.
+            # scikit-learn swaps the minimum and the maximum here, and its tests match that text.
             f"{weights.min():.5f}, min value {weights.max():.5f}"
         )
     tolerance = 1e-6 if weights.dtype == np.float32 else 1e-8
@@ -75,8 +93,8 @@ def check_weights(weights: ArrayLike, n_components: int) -> NDArray:
     return weights
 
 
-def check_precisions(precisions: ArrayLike, covariance_type: str, n_components: int, n_features: int) -> NDArray:
-    """Precisions of the right shape that are positive (definite)."""
+def check_precisions(precisions: ArrayLike, covariance_type: str, n_components: int, n_features: int) -> FloatArray:
+    """Return precisions, validated: of the right shape, and positive or positive definite."""
     form, name = get_model(covariance_type).form, f"{covariance_type} precision"
     shape = form.shape(n_components, n_features)
     precisions = check_array(precisions, dtype=[np.float64, np.float32], ensure_2d=False, allow_nd=len(shape) > 2)
@@ -87,8 +105,11 @@ def check_precisions(precisions: ArrayLike, covariance_type: str, n_components: 
     return precisions
 
 
-def check_covariances(covariances: ArrayLike, covariance_type: str, n_components: int, n_features: int) -> NDArray:
-    """Covariances of the right shape and symmetric; factoring them shows whether they are positive definite."""
+def check_covariances(covariances: ArrayLike, covariance_type: str, n_components: int, n_features: int) -> Array:
+    """Return covariances, validated: of the right shape and symmetric.
+
+    Whether they are positive definite is checked when they are factored.
+    """
     shape = get_model(covariance_type).form.shape(n_components, n_features)
     covariances = check_array(
         covariances, dtype=np.float64, ensure_2d=False, allow_nd=len(shape) > 2, input_name="covariances"
@@ -100,8 +121,8 @@ def check_covariances(covariances: ArrayLike, covariance_type: str, n_components
     return covariances
 
 
-def check_covariance_prior(prior: ArrayLike, covariance_type: str, n_features: int) -> NDArray[np.float64]:
-    """A covariance for one component of the right shape that is positive (definite)."""
+def check_covariance_prior(prior: ArrayLike, covariance_type: str, n_features: int) -> Array:
+    """Return the covariance of a prior, validated: of one component's shape, and positive or positive definite."""
     form = get_model(covariance_type).form
     shape = form.shape(1, n_features)
     shape = shape if form.layout == "tied" else shape[1:]
@@ -113,7 +134,7 @@ def check_covariance_prior(prior: ArrayLike, covariance_type: str, n_features: i
             )
         return number.reshape(())
     name = f"{covariance_type} covariance_prior"
-    covariance: NDArray = check_array(prior, dtype=[np.float64, np.float32], ensure_2d=False).astype(np.float64)
+    covariance: Array = check_array(prior, dtype=[np.float64, np.float32], ensure_2d=False).astype(np.float64)
     check_shape(covariance, shape, name)
     problem = form.precision_problem(covariance)
     if problem is not None:
@@ -121,33 +142,53 @@ def check_covariance_prior(prior: ArrayLike, covariance_type: str, n_features: i
     return covariance
 
 
-def check_resp(resp: ArrayLike, n_samples: int, n_components: int) -> NDArray:
-    """Labels, as int32, some of them not negative, or responsibilities."""
-    found = check_some_resp(resp, n_samples, n_components)
-    check_any_labelled(int(found.max()) if found.ndim == 1 else 0)
-    return found
+def check_resp(resp: ArrayLike, n_samples: int, n_components: int) -> NDArray[Any]:
+    """Return labels or responsibilities of all rows, validated.
+
+    Parameters
+    ----------
+    resp : array-like of shape (n_samples,) or (n_samples, n_components)
+        Labels or responsibilities.
+    n_samples : int
+        Number of rows.
+    n_components : int
+        Number of components.
+
+    Returns
+    -------
+    ndarray
+        Labels as int32, at least one of them not negative, or responsibilities as float64 or float32.
+
+    Raises
+    ------
+    ValueError
+        If labels or responsibilities are invalid.
+    """
+    resp = check_block_resp(resp, n_samples, n_components)
+    check_any_labelled(int(resp.max()) if resp.ndim == 1 else 0)
+    return resp
 
 
 def check_any_labelled(highest: int) -> None:
-    """ValueError if the highest of all labels is negative."""
+    """Raise ValueError if the highest of all labels is negative."""
     if highest < 0:
-        raise ValueError("The parameter 'resp_init' gives no row to any component: all labels are negative")
+        raise ValueError("The parameter 'resp_init' must give rows to components, but all labels are negative")
 
 
-def check_some_resp(resp: ArrayLike, n_samples: int, n_components: int) -> NDArray:
-    """Labels, as int32, or responsibilities, of some of the rows."""
+def check_block_resp(resp: ArrayLike, n_samples: int, n_components: int) -> NDArray[Any]:
+    """Return labels, as int32, or responsibilities of a block of rows, validated; all labels may be negative."""
     if np.ndim(resp) == 1:
         labels = check_array(resp, ensure_2d=False, dtype=None, input_name="resp_init")
         labels = labels.astype(np.int32) if labels.dtype == np.bool_ else labels
         check_shape(labels, (n_samples,), "resp_init")
         if not (np.issubdtype(labels.dtype, np.number) and (labels == np.floor(labels)).all()):
-            raise ValueError("The parameter 'resp_init' should hold integer labels, but some are no integers")
+            raise ValueError("The parameter 'resp_init' should hold integer labels, but some are not integers")
         if labels.max() >= n_components:
             raise ValueError(
                 f"The parameter 'resp_init' should hold labels below n_components = {n_components}, "
                 f"but got {labels.max()}"
             )
-        return labels.astype(np.int32)
+        return np.asarray(labels.astype(np.int32))
     resp = check_array(resp, dtype=[np.float64, np.float32], input_name="resp_init")
     check_shape(resp, (n_samples, n_components), "resp_init")
     if (resp < 0).any():
@@ -161,24 +202,27 @@ def check_some_resp(resp: ArrayLike, n_samples: int, n_components: int) -> NDArr
     return resp
 
 
-def check_given(estimator: Any, n_features: int) -> dict[str, Any]:
-    """The parameters of the start that an estimator is given, validated, in float64."""
+def check_user_start(estimator: Any, n_features: int) -> dict[str, Any]:
+    """Return the parts of the start that the user has given, validated and in float64, by name."""
     shape = (estimator.n_components, n_features)
-    given: dict[str, Any] = {}
+    user_start: dict[str, Any] = {}
     if estimator.weights_init is not None:
-        given["weights"] = check_weights(estimator.weights_init, estimator.n_components).astype(np.float64)
+        user_start["weights"] = check_weights(estimator.weights_init, estimator.n_components).astype(np.float64)
     if estimator.means_init is not None:
         means = check_array(estimator.means_init, dtype=[np.float64, np.float32], ensure_2d=False)
         check_shape(means, shape, "means")
-        given["means"] = means.astype(np.float64)
+        user_start["means"] = means.astype(np.float64)
     if estimator.precisions_init is not None:
         precisions = check_precisions(estimator.precisions_init, estimator.covariance_type, *shape)
-        given["precisions"] = precisions.astype(np.float64)
-    return given
+        user_start["precisions"] = precisions.astype(np.float64)
+    return user_start
 
 
 def check_enough_rows(source: Source, n_components: int) -> None:
-    """As many rows as components, counting a row of weight 3 as three and one of weight 0 not at all."""
+    """Raise ValueError if there are fewer rows than components.
+
+    A row of weight 3 counts as three rows, a row of weight 0 does not count.
+    """
     n_samples = float(np.floor(count_rows(source)))
     if n_samples < n_components:
         raise ValueError(

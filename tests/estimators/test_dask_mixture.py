@@ -240,7 +240,7 @@ def test_what_is_wrong_is_said(client, rows):
         model.fit(rows, sample_weight=da.from_array(-W, chunks=700))
     with pytest.raises(ValueError, match=r"expected \(6000,\)!"):
         model.fit(rows, sample_weight=da.from_array(W[1:], chunks=700))
-    with pytest.raises(ValueError, match="should be a Dask array or series"):
+    with pytest.raises(ValueError, match="must be a Dask array or series"):
         model.fit(rows[rows[:, 0] > 0], sample_weight=W)
     wrong = {
         "should have the shape of .6000,., but got .5999,.": np.zeros(N - 1, int),
@@ -248,7 +248,7 @@ def test_what_is_wrong_is_said(client, rows):
         "labels below n_components = 3, but got 3, in block 2": da.from_array(3 * (np.arange(N) == 1500), chunks=300),
         "all labels are negative": np.full(N, -1),
         "row 50 sums to 2.00000, in block 1": np.where(np.arange(N) == 750, 2 / 3, 1 / 3)[:, None] * np.ones(3),
-        "has 2 blocks, but X has 9": dd.from_pandas(pd.Series(np.zeros(N, int)), npartitions=2),
+        r"as many blocks as X \(9\), got 2": dd.from_pandas(pd.Series(np.zeros(N, int)), npartitions=2),
     }  # fmt: skip
     for message, given in wrong.items():
         with pytest.raises(ValueError, match=message):
@@ -260,10 +260,10 @@ def test_what_is_wrong_is_said(client, rows):
         fitted.predict(rows[:, :2])
     with pytest.raises(ValueError, match="n_components"):
         DaskGaussianMixture(0).fit(rows)
-    with pytest.raises(ValueError, match="out is for rows in files"):
+    with pytest.raises(ValueError, match="out must be None for a Dask collection"):
         fitted.predict(rows, out="labels.npy")
     words = dd.from_pandas(pd.DataFrame({"a": X[:, 0], "b": ["x"] * N}), npartitions=2)
-    with pytest.raises(ValueError, match="column 'b' should hold numbers"):
+    with pytest.raises(ValueError, match="column 'b' must hold numbers"):
         model.fit(words)
     holes = dd.from_pandas(pd.DataFrame({"a": pd.array([1.0, None, *[2.0] * (N - 2)], dtype="Float64")}), npartitions=2)
     with pytest.raises(ValueError, match="contains NaN, in row 1 of block 0"):
@@ -312,9 +312,9 @@ def test_complex_rows_are_refused(method, rows, fitted):
         with pytest.raises(ValueError, match="Complex data not supported"):
             getattr(fitted, method)(source)
     for source, message in (
-        (rows.astype(str), "should hold real numbers, but holds <U"),
+        (rows.astype(str), "must hold real numbers, but holds <U"),
         (rows[:, :0], r"0 feature\(s\)"),
-        (rows[:, rows[0] > -100], r"number of columns of X should be known.*compute_chunk_sizes"),
+        (rows[:, rows[0] > -100], r"X must have a known number of columns.*compute_chunk_sizes"),
     ):
         with pytest.raises(ValueError, match=message):
             getattr(fitted, method)(source)
@@ -397,7 +397,7 @@ def test_nullable_and_other_dtypes_of_frames(client):
     with pytest.raises(ValueError, match="contains NaN"):
         model.predict(table).compute()
     for kind in ("category", object):
-        with pytest.raises(ValueError, match="column 'a' should hold numbers, but holds"):
+        with pytest.raises(ValueError, match="column 'a' must hold numbers, but holds"):
             DaskGaussianMixture(**options).fit(dd.from_pandas(frame.astype({"a": kind}), npartitions=3))
 
 

@@ -472,8 +472,8 @@ def test_bad_parameters_are_refused():
         ({"learning_decay": 1.1}, "'learning_decay'"),
         ({"batch_size": 0}, "'batch_size'"),
         ({"half_life": 0.5}, "'half_life'"),
-        ({"half_life": 2}, "half_life should be at least n_components=3, for each component to have rows, but is 2"),
-        ({"init_size": 2}, "init_size should be at least n_components=3, but is 2"),
+        ({"half_life": 2}, r"half_life must be >= n_components \(3\), so that each component keeps rows, got 2"),
+        ({"init_size": 2}, r"init_size must be >= n_components \(3\), got 2"),
         ({"covariance_type": "E"}, "is for 1 feature"),
     ]:
         model = streaming(**options)
