@@ -59,7 +59,7 @@ def quietly(call):
     ],
     ids=str,
 )
-def test_fits_end_as_in_memory(options, weighted, rows):
+def test_fits_equal_those_in_memory(options, weighted, rows):
     weights = W if weighted else None
     blocks = da.from_array(W, chunks=999) if weighted else None
     expected = quietly(lambda: GaussianMixture(4, random_state=0, **options).fit(X, sample_weight=weights))
@@ -105,7 +105,7 @@ def test_labels_and_responsibilities_to_start_from(weighted, rows, client, monke
     np.testing.assert_allclose(model.means_, expected.means_, rtol=0, atol=1e-9)
 
 
-def test_samples_are_those_of_rows_in_memory(rows, monkeypatch):
+def test_samples_equal_those_of_rows_in_memory(rows, monkeypatch):
     monkeypatch.setattr(sample_sizes, "ROWS", 500)
     options = {"n_components": 4, "covariance_type": "spherical", "random_state": 0}
     expected, model = GaussianMixture(**options).fit(X), DaskGaussianMixture(**options).fit(rows)
@@ -171,7 +171,7 @@ def test_a_killed_worker_changes_nothing(client, rows):
     assert model.n_iter_ == 12
 
 
-def test_a_fit_that_was_killed_is_resumed_with_the_same_rows_only(client, rows, tmp_path):
+def test_a_killed_fit_is_resumed_only_with_the_same_rows(client, rows, tmp_path):
     options = {"acceleration": None, "tol": 0.0, "max_iter": 8, "random_state": 0, "checkpoint": tmp_path / "state"}
 
     def fail(n_iter, *_):
@@ -197,7 +197,7 @@ def test_large_parameters_do_not_go_through_the_scheduler(rows, monkeypatch):
     np.testing.assert_allclose(model.means_, GaussianMixture(4, random_state=0).fit(X).means_, rtol=0, atol=1e-9)
 
 
-def test_a_sweep_is_one_task_a_worker(client, rows):
+def test_a_pass_is_one_task_per_worker(client, rows):
     source = dask_source.DaskSource(client, list(rows.rechunk((700, 3)).to_delayed()[:, 0]), None, 3, X.dtype)
     groups = source._blocks_by_worker()
     assert set(groups) <= set(client.scheduler_info()["workers"])
@@ -205,7 +205,7 @@ def test_a_sweep_is_one_task_a_worker(client, rows):
     assert source.reduce(lambda X, w: len(X)) == N
 
 
-def test_bayesian_mixtures_too(rows):
+def test_bayesian_mixtures(rows):
     options = {"n_components": 4, "random_state": 0, "max_iter": 10}
     model = quietly(lambda: DaskBayesianGaussianMixture(**options).fit(rows))
     expected = quietly(lambda: BayesianGaussianMixture(**options).fit(X))
@@ -229,7 +229,7 @@ def test_the_local_estimator_and_copies(client, rows):
     assert set(model.get_params()) == {*GaussianMixture().get_params(), "client"}
 
 
-def test_what_is_wrong_is_said(client, rows):
+def test_errors_name_the_problem(client, rows):
     bad = X.copy()
     bad[1500, 1] = np.nan
     model = DaskGaussianMixture(3)
@@ -291,7 +291,7 @@ def test_a_fit_that_fails_leaves_nothing_on_the_cluster(client):
     assert len(set(tasks) - before) <= 1  # the one that failed
 
 
-def test_single_precision_stays(rows):
+def test_single_precision_is_kept(rows):
     model = DaskGaussianMixture(3, random_state=0).fit(rows.astype(np.float32))
     assert model.means_.dtype == np.float32
     assert model.score_samples(rows.astype(np.float32)).compute().dtype == np.float32
@@ -321,14 +321,14 @@ def test_complex_rows_are_refused(method, rows, fitted):
 
 
 def said(blocks, dtype=float):
-    """A Dask array of blocks that may be something else than it says."""
+    """Return a Dask array whose blocks may differ from its metadata."""
     parts = [dask.delayed(block, traverse=False) for block in blocks]
     shapes = [block.shape for block in blocks]
     return da.concatenate([da.from_delayed(p, shape=s, dtype=dtype) for p, s in zip(parts, shapes, strict=True)])
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_blocks_that_are_not_what_the_collection_says_are_refused(method, fitted):
+def test_blocks_that_differ_from_the_metadata_are_refused(method, fitted):
     def call(source):
         found = getattr(fitted, method)(source)
         return found.compute() if hasattr(found, "compute") else found
