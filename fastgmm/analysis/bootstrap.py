@@ -1,4 +1,4 @@
-"""Bootstrap of a fitted mixture: errors of its parameters, and tests of the number of components.
+"""Bootstrap of parameters, and of tests of the number of components.
 
 It does what R's `MclustBootstrap` and `mclustBootstrapLRT` do. Replicates are weights of the same rows, so no rows are
 copied. They start from the fit, so components keep their numbers.
@@ -219,7 +219,7 @@ def bootstrap_likelihood_ratio(
     random_state: RandomState = None,
     n_processes: int | None = None,
 ) -> LikelihoodRatioTest:
-    """Test the number of components by a parametric bootstrap of the likelihood ratio.
+    """Test the number of components by a bootstrap of the likelihood ratio.
 
     One component is tested against two, two against three and so on, until a test does not reject. The distribution of
     the statistic is that of rows drawn from the smaller mixture [1]_.
@@ -310,7 +310,7 @@ def bootstrap_likelihood_ratio(
 
 
 def _mixture(estimator: object) -> GaussianMixture:
-    """Return the mixture, or the best estimator of a search; raise TypeError for anything else."""
+    """Return the mixture, or the best mixture of a search."""
     estimator = best_of(estimator)
     if not isinstance(estimator, GaussianMixture):
         raise TypeError(
@@ -321,7 +321,7 @@ def _mixture(estimator: object) -> GaussianMixture:
 
 
 def _larger(null: GaussianMixture, X: NDArray[Any], seed: int, n_jobs: int | None) -> GaussianMixture:
-    """Fit one component more, from two starts, and return the fit of higher likelihood.
+    """Fit one component more, from two starts, and return the better fit.
 
     With one start the larger mixture would more often have a lower likelihood than the smaller one.
     """
@@ -357,7 +357,7 @@ def _start_from(model: GaussianMixture, n_processes: int | None) -> GaussianMixt
 def _replicate(
     start: GaussianMixture, X: NDArray[Any], weights: Array, kind: str, seed: int
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None:
-    """Return weights, means and covariances of one replicate, or None if a component collapsed."""
+    """Return the parameters of one replicate, or None if a component collapsed."""
     rng = np.random.RandomState(seed)
     if kind == "weighted":
         drawn = weights * rng.exponential(size=len(X))
@@ -373,7 +373,7 @@ def _replicate(
 
 
 def _null_statistic(null: GaussianMixture, start: GaussianMixture, n_samples: int, seed: int) -> float | None:
-    """Return the statistic of rows drawn from the null model, or None if a fit failed."""
+    """Return the statistic of rows drawn from the null model, None if a fit fails."""
     rng = np.random.RandomState(seed)
     X = copy.copy(null).set_params(random_state=rng).sample(n_samples)[0]
     try:
@@ -385,7 +385,7 @@ def _null_statistic(null: GaussianMixture, start: GaussianMixture, n_samples: in
 
 
 def _fit_quietly(estimator: GaussianMixture, X: NDArray[Any], sample_weight: Array | None = None) -> GaussianMixture:
-    """Fit without warnings of convergence or collapse, which could come from every replicate."""
+    """Fit without warnings, which could come from every replicate."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return estimator.fit(X, sample_weight=sample_weight)

@@ -1,4 +1,4 @@
-"""One cell of a search: a covariance model with a number of components, and its fit."""
+"""Cells of a search: a covariance model, a number of components, their fit."""
 
 from __future__ import annotations
 
@@ -88,7 +88,10 @@ class CellFitter:
     n_jobs: int | None
 
     def fill(self, cell: Cell, rows: FitRows, folds: list[Fold], chains: list[Chain]) -> None:
-        """Fit a cell and compute its criteria; `chains` has one entry for all rows and one for each fold."""
+        """Fit a cell and compute its criteria.
+
+        `chains` has one entry for all rows and one for each fold.
+        """
         X, weights = rows.source.X, rows.source.sample_weight
         fitted = self.fit(cell, rows, chains[0])
         cell.estimator, cell.converged, cell.n_iter = fitted, fitted.converged_, fitted.n_iter_
@@ -105,7 +108,7 @@ class CellFitter:
             cell.cv = float(np.mean(scores))
 
     def fit(self, cell: Cell, rows: FitRows, chain: Chain) -> GaussianMixture:
-        """Fit a cell to rows from each start, add the fit of highest likelihood to the chain, and return it.
+        """Fit a cell from each start, and add the best fit to the chain.
 
         A second start gave a higher likelihood in 52 to 72 of at most 112 cells on eight data sets; see
         docs/development/decisions/estimators.md.
@@ -142,7 +145,7 @@ class CellFitter:
         return _start_options(model, start.weights, start.means, model.form.precisions_cholesky(start.covariances()))
 
     def _from_chain(self, cell: Cell, rows: FitRows, chain: Chain) -> dict[str, Any] | None:
-        """Return the start that splits a component of the fit with one component less, or None without such a fit."""
+        """Return a start that splits a component of the next smaller fit, if any."""
         smaller = chain.get(cell.n_components - 1)
         if smaller is None or not self.warm_starts:
             return None

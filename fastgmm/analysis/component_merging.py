@@ -77,7 +77,8 @@ class CombinedComponents:
         cluster = np.arange(len(self.entropies))
         for i, j in self.merges[: len(self.entropies) - int(n_clusters)]:
             cluster[cluster == cluster[j]] = cluster[i]
-        return np.unique(cluster, return_inverse=True)[1]
+        numbered: NDArray[np.intp] = np.unique(cluster, return_inverse=True)[1]
+        return numbered
 
     def predict_proba(self, X: ArrayLike, n_clusters: int) -> FloatArray:
         """Compute the probability of each cluster given each row.
@@ -124,7 +125,8 @@ class CombinedComponents:
         ValueError
             If `n_clusters` is not an integer from 1 to K, or the rows are invalid.
         """
-        return self.predict_proba(X, n_clusters).argmax(axis=1)
+        labels: NDArray[np.int64] = self.predict_proba(X, n_clusters).argmax(axis=1)
+        return labels
 
 
 def combine_components(
@@ -214,7 +216,7 @@ def combine_components(
 def _cluster_probabilities(
     mixture: FittedMixture, X: NDArray[Any], weights: Array, member: Array
 ) -> Iterator[tuple[Array, Array]]:
-    """Yield the clusters' probabilities (n, K) and the weights (n,) of one block of rows after the other.
+    """Yield the clusters' probabilities (n, K) and the weights (n,), block by block.
 
     `member` (K, K) has 1 where a component, the first index, is in a cluster, the second index.
     """

@@ -1,4 +1,4 @@
-"""`MixtureSearch`: the choice of a covariance model and of a number of components."""
+"""`MixtureSearch`: choice of a covariance model and a number of components."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.model_selection import KFold, check_cv
+from sklearn.model_selection import BaseCrossValidator, KFold, check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.parallel import Parallel, delayed
@@ -63,7 +63,7 @@ class MixtureSearch(BestEstimator):
         All other parameters of the fits: `tol`, `max_iter`, `reg_covar`, `acceleration`, `n_moves`, `prior`, `n_jobs`.
         Its parameters of the start (`init_params`, `n_init`, `means_init` ...), `checkpoint` and `callback` are not
         used. None is ``GaussianMixture()``.
-    cv : int or cross-validation generator, default=5
+    cv : int, cross-validation generator or iterable, default=5
         For "cv": the number of folds, of rows in random order, or a splitter.
     patience : int, default=None
         Stop a model after this number of consecutive numbers of components that were worse than its best so far. None
@@ -138,7 +138,7 @@ class MixtureSearch(BestEstimator):
         covariance_types: str | Iterable[str] | None = None,
         criterion: Literal["bic", "icl", "aic", "cv"] = "bic",
         estimator: GaussianMixture | None = None,
-        cv: Any = 5,
+        cv: int | BaseCrossValidator | Iterable[tuple[ArrayLike, ArrayLike]] = 5,
         patience: int | None = None,
         random_state: RandomState = None,
         verbose: int = 0,
@@ -266,7 +266,7 @@ class MixtureSearch(BestEstimator):
         return [plain(name) for name in dict.fromkeys(types)]
 
     def _excluded(self, types: list[str], fitted: list[FitRows]) -> tuple[list[str], str]:
-        """Return the models whose likelihood only `reg_covar` keeps finite, and the reason.
+        """Return the models whose likelihood depends on `reg_covar`, and the reason.
 
         With no more rows than features, matrices are singular for any components; mclust tries none then. If features
         depend on each other, matrices are singular in the same directions. Models with matrices can then be compared
@@ -290,7 +290,7 @@ class MixtureSearch(BestEstimator):
         return [], ""
 
     def _cost(self, cell: Cell) -> float:
-        """Return the criterion with the sign that makes lower values better; infinite for a cell that failed."""
+        """Return a number that is lower for better cells, infinite for failed ones."""
         value: float = getattr(cell, self.criterion)
         return math.inf if math.isnan(value) else (-value if CRITERIA[self.criterion] else value)
 
@@ -300,7 +300,7 @@ class MixtureSearch(BestEstimator):
     def _fit_rows(
         self, X: NDArray[Any], weights: NDArray[np.float64] | None, n_components: int, stream: RandomStream
     ) -> FitRows:
-        """Return rows to fit, with their hierarchy, and their total scatter if a model reads it."""
+        """Return rows to fit, with their hierarchy."""
         n_components = min(n_components, len(X))
         source = ArraySource(X, weights)
         if any(get_model(name).layout == "tied" for name in self._types(X.shape[1])):

@@ -22,7 +22,7 @@ MARKERS = "osv^D<>PXph*dH"
 
 
 class CriterionDisplay:
-    """Criterion of a `MixtureSearch` against the number of components, with a line for each covariance model.
+    """Criterion of a search against the number of components, one line per model.
 
     Parameters
     ----------
@@ -143,12 +143,12 @@ class CriterionDisplay:
         self._mark_left_out(types, numbers, np.isnan(values))
         ax.set_xlabel("number of components")
         ax.set_ylabel(self.criterion.upper() if self.criterion != "cv" else "log-likelihood of rows left out, per row")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.locator_params("x", integer=True)
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
         return self
 
     def _mark_left_out(self, types: NDArray[Any], numbers: NDArray[Any], left_out: NDArray[np.bool_]) -> None:
-        """Draw a cross below all lines for each excluded cell, in one column per number of components."""
+        """Draw a cross below all lines for each excluded cell."""
         ax, numbers = self.ax_, numbers[left_out]
         heights = [0.02 + 0.025 * int((numbers[:i] == number).sum()) for i, number in enumerate(numbers)]
         colours = [self.lines_[name].get_color() for name in types[left_out]]

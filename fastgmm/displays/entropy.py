@@ -111,5 +111,5 @@ class EntropyDisplay:
         (self.line_,) = self.ax_.plot(self.combined.n_clusters, self.combined.entropies, marker="o")
         self.ax_.set_xlabel("number of clusters")
         self.ax_.set_ylabel("entropy of the clustering, nats")
-        self.ax_.xaxis.get_major_locator().set_params(integer=True)
+        self.ax_.locator_params("x", integer=True)
         return self

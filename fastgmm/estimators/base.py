@@ -1,4 +1,4 @@
-"""What the fits of all mixture estimators share: validation, fitted attributes, warnings."""
+"""Base of all mixture estimators: validation, fitted attributes, warnings."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class DegenerateComponentWarning(ConvergenceWarning):
 
 
 class BaseMixture(FittedMixture, abc.ABC):
-    """Base of the mixture estimators: the steps of a fit that do not depend on its objective."""
+    """A mixture estimator, except for its parameters and its objective."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
@@ -327,7 +327,10 @@ class BaseMixture(FittedMixture, abc.ABC):
         resumed: CheckpointState | None,
         progress: PrintProgress,
     ) -> EMResult:
-        """Return the best run of all starts; called with valid parameters and with the thread limit in force."""
+        """Return the best run of all starts.
+
+        It is called with valid parameters and within the limit of threads.
+        """
 
     def _checkpoint(self, source: Source) -> CheckpointFile | None:
         """Return the file that keeps the state of this fit, if there is one."""
@@ -347,7 +350,7 @@ class BaseMixture(FittedMixture, abc.ABC):
         return CheckpointFile(self.checkpoint, about, lambda: source.checksum)
 
     def _unmet_limit(self, result: EMResult) -> str:
-        """Return a sentence about a condition of convergence other than `tol` that the run did not meet, or ""."""
+        """Return a sentence about an unmet condition of convergence besides `tol`, or ""."""
         return ""
 
     def _degenerate(self, parameters: MixtureParameters) -> list[str]:
@@ -375,7 +378,7 @@ class BaseMixture(FittedMixture, abc.ABC):
         return iter(lambda: int(random_state.randint(2**63 - 1, dtype=np.int64)), None)
 
     def _earlier_fit(self, n_features: int) -> MixtureParameters | None:
-        """Return the parameters from which a fit with `warm_start` begins, or None if it makes a new start.
+        """Return the parameters that a warm start begins from, or None for a new start.
 
         Raises
         ------
@@ -394,7 +397,7 @@ class BaseMixture(FittedMixture, abc.ABC):
         return earlier
 
     def _is_same_objective(self) -> bool:
-        """Return whether all parameters that define what a fit maximises have the values of the last fit."""
+        """Return whether a fit would maximise what the last fit maximised."""
         before = getattr(self, "_fitted_as_", {})
         return all(is_same(before.get(name, getattr(self, name)), getattr(self, name)) for name in self._objective)
 

@@ -1,4 +1,4 @@
-"""`BayesianGaussianMixture`: scikit-learn's variational estimator on fastgmm's engine."""
+"""`BayesianGaussianMixture`: scikit-learn's variational estimator."""
 
 from __future__ import annotations
 
@@ -281,7 +281,7 @@ class BayesianGaussianMixture(BaseMixture):
         )
 
     def _positive_definite(self, covariance: Array, n_features: int) -> Array:
-        """Return the covariance of the rows as a prior, with a larger diagonal if it is singular.
+        """Return the rows' covariance as a prior, positive definite.
 
         Components without rows have the covariance of the prior. If features depend on each other, only rounding would
         decide whether it has a Cholesky factor. The number that is added is `reg_covar`, or the rounding of the largest
@@ -339,7 +339,10 @@ class BayesianGaussianMixture(BaseMixture):
         )
 
     def _parameters(self) -> MixtureParameters:
-        """Return the fitted posterior for predictions, which do not read the numbers of the prior."""
+        """Return the fitted posterior, with a prior that has no numbers.
+
+        Predictions do not read them.
+        """
         check_is_fitted(self)
         weights = _weight_prior_of(np.asarray(self.weight_concentration_))
         missing = np.full(1, np.nan)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 try:
     import dask
@@ -21,10 +21,13 @@ except ImportError:
 from fastgmm.data.conversion import aligned, as_rows, as_weights, filled
 from fastgmm.data.dask_source import DaskSource
 
+from .annotations import RowsLike
 from .base import BaseMixture
 from .validation import check_block_resp, check_shape
 
 __all__ = [
+    "DaskRows",
+    "DaskWeights",
     "as_frame",
     "blocks_of_resp",
     "da",
@@ -38,6 +41,9 @@ __all__ = [
     "weight_blocks",
 ]
 
+DaskRows: TypeAlias = da.Array | dd.DataFrame | RowsLike
+DaskWeights: TypeAlias = da.Array | dd.Series | ArrayLike
+
 
 def is_collection(X: Any) -> bool:
     """Return whether X is a Dask array, data frame or series."""
@@ -45,7 +51,7 @@ def is_collection(X: Any) -> bool:
 
 
 def as_frame(partition: Any, labels: tuple[Any, ...]) -> Any:
-    """Convert a partition of a data frame to numbers, with its columns in the order of `labels`."""
+    """Convert a partition of a data frame to numbers, with columns as `labels`."""
     X = as_rows(aligned(partition, labels))
     return pd.DataFrame(X, columns=pd.Index(labels), index=partition.index)
 
@@ -85,7 +91,7 @@ def weight_blocks(sample_weight: Any, X: Any) -> list[Any]:
 
 
 def blocks_of_resp(resp: Any, source: DaskSource) -> list[Any]:
-    """Return labels or responsibilities in blocks with the sizes of the blocks of a source, delayed."""
+    """Return labels or responsibilities, delayed, in the blocks of a source."""
     sizes = source.rows_by_block
     if not is_collection(resp):
         values, ends = np.asarray(filled(resp)), np.cumsum(sizes)
@@ -106,7 +112,7 @@ def blocks_of_resp(resp: Any, source: DaskSource) -> list[Any]:
 
 
 def prepared_resp(resp: Any, n_samples: int, number: int, *, n_components: int) -> NDArray[Any]:
-    """Return labels or responsibilities of block `number`, validated; errors name the block."""
+    """Return valid labels or responsibilities of a block; errors name the block."""
     try:
         return check_block_resp(filled(resp), n_samples, n_components)
     except ValueError as error:

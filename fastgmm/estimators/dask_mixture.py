@@ -1,4 +1,4 @@
-"""Mixtures of rows on a Dask cluster: `DaskGaussianMixture` and `DaskBayesianGaussianMixture`."""
+"""Mixtures of rows on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def with_client(local: type[BaseMixture]) -> Callable[..., None]:
     return __init__
 
 
-class DaskGaussianMixture(OnDask, GaussianMixture):
+class DaskGaussianMixture(OnDask[GaussianMixture], GaussianMixture):
     """`GaussianMixture` of rows on a Dask cluster.
 
     `fit`, `score`, `bic`, `aic` and `icl` take Dask arrays and data frames, with known or unknown block sizes. Each
@@ -95,7 +95,7 @@ class DaskGaussianMixture(OnDask, GaussianMixture):
     __init__ = with_client(GaussianMixture)
 
 
-class DaskBayesianGaussianMixture(OnDask, BayesianGaussianMixture):
+class DaskBayesianGaussianMixture(OnDask[BayesianGaussianMixture], BayesianGaussianMixture):
     """`BayesianGaussianMixture` of rows on a Dask cluster.
 
     It takes Dask arrays and data frames, and works like `DaskGaussianMixture`.

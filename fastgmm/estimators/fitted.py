@@ -1,4 +1,4 @@
-"""What can be computed from a fitted mixture: densities, labels, responsibilities, random rows."""
+"""Densities, labels, responsibilities and random rows of a fitted mixture."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def best_of(model: object) -> object:
 
 
 def replicate_of(estimator: Estimator) -> Estimator:
-    """Clone an estimator without its `checkpoint` and `callback`, which are for a single fit."""
+    """Clone an estimator without `checkpoint` and `callback`, for one of many fits."""
     replicate: Estimator = clone(estimator)
     names = replicate.get_params(deep=False)
     replicate.set_params(**{name: None for name in ("checkpoint", "callback") if name in names})
@@ -211,7 +211,7 @@ class FittedMixture(DensityMixin, BaseEstimator):
         return fitted_moments(self)
 
     def _log_likelihood(self, source: Source) -> float:
-        """Return the weighted sum of the rows' log-densities, in float64 for every dtype of the rows."""
+        """Return the weighted sum of the rows' log-densities, in float64."""
         return self._total(scores.score_samples, source)
 
     def _total(self, function: RowFunction, source: Source) -> float:
@@ -240,7 +240,7 @@ class FittedMixture(DensityMixin, BaseEstimator):
         return np.empty(0)
 
     def _files_in_use(self, X: Any) -> dict[str, tuple[Path, ...]]:
-        """Return the files that results must not be written to, by what they are used for."""
+        """Return the files that must not be overwritten, by their use."""
         # The checkpoint of the last fit, with the folder that was current then, and that of the next fit.
         names = (getattr(self, "_checkpoint_file_", None), getattr(self, "checkpoint", None))
         checkpoints = tuple(Path(os.path.expanduser(name)) for name in names if name is not None)
@@ -255,13 +255,13 @@ class FittedMixture(DensityMixin, BaseEstimator):
         return ArraySource(X, self._sample_weight(sample_weight, X))
 
     def _rows(self, X: ArrayLike) -> NDArray[Any]:
-        """Return validated rows in memory, in the dtype that their product with the parameters has."""
+        """Return validated rows in memory, in the dtype of the results."""
         check_is_fitted(self)
         rows = validate_data(self, X, reset=False)
         return np.asarray(rows.astype(self._dtype_with(rows.dtype), copy=False))
 
     def _dtype_with(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
-        """Return the dtype of a product of rows of this dtype and the parameters: float32 or float64."""
+        """Return the dtype of a product of rows of this dtype and the parameters."""
         return np.dtype(
             np.float32 if np.result_type(dtype, np.asarray(self.means_).dtype) == np.float32 else np.float64
         )
@@ -276,7 +276,7 @@ class FittedMixture(DensityMixin, BaseEstimator):
         return weights
 
     def _block_source(self, X: BlockSource, sample_weight: ArrayLike | None, *, reset: bool = False) -> BlockSource:
-        """Return rows that are read block by block, after all checks that do not read them."""
+        """Return rows that are read block by block, checked without reading them."""
         if sample_weight is not None:
             raise ValueError(
                 "sample_weight must be None for fastgmm.rows, got an array. Give the weights as "
@@ -288,7 +288,7 @@ class FittedMixture(DensityMixin, BaseEstimator):
 
 
 def files_read(X: Any) -> tuple[Path, ...]:
-    """Return the files that rows or weights are read from, as far as they can be found."""
+    """Return the files that rows or weights are read from, if they can be found."""
     return X.reader.files if isinstance(X, BlockSource) else files_behind(X)
 
 

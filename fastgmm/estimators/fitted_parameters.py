@@ -63,7 +63,7 @@ def fitted_moments(mixture: Any) -> tuple[Array, Array, Array, str]:
 
 
 def _covariances(mixture: Any, factors: Array, covariance_type: str) -> Array:
-    """Return the covariances of a mixture, computed from its precision factors if it has no covariances."""
+    """Return the covariances of a mixture, computed from its factors if missing."""
     if hasattr(mixture, "covariances_"):
         return _array(mixture.covariances_)
     return get_model(covariance_type).form.covariances(factors)

@@ -1,4 +1,4 @@
-"""Texts of errors and warnings about fits; where scikit-learn has a text, it is scikit-learn's."""
+"""Messages of errors and warnings about fits, scikit-learn's where it has one."""
 
 from __future__ import annotations
 

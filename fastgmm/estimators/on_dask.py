@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
@@ -13,8 +14,11 @@ from fastgmm.data.conversion import REAL_KINDS, validate_data
 from fastgmm.data.dask_source import DaskSource
 from fastgmm.data.sources import Source
 
+from .annotations import FilePath, FloatArray
 from .base import BaseMixture
 from .dask_collections import (
+    DaskRows,
+    DaskWeights,
     as_frame,
     blocks_of_resp,
     da,
@@ -29,8 +33,11 @@ from .dask_collections import (
 )
 from .validation import check_any_labelled
 
+# The estimator without Dask.
+Local = TypeVar("Local", bound=BaseMixture)
 
-class OnDask(BaseMixture):
+
+class OnDask(BaseMixture, Generic[Local]):
     """Methods that make a mixture estimator accept Dask collections.
 
     Rows that are not a Dask collection are passed to the estimator's own methods.
@@ -39,7 +46,7 @@ class OnDask(BaseMixture):
     client: distributed.Client | None
     local: ClassVar[type[BaseMixture]]
 
-    def to_local(self) -> Any:
+    def to_local(self) -> Local:
         """Make an estimator that does not need Dask.
 
         Returns
@@ -48,13 +55,14 @@ class OnDask(BaseMixture):
             An estimator with the parameters of this one, and its fitted attributes if it is fitted.
         """
         options = {name: clone(value, safe=False) for name, value in self._options().items()}
-        local = self.local(**options)
+        local: Any = self.local(**options)
         local.__dict__.update({name: value for name, value in vars(self).items() if name.endswith("_")})
-        return local
+        fitted: Local = local
+        return fitted
 
     def _options(self) -> dict[str, Any]:
         """Return the parameters of the constructor, without `client`."""
-        options = self.get_params(deep=False)
+        options: dict[str, Any] = self.get_params(deep=False)
         del options["client"]
         return options
 
@@ -107,7 +115,7 @@ class OnDask(BaseMixture):
         return placed
 
     def _check_features(self, X: Any, *, reset: bool = False) -> None:
-        """Check the metadata of a collection without computing it; the blocks are checked on the workers."""
+        """Check a collection without computing it; workers check its blocks."""
         if X.ndim != 2:
             raise ValueError(f"Expected 2D array, got {X.ndim}D array instead")
         if X.shape[1] != X.shape[1]:  # an unknown size is NaN
@@ -133,7 +141,7 @@ class OnDask(BaseMixture):
         validate_data(self, empty, reset=reset, skip_check_array=True)
 
     def _lazily(self, method: str, X: Any, dtype: Any, n_columns: int | None = None, *, out: Any = None) -> Any:
-        """Return the Dask array of a method of the local estimator, applied to each block of a collection.
+        """Apply a method of the local estimator to each block, lazily.
 
         Parameters
         ----------
@@ -170,7 +178,7 @@ class OnDask(BaseMixture):
         )
         return X.map_blocks(predicted, local, method, dtype=dtype, name=method + "-" + tokenize(local, X), **chunks)
 
-    def predict(self, X: Any, *, out: Any = None) -> Any:
+    def predict(self, X: DaskRows, *, out: FilePath | None = None) -> da.Array | NDArray[np.int64]:
         """Predict the most probable component of each row.
 
         Parameters
@@ -192,7 +200,7 @@ class OnDask(BaseMixture):
         """
         return self._lazily("predict", X, np.int64, out=out) if is_collection(X) else super().predict(X, out=out)
 
-    def predict_proba(self, X: Any, *, out: Any = None) -> Any:
+    def predict_proba(self, X: DaskRows, *, out: FilePath | None = None) -> da.Array | FloatArray:
         """Compute the responsibilities: the probability of each component given each row.
 
         Parameters
@@ -217,7 +225,7 @@ class OnDask(BaseMixture):
         check_is_fitted(self)
         return self._lazily("predict_proba", X, self._result_dtype(X), len(self.weights_), out=out)
 
-    def score_samples(self, X: Any, *, out: Any = None) -> Any:
+    def score_samples(self, X: DaskRows, *, out: FilePath | None = None) -> da.Array | FloatArray:
         """Compute the log-density of each row.
 
         Parameters
@@ -242,7 +250,7 @@ class OnDask(BaseMixture):
         check_is_fitted(self)
         return self._lazily("score_samples", X, self._result_dtype(X), out=out)
 
-    def score(self, X: Any, y: object = None, sample_weight: Any = None) -> float:
+    def score(self, X: DaskRows, y: object = None, sample_weight: DaskWeights | None = None) -> float:
         """Compute the mean log-density of the rows.
 
         Parameters
@@ -269,7 +277,9 @@ class OnDask(BaseMixture):
         source = self._to_predict(X, sample_weight)
         return self._log_likelihood(source) / source.total_weight
 
-    def fit_predict(self, X: Any, y: object = None, sample_weight: Any = None) -> Any:
+    def fit_predict(
+        self, X: DaskRows, y: object = None, sample_weight: DaskWeights | None = None
+    ) -> da.Array | NDArray[np.int64]:
         """Fit the mixture and predict the most probable component of each row.
 
         Parameters
@@ -296,7 +306,7 @@ class OnDask(BaseMixture):
         return self.fit(X, sample_weight=sample_weight).predict(X)
 
     def _result_dtype(self, X: Any) -> np.dtype[Any]:
-        """Return the dtype of a product of the rows and the parameters: float32 or float64.
+        """Return the dtype of a product of the rows and the parameters.
 
         Rows of float16 are computed in float32.
         """

@@ -1,4 +1,4 @@
-"""`StreamingGaussianMixture`: a mixture of rows that arrive in blocks, learnt by `partial_fit`."""
+"""`StreamingGaussianMixture`: a mixture of rows that arrive in blocks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SHARED_PARAMETERS = ("n_components", "reg_covar", "init_params", "n_init", "rand
 
 
 class StreamingGaussianMixture(AddableMixture):
-    """Gaussian mixture learnt from a stream of rows by stepwise expectation-maximisation.
+    """Gaussian mixture of a stream of rows, learnt by stepwise EM.
 
     `partial_fit` takes rows in blocks of any size and reads each row once. The first `init_size` rows are fitted like a
     `GaussianMixture` with ``tol=1e-4``. Then every `batch_size` rows are one step [1]_, which replaces the running
@@ -393,7 +393,7 @@ class StreamingGaussianMixture(AddableMixture):
         check_sizes(self)
 
     def _check_same_model(self, stream: RowStream) -> None:
-        """Raise ValueError if the stream began with another number of components or covariance type."""
+        """Raise ValueError if the kind of mixture has changed since the first rows."""
         for name in ("n_components", "covariance_type"):
             present, first = getattr(self, name), stream.options.options[name]
             if present != first:

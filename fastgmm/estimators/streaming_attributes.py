@@ -23,7 +23,7 @@ from .messages import ILL_DEFINED
 
 
 class StreamedMixture(FittedMixture):
-    """A mixture whose fitted attributes include all rows that have been learnt so far.
+    """A mixture whose fitted attributes include all rows so far.
 
     Rows that do not fill a batch are buffered. Each read of an attribute learns them as a smaller batch, in a copy of
     the model.
@@ -74,7 +74,7 @@ class StreamedMixture(FittedMixture):
         return now.weights, now.means, now.covariances, now.covariance_type
 
     def _attribute(self, name: str) -> FloatArray:
-        """Return an array of the model, in the dtype of the rows if that can hold all its values."""
+        """Return an array of the model, in the rows' dtype if that can hold it."""
         parameters = self._parameters()
         if name == "precisions":
             values = parameters.model.form.precisions(parameters.precisions_cholesky)

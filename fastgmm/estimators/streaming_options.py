@@ -1,4 +1,4 @@
-"""How a streaming mixture learns: its parameters checked, its defaults computed, its first rows fitted."""
+"""Options of a streaming mixture, and the fit of its first rows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class StreamParameters(Protocol):
 
 
 def check_sizes(estimator: StreamParameters) -> None:
-    """Raise ValueError if `init_size` or `half_life` is too small for the number of components."""
+    """Raise ValueError if `init_size` or `half_life` is below `n_components`."""
     n_components, init_size, half_life = estimator.n_components, estimator.init_size, estimator.half_life
     if init_size is not None and init_size < n_components:
         raise ValueError(

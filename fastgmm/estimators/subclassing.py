@@ -47,7 +47,7 @@ def _private_methods() -> set[str]:
 
 
 def _is_ignored(cls: type, name: str) -> bool:
-    """Return whether a class has a method that neither fastgmm's nor scikit-learn's classes define."""
+    """Return whether a fit would ignore the class's method of this name."""
     owners = [ancestor for ancestor in cls.__mro__ if name in vars(ancestor)]
     if not owners or any(_is_ours(owner) for owner in owners):
         return False

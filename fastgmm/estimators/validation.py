@@ -1,4 +1,4 @@
-"""Validation of what users give for a mixture, with scikit-learn's error messages where it has them."""
+"""Validation of parameters, with scikit-learn's messages where it has them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 
 def plain(value: Any) -> Any:
-    """Return a NumPy scalar or string as Python's own type, and any other value unchanged.
+    """Return a NumPy scalar or string as Python's type, other values unchanged.
 
     NumPy's integers have a fixed width, so sizes and seeds computed in ``np.uint8`` or ``np.int64`` overflow.
     Subclasses of `str` are replaced by `str`, since checkpoints store only plain types.
@@ -54,7 +54,7 @@ class PlainParameters:
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Return whether two values of a parameter are equal; arrays are compared element by element."""
+    """Return whether two values of a parameter, which may be arrays, are equal."""
     return one is other or bool(np.array_equal(np.asarray(one), np.asarray(other)))
 
 
@@ -79,30 +79,32 @@ def check_shape(array: NDArray[Any], shape: tuple[int, ...], name: str) -> None:
 
 def check_weights(weights: ArrayLike, n_components: int) -> FloatArray:
     """Return weights of the components, validated: numbers from 0 to 1 with sum 1."""
-    weights = check_array(weights, dtype=[np.float64, np.float32], ensure_2d=False)
-    check_shape(weights, (n_components,), "weights")
-    if (weights < 0).any() or (weights > 1).any():
+    array: FloatArray = check_array(weights, dtype=[np.float64, np.float32], ensure_2d=False)
+    check_shape(array, (n_components,), "weights")
+    if (array < 0).any() or (array > 1).any():
         raise ValueError(
             "The parameter 'weights' should be in the range [0, 1], but got max value "
             # scikit-learn swaps the minimum and the maximum here, and its tests match that text.
-            f"{weights.min():.5f}, min value {weights.max():.5f}"
+            f"{array.min():.5f}, min value {array.max():.5f}"
         )
-    tolerance = 1e-6 if weights.dtype == np.float32 else 1e-8
-    if not abs(1 - float(weights.sum())) <= tolerance:
-        raise ValueError(f"The parameter 'weights' should be normalized, but got sum(weights) = {weights.sum():.5f}")
-    return weights
+    tolerance = 1e-6 if array.dtype == np.float32 else 1e-8
+    if not abs(1 - float(array.sum())) <= tolerance:
+        raise ValueError(f"The parameter 'weights' should be normalized, but got sum(weights) = {array.sum():.5f}")
+    return array
 
 
 def check_precisions(precisions: ArrayLike, covariance_type: str, n_components: int, n_features: int) -> FloatArray:
-    """Return precisions, validated: of the right shape, and positive or positive definite."""
+    """Return precisions of the right shape that are positive (definite)."""
     form, name = get_model(covariance_type).form, f"{covariance_type} precision"
     shape = form.shape(n_components, n_features)
-    precisions = check_array(precisions, dtype=[np.float64, np.float32], ensure_2d=False, allow_nd=len(shape) > 2)
-    check_shape(precisions, shape, name)
-    problem = form.precision_problem(precisions)
+    array: NDArray[Any] = check_array(
+        precisions, dtype=[np.float64, np.float32], ensure_2d=False, allow_nd=len(shape) > 2
+    )
+    check_shape(array, shape, name)
+    problem = form.precision_problem(array)
     if problem is not None:
         raise ValueError(f"'{name}' should be {problem}")
-    return precisions
+    return array
 
 
 def check_covariances(covariances: ArrayLike, covariance_type: str, n_components: int, n_features: int) -> Array:
@@ -111,18 +113,18 @@ def check_covariances(covariances: ArrayLike, covariance_type: str, n_components
     Whether they are positive definite is checked when they are factored.
     """
     shape = get_model(covariance_type).form.shape(n_components, n_features)
-    covariances = check_array(
+    array: Array = check_array(
         covariances, dtype=np.float64, ensure_2d=False, allow_nd=len(shape) > 2, input_name="covariances"
     )
-    check_shape(covariances, shape, "covariances")
-    matrices = get_model(covariance_type).layout != "diagonal"
-    if matrices and not np.allclose(covariances, covariances.swapaxes(-1, -2)):
+    check_shape(array, shape, "covariances")
+    are_matrices = get_model(covariance_type).layout != "diagonal"
+    if are_matrices and not np.allclose(array, array.swapaxes(-1, -2)):
         raise ValueError("The parameter 'covariances' should be symmetric")
-    return covariances
+    return array
 
 
 def check_covariance_prior(prior: ArrayLike, covariance_type: str, n_features: int) -> Array:
-    """Return the covariance of a prior, validated: of one component's shape, and positive or positive definite."""
+    """Return a prior's covariance of one component, positive (definite)."""
     form = get_model(covariance_type).form
     shape = form.shape(1, n_features)
     shape = shape if form.layout == "tied" else shape[1:]
@@ -176,7 +178,10 @@ def check_any_labelled(highest: int) -> None:
 
 
 def check_block_resp(resp: ArrayLike, n_samples: int, n_components: int) -> NDArray[Any]:
-    """Return labels, as int32, or responsibilities of a block of rows, validated; all labels may be negative."""
+    """Return valid labels, as int32, or responsibilities of a block of rows.
+
+    All labels may be negative.
+    """
     if np.ndim(resp) == 1:
         labels = check_array(resp, ensure_2d=False, dtype=None, input_name="resp_init")
         labels = labels.astype(np.int32) if labels.dtype == np.bool_ else labels
@@ -189,21 +194,21 @@ def check_block_resp(resp: ArrayLike, n_samples: int, n_components: int) -> NDAr
                 f"but got {labels.max()}"
             )
         return np.asarray(labels.astype(np.int32))
-    resp = check_array(resp, dtype=[np.float64, np.float32], input_name="resp_init")
-    check_shape(resp, (n_samples, n_components), "resp_init")
-    if (resp < 0).any():
+    array: FloatArray = check_array(resp, dtype=[np.float64, np.float32], input_name="resp_init")
+    check_shape(array, (n_samples, n_components), "resp_init")
+    if (array < 0).any():
         raise ValueError("The parameter 'resp_init' should not be negative")
-    sums = resp.sum(axis=1)
+    sums = array.sum(axis=1)
     if not np.allclose(sums, 1, atol=1e-3):
         worst = int(abs(sums - 1).argmax())
         raise ValueError(
             f"The rows of the parameter 'resp_init' should sum to 1, but row {worst} sums to {sums[worst]:.5f}"
         )
-    return resp
+    return array
 
 
 def check_user_start(estimator: Any, n_features: int) -> dict[str, Any]:
-    """Return the parts of the start that the user has given, validated and in float64, by name."""
+    """Return the parameters of the start that the user has given, as float64."""
     shape = (estimator.n_components, n_features)
     user_start: dict[str, Any] = {}
     if estimator.weights_init is not None:
