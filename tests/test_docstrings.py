@@ -76,6 +76,13 @@ def test_docstrings_of_results_and_methods(path):
     assert problems(path, {*LEFT_OUT, *ONLY_OF_NAMES, *parameters}) == []
 
 
+@pytest.mark.parametrize("path", [*NAMES, *RESULTS, *members()])
+def test_summaries_fit_a_line_of_79_characters(path):
+    owner, _, name = path.rpartition(".")
+    value = load(path) if path in {*NAMES, *RESULTS} else inspect.getattr_static(load(owner), name)
+    assert len(inspect.getdoc(value).splitlines()[0]) <= 79
+
+
 def test_a_docstring_that_is_not_complete_is_found(tmp_path, monkeypatch):
     (tmp_path / "incomplete.py").write_text('def f(x):\n    """Returns x"""\n    return x\n')
     monkeypatch.syspath_prepend(tmp_path)

@@ -20,7 +20,7 @@ def maximise(
     reg_covar: float = 1e-6,
     before: MixtureParameters | None = None,
 ) -> MixtureParameters:
-    """Do the M-step: find the parameters of highest likelihood given sufficient statistics.
+    """Do the M-step: find the parameters of highest likelihood.
 
     Parameters
     ----------

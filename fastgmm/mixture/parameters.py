@@ -206,7 +206,7 @@ class MixtureParameters:
         return EStep(layout, operands)
 
     def centred_operands(self, dtype: DTypeLike) -> Operands:
-        """Compute the operands of an E-step of the full layout, for covariances that are matrices.
+        """Compute the operands of an E-step of the full layout, for matrices.
 
         Parameters
         ----------
@@ -240,10 +240,10 @@ class MixtureParameters:
             return not np.linalg.norm(reached, axis=1).max() <= limit
 
     def amplification(self) -> float:
-        """Compute by how much whitening amplifies the rounding of rows, for the worst component.
+        """Compute by how much whitening amplifies the rounding of rows.
 
         It is the norm of ``|L| s``, with L the factor and s the standard deviations: the square root of D without
-        correlations, and more for a component that is nearly flat.
+        correlations, and more for a component that is nearly flat. The largest of all components counts.
 
         Returns
         -------
@@ -277,9 +277,9 @@ class MixtureParameters:
         return Operands(*(np.ascontiguousarray(a, dtype=dtype) for a in (origin, means, factor, log_coef)))
 
     def log_coef(self) -> NDArray[np.float64]:
-        """Compute the part of each component's log-density that does not depend on the row.
+        """Compute the constant part of each component's log-density.
 
-        It is ``log w - D / 2 log 2 pi + log det P``, with P the precision factor.
+        It does not depend on the row: ``log w - D / 2 log 2 pi + log det P``, with P the precision factor.
 
         Returns
         -------
