@@ -17,9 +17,9 @@ from fastgmm.estimators.base import DegenerateComponentWarning
 from fastgmm.estimators.fitted import replicate_of
 from fastgmm.estimators.gaussian_mixture import GaussianMixture
 from fastgmm.estimators.validation import plain
-from fastgmm.fitting.split_merge import one_more
+from fastgmm.fitting.split_merge import add_component
 from fastgmm.initialization.hierarchy import Hierarchy
-from fastgmm.initialization.starts import from_groups
+from fastgmm.initialization.micro_clusters import start_from_hierarchy
 from fastgmm.kernels import thread_limit
 from fastgmm.mixture.parameters import MixtureParameters
 
@@ -141,7 +141,7 @@ class CellFitter:
     def _from_hierarchy(self, cell: Cell, rows: FitRows, chain: Chain) -> dict[str, Any] | None:
         """Return the start whose components are groups of micro-clusters."""
         model, reg_covar = get_model(cell.covariance_type), plain(self.template.reg_covar)
-        start = from_groups(rows.hierarchy, cell.n_components, model, reg_covar)
+        start = start_from_hierarchy(rows.hierarchy, cell.n_components, model, reg_covar)
         return _start_options(model, start.weights, start.means, model.form.precisions_cholesky(start.covariances()))
 
     def _from_chain(self, cell: Cell, rows: FitRows, chain: Chain) -> dict[str, Any] | None:
@@ -150,7 +150,7 @@ class CellFitter:
         if smaller is None or not self.warm_starts:
             return None
         with thread_limit(self.n_jobs):
-            start = one_more(rows.source, smaller, plain(self.template.reg_covar))
+            start = add_component(rows.source, smaller, plain(self.template.reg_covar))
         if start is None:
             return None
         return _start_options(start.model, start.weights, start.means, start.precisions_cholesky)

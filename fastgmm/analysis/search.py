@@ -25,7 +25,8 @@ from fastgmm.estimators.annotations import RandomState
 from fastgmm.estimators.fitted import unchanged_on_error
 from fastgmm.estimators.gaussian_mixture import GaussianMixture
 from fastgmm.estimators.validation import plain
-from fastgmm.initialization.starts import hierarchy, total_scatter
+from fastgmm.initialization.micro_clusters import micro_clusters
+from fastgmm.initialization.samples import total_scatter
 from fastgmm.mixture.statistics import features_depend
 
 from .best_estimator import BestEstimator
@@ -272,7 +273,7 @@ class MixtureSearch(BestEstimator):
         depend on each other, matrices are singular in the same directions. Models with matrices can then be compared
         with each other, but not with other models. A prior makes all of them proper.
         """
-        matrices = [name for name in types if get_model(name).layout != "diagonal"]
+        matrices = [name for name in types if get_model(name).form.has_matrices]
         if self._template().prior is not None or not matrices:
             return [], ""
         n_features = fitted[0].source.n_features
@@ -303,9 +304,9 @@ class MixtureSearch(BestEstimator):
         """Return rows to fit, with their hierarchy."""
         n_components = min(n_components, len(X))
         source = ArraySource(X, weights)
-        if any(get_model(name).layout == "tied" for name in self._types(X.shape[1])):
-            source = replace(source, known=total_scatter(source))
-        return FitRows(source, hierarchy(source, n_components, stream, plain(self._template().reg_covar)))
+        if any(get_model(name).form.is_shared for name in self._types(X.shape[1])):
+            source = replace(source, earlier_pass=total_scatter(source))
+        return FitRows(source, micro_clusters(source, n_components, stream, plain(self._template().reg_covar)))
 
     def _folds(
         self, X: NDArray[Any], weights: NDArray[np.float64] | None, n_components: int, stream: RandomStream

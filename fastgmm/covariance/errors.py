@@ -1,4 +1,4 @@
-"""The error of covariances that have no factors."""
+"""The error that covariances without Cholesky factors raise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class IllDefinedCovarianceError(ValueError):
-    """Raised if covariances are not positive definite.
+    """Raised if covariances are not positive definite or not finite.
 
     Parameters
     ----------
@@ -31,10 +31,10 @@ class IllDefinedCovarianceError(ValueError):
     --------
     >>> from fastgmm.engine import IllDefinedCovarianceError, MixtureParameters
     >>> try:
-    ...     MixtureParameters.create([0.5, 0.5], [[0.0], [1.0]], [1.0, -1.0], "spherical")
+    ...     MixtureParameters.create([0.5, 0.5], [[0.0], [1.0]], [1.0, 0.0], "spherical")
     ... except IllDefinedCovarianceError as error:
-    ...     print(error.components)
-    [1]
+    ...     print(error, error.components)
+    the covariance of component 1 is not positive definite [1]
     """
 
     def __init__(self, components: Sequence[int], overflowed: bool = False):
@@ -42,7 +42,7 @@ class IllDefinedCovarianceError(ValueError):
         super().__init__(self.describe())
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.components, self.overflowed)  # to be raised across processes
+        return type(self), (self.components, self.overflowed)  # so that other processes can raise it
 
     def describe(self) -> str:
         """Describe which covariances are not positive definite.
@@ -52,11 +52,11 @@ class IllDefinedCovarianceError(ValueError):
         str
             A phrase, without a capital letter or a full stop.
         """
-        what = "finite: squares of the rows overflow, so divide the rows by a power of ten"
-        what = what if self.overflowed else "positive definite"
+        overflow = "finite: squares of the rows overflow, so divide the rows by a power of ten"
+        requirement = overflow if self.overflowed else "positive definite"
         if not self.components:
-            return f"the covariance that all components share is not {what}"
+            return f"the covariance that all components share is not {requirement}"
         listed = ", ".join(map(str, self.components[:10])) + (", ..." if len(self.components) > 10 else "")
         if len(self.components) == 1:
-            return f"the covariance of component {listed} is not {what}"
-        return f"the covariances of components {listed} are not {what}"
+            return f"the covariance of component {listed} is not {requirement}"
+        return f"the covariances of components {listed} are not {requirement}"

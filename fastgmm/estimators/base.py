@@ -23,9 +23,8 @@ from fastgmm.data.conversion import validate_data
 from fastgmm.data.sources import ArraySource, Source
 from fastgmm.e_step.scores import predict
 from fastgmm.fitting.checkpoint import CheckpointFile, check_checkpoint
-from fastgmm.fitting.em import EMResult
-from fastgmm.fitting.options import CheckpointState
 from fastgmm.fitting.progress import PrintProgress
+from fastgmm.fitting.run_state import CheckpointState, EMResult
 from fastgmm.kernels import resolve_n_jobs, thread_limit
 from fastgmm.mixture.parameters import MixtureParameters
 
@@ -301,7 +300,7 @@ class BaseMixture(FittedMixture, abc.ABC):
             self._checkpoint_file_ = None if checkpoint is None else str(checkpoint.target)
         if not np.isfinite(self.precisions_).all():
             raise ValueError(OUT_OF_RANGE)
-        self._warn(result, progress.fewest)
+        self._warn(result, progress.min_distinct)
         return bool(result.interrupted)
 
     def _warn(self, result: EMResult, n_distinct: int) -> None:

@@ -15,9 +15,10 @@ from fastgmm.covariance import BASIC_TYPES, IllDefinedCovarianceError, get_model
 from fastgmm.data.conversion import check_array
 from fastgmm.data.sources import Source
 from fastgmm.fitting import schedule
-from fastgmm.fitting.em import EMResult
-from fastgmm.fitting.options import CheckpointState, CheckpointStore, FitOptions
+from fastgmm.fitting.options import CheckpointStore, FitOptions
 from fastgmm.fitting.progress import PrintProgress
+from fastgmm.fitting.run_state import CheckpointState, EMResult
+from fastgmm.fitting.starts import Starts
 from fastgmm.m_step.conjugate_prior import overall_moments
 from fastgmm.m_step.model_conversion import mixture_statistics
 from fastgmm.m_step.variational import (
@@ -239,7 +240,7 @@ class BayesianGaussianMixture(BaseMixture):
         prior = self._prior(source)
         objective = VariationalBound(prior, params.covariance_type, params.reg_covar)
         options = FitOptions(objective, params.tol, params.max_iter, checkpoint=checkpoint)
-        starts = schedule.Starts(params.n_components, objective, params.init_params)
+        starts = Starts(params.n_components, objective, params.init_params)
         if resumed is not None:
             return schedule.resume(source, resumed, options, progress)
         if earlier is not None:
@@ -249,7 +250,7 @@ class BayesianGaussianMixture(BaseMixture):
             else:
                 moments = mixture_statistics(earlier, source.total_weight, params.covariance_type)
                 start, bound = objective.from_moments(moments), -math.inf
-            return schedule.go_on(source, start, options, progress, bound)
+            return schedule.continue_from(source, start, options, progress, bound)
         return schedule.fit(source, starts, options, n_init=params.n_init, seeds=self._seeds(), observer=progress)
 
     def _prior(self, source: Source) -> Prior:
@@ -289,7 +290,7 @@ class BayesianGaussianMixture(BaseMixture):
         """
         form = get_model(plain(self.covariance_type)).form
         try:
-            form.precisions_cholesky(covariance if form.layout == "tied" else covariance[np.newaxis])
+            form.precisions_cholesky(covariance if form.is_shared else covariance[np.newaxis])
         except IllDefinedCovarianceError:
             covariance = np.array(covariance)
             variances = form.variances(covariance)

@@ -13,10 +13,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from fastgmm.covariance import COVARIANCE_TYPES, get_model
 from fastgmm.data.conversion import check_array
 from fastgmm.data.sources import Source
-from fastgmm.fitting import em, schedule
+from fastgmm.fitting import schedule
 from fastgmm.fitting.degeneracy import degenerate_components
-from fastgmm.fitting.options import ACCELERATIONS, CheckpointState, CheckpointStore, FitOptions
+from fastgmm.fitting.options import ACCELERATIONS, CheckpointStore, FitOptions
 from fastgmm.fitting.progress import PrintProgress
+from fastgmm.fitting.run_state import CheckpointState, EMResult
+from fastgmm.fitting.starts import Starts
 from fastgmm.m_step.conjugate_prior import ConjugatePosterior, ConjugatePrior
 from fastgmm.m_step.maximum_likelihood import MaximumLikelihood
 from fastgmm.m_step.model_conversion import mixture_statistics
@@ -320,7 +322,7 @@ class GaussianMixture(InformationCriteria, BaseMixture):
             check_covariances(covariances, covariance_type, *means.shape),
             covariance_type,
         )
-        estimator._set_fitted(parameters, em.EMResult(parameters), means.dtype)
+        estimator._set_fitted(parameters, EMResult(parameters), means.dtype)
         estimator.n_features_in_ = means.shape[1]
         return estimator
 
@@ -330,7 +332,7 @@ class GaussianMixture(InformationCriteria, BaseMixture):
         checkpoint: CheckpointStore | None,
         resumed: CheckpointState | None,
         progress: PrintProgress,
-    ) -> em.EMResult:
+    ) -> EMResult:
         """Run EM from each start and return the best result."""
         params = PlainParameters(self)
         user_start = check_user_start(params, source.n_features)
@@ -347,8 +349,8 @@ class GaussianMixture(InformationCriteria, BaseMixture):
             n_moves=params.n_moves,
             checkpoint=checkpoint,
         )
-        starts = schedule.Starts(
-            params.n_components, objective, params.init_params, whiten=bool(self.whiten_init), given=user_start
+        starts = Starts(
+            params.n_components, objective, params.init_params, whiten=bool(self.whiten_init), user_start=user_start
         )
         if resumed is not None:
             return schedule.resume(source, resumed, options, progress)
@@ -357,7 +359,7 @@ class GaussianMixture(InformationCriteria, BaseMixture):
             if not self._is_same_objective():
                 statistics = mixture_statistics(earlier, source.total_weight, params.covariance_type)
                 start, bound = objective.from_moments(statistics), -math.inf
-            return schedule.go_on(source, start, options, progress, bound)
+            return schedule.continue_from(source, start, options, progress, bound)
         return schedule.fit(source, starts, options, n_init=params.n_init, seeds=self._seeds(), observer=progress)
 
     def _make_objective(self, source: Source, params: PlainParameters) -> Objective:
@@ -372,7 +374,7 @@ class GaussianMixture(InformationCriteria, BaseMixture):
         assert self.resp_init is not None
         return check_resp(self.resp_init, source.n_samples, plain(self.n_components))
 
-    def _unmet_limit(self, result: em.EMResult) -> str:
+    def _unmet_limit(self, result: EMResult) -> str:
         if self.limit_tol is None or not abs(result.last_change) < self.tol:
             return ""
         return (

@@ -21,7 +21,8 @@ from fastgmm.covariance import COVARIANCE_TYPES, IllDefinedCovarianceError, get_
 from fastgmm.data.block_source import BlockSource
 from fastgmm.data.conversion import check_sample_weight, validate_data
 from fastgmm.data.sources import ArraySource, Weights
-from fastgmm.fitting.stepwise import RowStream, given
+from fastgmm.fitting.row_stream import RowStream
+from fastgmm.fitting.stepwise import StepwiseEM
 from fastgmm.kernels import resolve_n_jobs, thread_limit
 from fastgmm.m_step.model_conversion import convert
 
@@ -243,7 +244,7 @@ class StreamingGaussianMixture(AddableMixture):
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(best, name):
                 setattr(stream, name, getattr(best, name))
-        model = given(parameters, n_samples, bound, plain(stream.reg_covar))
+        model = StepwiseEM.from_parameters(parameters, n_samples, bound, plain(stream.reg_covar))
         dtype = np.float32 if np.asarray(best.means_).dtype == np.float32 else np.float64
         stream._stream = stream._new_stream(parameters.n_features).with_model(model, np.dtype(dtype))
         return stream

@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastgmm.covariance import IllDefinedCovarianceError
 from fastgmm.data.sources import Source
-from fastgmm.fitting.stepwise import RowStream, StepwiseEM
+from fastgmm.fitting.row_stream import RowStream
+from fastgmm.fitting.stepwise import StepwiseEM
 from fastgmm.kernels import thread_limit
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import SufficientStatistics
@@ -57,7 +58,7 @@ class StreamedMixture(FittedMixture):
         if model is None:
             raise NotFittedError(
                 f"This {type(self).__name__} has seen {self.n_samples_seen_} row(s), and for "
-                f"n_components={self.n_components} needs {self._stream.options.fewest}. Call partial_fit with more "
+                f"n_components={self.n_components} needs {self._stream.options.min_rows}. Call partial_fit with more "
                 "rows."
             )
         return model

@@ -12,7 +12,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastgmm._warnings import warn_user
 from fastgmm.covariance import get_model
-from fastgmm.fitting.stepwise import ForgettingSchedule, StreamOptions, default_sizes
+from fastgmm.fitting.forgetting import ForgettingSchedule
+from fastgmm.fitting.row_stream import StreamOptions, default_sizes
 from fastgmm.mixture.parameters import MixtureParameters
 
 from .base import DegenerateComponentWarning
@@ -58,8 +59,9 @@ def stream_options(estimator: StreamParameters, n_features: int, seed: int) -> S
     batch_size = min(batch_size, init_size) if estimator.batch_size is None else params.batch_size
     names = ("n_components", "covariance_type", "reg_covar", "init_params", "n_init")
     options = {"random_state": seed, **{name: getattr(params, name) for name in names}}
-    pace = ForgettingSchedule(batch_size, params.learning_decay, half_life)
-    return StreamOptions(pace, init_size, max(2, params.n_components), params.reg_covar, seed, fit_first_rows, options)
+    forgetting = ForgettingSchedule(batch_size, params.learning_decay, half_life)
+    min_rows = max(2, params.n_components)
+    return StreamOptions(forgetting, init_size, min_rows, params.reg_covar, seed, fit_first_rows, options)
 
 
 def fit_first_rows(X: NDArray[Any], sample_weight: NDArray[np.float64] | None, **options: Any) -> MixtureParameters:

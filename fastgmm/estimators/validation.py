@@ -117,7 +117,7 @@ def check_covariances(covariances: ArrayLike, covariance_type: str, n_components
         covariances, dtype=np.float64, ensure_2d=False, allow_nd=len(shape) > 2, input_name="covariances"
     )
     check_shape(array, shape, "covariances")
-    are_matrices = get_model(covariance_type).layout != "diagonal"
+    are_matrices = get_model(covariance_type).form.has_matrices
     if are_matrices and not np.allclose(array, array.swapaxes(-1, -2)):
         raise ValueError("The parameter 'covariances' should be symmetric")
     return array
@@ -127,7 +127,7 @@ def check_covariance_prior(prior: ArrayLike, covariance_type: str, n_features: i
     """Return a prior's covariance of one component, positive (definite)."""
     form = get_model(covariance_type).form
     shape = form.shape(1, n_features)
-    shape = shape if form.layout == "tied" else shape[1:]
+    shape = shape if form.is_shared else shape[1:]
     if not shape:
         number = np.asarray(prior, dtype=np.float64)
         if number.size != 1 or not number > 0:

@@ -1,11 +1,11 @@
-"""A fit's state in a file, so that a fit that is killed loses a pass at most.
+"""Checkpoints: files with the state of a fit, so that a fit that is killed loses at most one pass.
 
-A checkpoint is a header and data (see `plain_data`): loading one runs no code from it.
+A checkpoint is a header and data (see `data.plain_data`). Loading it runs no code from the file.
 
-    16 bytes   what the file is: `MAGIC`
+    16 bytes   identification of the file: `MAGIC`
      4 bytes   version of the format
-     8 bytes   number of bytes of data
-    32 bytes   BLAKE2b of the header up to here and of the data
+     8 bytes   number of bytes of the data
+    32 bytes   BLAKE2b digest of the header up to here and of the data
        ...     data
 
 All numbers are little-endian.
@@ -30,32 +30,42 @@ from fastgmm.m_step.variational import WEIGHT_PRIORS, Posterior, Prior
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import SufficientStatistics
 
-from . import em, options
+from . import options
+from .run_state import CheckpointState, EMResult, RunState
 
-# As in PNG: a byte that is no text, and line ends that a transfer as text would change.
+# As in PNG: a byte that is not text, and line ends that a transfer as text would change.
 MAGIC = b"\x93fastgmm fit\r\n\x1a\n"
-VERSION = 3  # version 1 was a pickle
+VERSION = 4  # version 1 was a pickle
 HEADER = struct.Struct("<16sIQ")
-N_DIGEST = 32
-# How much of a file is read to tell what it is.
-N_HEAD = 4096
+DIGEST_BYTES = 32
+# The bytes of a file that are read to identify it.
+HEAD_BYTES = 4096
 ADVICE = "Remove it, or give another name, to start anew."
 
 
 class Content(NamedTuple):
-    """The content of a checkpoint; see `CheckpointFile`. `about` has a digest and a short text for each name."""
+    """The content of a checkpoint.
+
+    Attributes
+    ----------
+    about : dict
+        What the fit depends on, by name. Each value is a dict with a digest and a short text, "digest" and "shown".
+    row_checksum : int or None
+        A checksum of all rows; None if they have not been read.
+    state : CheckpointState
+    """
 
     about: dict[str, dict[str, str]]
-    all_rows: int | None
-    kept: options.CheckpointState
+    row_checksum: int | None
+    state: CheckpointState
 
 
-# What that consists of, besides numbers and arrays.
+# The types of which the content consists, besides numbers and arrays.
 TYPES = listed(
     Content,
-    options.CheckpointState,
-    em.State,
-    em.EMResult,
+    CheckpointState,
+    RunState,
+    EMResult,
     MixtureParameters,
     SufficientStatistics,
     Posterior,
@@ -66,68 +76,96 @@ TYPES = listed(
 
 
 class CheckpointFile:
-    """A file for the state of one fit; see `options.CheckpointFile`.
+    """A file for the state of one fit; a `options.CheckpointStore`.
 
     Parameters
     ----------
     path : path
     about : dict
-        What the fit is of, by name: a file of another fit is refused.
-    all_rows : callable () -> int or None
-        A checksum of all rows, None until they have been read once. It is compared as soon as it is there.
+        What the fit depends on, by name. A file with other values is refused.
+    row_checksum : callable () -> int or None
+        Returns a checksum of all rows; None until they have been read once. It is compared as soon as there is one.
     """
 
-    def __init__(self, path: str | os.PathLike, about: dict[str, Any], all_rows: Callable[[], int | None]):
-        self.path, self.all_rows = path, all_rows
-        self.target = check_target(path, "checkpoint", {})  # wherever the current folder is later
+    def __init__(self, path: str | os.PathLike, about: dict[str, Any], row_checksum: Callable[[], int | None]):
+        self.path, self.row_checksum = path, row_checksum
+        self.target = check_target(path, "checkpoint", {})  # absolute: the working directory may change
         self.about = {name: {"digest": digest(value), "shown": _brief(value)} for name, value in about.items()}
-        self.resumed_rows: int | None = None
+        self.loaded_checksum: int | None = None
 
     def begin(self) -> None:
-        """A fit begins. An older state stays until there is a newer one. OSError if nothing can be written."""
-        check_checkpoint(self.path)
-
-    def save(self, kept: options.CheckpointState) -> None:
-        """Write the state; the file has the one before or this one, whatever happens."""
-        all_rows = self._checked_rows()
-        # For meanwhile something else may have been put there.
-        _check_replaceable(check_target(self.target, "checkpoint", {}), self.path)
-        with replacing(self.target) as file:
-            file.write(encoded(Content(self.about, all_rows, kept)))
-
-    def verify(self, read_all: Callable[[], object]) -> None:
-        """Compare all rows with those of the loaded state, once a run has ended.
-
-        A run that had ended before makes no pass over the rows, so they would not be compared otherwise.
-
-        Parameters
-        ----------
-        read_all : callable
-            Reads all rows; it is called if there is something to compare, and they have not been read.
+        """Check, when a fit begins, that a state can be saved. An older state stays until there is a newer one.
 
         Raises
         ------
         ValueError
-            If the rows are others.
+            If there is a file that is not a checkpoint.
+        OSError
+            If the file cannot be written.
         """
-        if self.resumed_rows is not None and self.all_rows() is None:
+        check_checkpoint(self.path)
+
+    def save(self, state: CheckpointState) -> None:
+        """Write a state. If that fails, the file still has the state before.
+
+        Raises
+        ------
+        ValueError
+            If there is a file that is not a checkpoint, or the rows differ from those of the loaded state.
+        OSError
+            If the file cannot be written.
+        """
+        row_checksum = self._checked_row_checksum()
+        # Another program may have put another file there since the fit began.
+        _check_replaceable(check_target(self.target, "checkpoint", {}), self.path)
+        with replacing(self.target) as file:
+            file.write(encoded(Content(self.about, row_checksum, state)))
+
+    def verify(self, read_all: Callable[[], object]) -> None:
+        """Compare all rows with those of the loaded state, when a run has ended.
+
+        A resumed run that had already ended makes no pass over the rows, so that they have not been compared.
+
+        Parameters
+        ----------
+        read_all : callable
+            Reads all rows. It is called if a state was loaded and the rows have not been read.
+
+        Raises
+        ------
+        ValueError
+            If the rows differ.
+        """
+        if self.loaded_checksum is not None and self.row_checksum() is None:
             read_all()
-        self._checked_rows()
+        self._checked_row_checksum()
 
-    def _checked_rows(self) -> int | None:
-        """Return the checksum of all rows, as far as it is known; ValueError if it is not that of the loaded state."""
-        all_rows = self.all_rows()
-        if all_rows is None:
-            return self.resumed_rows
-        if self.resumed_rows is not None and all_rows != self.resumed_rows:
+    def _checked_row_checksum(self) -> int | None:
+        """Return the checksum of all rows, of the loaded state if they have not been read.
+
+        Raises
+        ------
+        ValueError
+            If the two differ.
+        """
+        row_checksum = self.row_checksum()
+        if row_checksum is None:
+            return self.loaded_checksum
+        if self.loaded_checksum is not None and row_checksum != self.loaded_checksum:
             raise ValueError(
-                f"{self.path} is of another fit: now that all rows have been read, their values are not those that it "
-                "is of. Give the same rows, or remove the file to start anew."
+                f"{self.path} is the checkpoint of another fit: all rows have now been read, and they differ from the "
+                "rows of that fit. Give the same rows, or remove the file to start anew."
             )
-        return all_rows
+        return row_checksum
 
-    def load(self) -> options.CheckpointState | None:
-        """The state; None if there is no file. ValueError if it is not one of this fit."""
+    def load(self) -> CheckpointState | None:
+        """Return the state in the file; None if there is no file.
+
+        Raises
+        ------
+        ValueError
+            If the file is not a checkpoint of this fit, or is damaged.
+        """
         try:
             content = decoded(self.target.read_bytes(), self.path)
         except FileNotFoundError:
@@ -136,11 +174,11 @@ class CheckpointFile:
             is_now, was = self.about.get(name, {}), content.about.get(name, {})
             if is_now.get("digest") != was.get("digest"):
                 raise ValueError(
-                    f"{self.path} is of another fit: {name} was {was.get('shown', 'not there')}, and is "
-                    f"{is_now.get('shown', 'not there')}. Set it as it was, or remove the file to start anew."
+                    f"{self.path} is the checkpoint of another fit: {name} was {was.get('shown', 'not set')}, but is "
+                    f"{is_now.get('shown', 'not set')} now. Set it back, or remove the file to start anew."
                 )
-        self.resumed_rows = content.all_rows
-        return content.kept
+        self.loaded_checksum = content.row_checksum
+        return content.state
 
 
 def check_checkpoint(path: str | os.PathLike, read: Sequence[Path] = ()) -> None:
@@ -150,14 +188,14 @@ def check_checkpoint(path: str | os.PathLike, read: Sequence[Path] = ()) -> None
     ----------
     path : path
     read : sequence of Path
-        Files that the rows are read from.
+        The files from which the rows are read.
 
     Raises
     ------
     ValueError
-        If there is anything but a checkpoint, or the path is among the files that are read.
+        If there is a file that is not a checkpoint, or the path is one of the files that are read.
     OSError
-        If nothing can be written there.
+        If the file cannot be written.
     """
     target = check_target(path, "checkpoint", {READ: read})
     _check_replaceable(target, path)
@@ -171,58 +209,68 @@ def encoded(content: Content) -> bytes:
     return header + _checksum(header, data) + data
 
 
-def decoded(found: bytes, path: str | os.PathLike) -> Content:
-    """Return what a checkpoint has in it.
+def decoded(checkpoint: bytes, path: str | os.PathLike) -> Content:
+    """Return the content of a checkpoint.
+
+    Parameters
+    ----------
+    checkpoint : bytes
+        All bytes of the file.
+    path : path
+        For error messages.
 
     Raises
     ------
     ValueError
-        If the bytes are no checkpoint, of another version, or damaged. It names the file.
+        If the bytes are not a checkpoint, have another version, or are damaged.
     """
-    if not found.startswith(MAGIC):
-        raise ValueError(f"{path} is {_what(found)}. {ADVICE}")
+    if not checkpoint.startswith(MAGIC):
+        raise ValueError(f"{path} is {_description(checkpoint)}. {ADVICE}")
     try:
-        _, version, n_data = HEADER.unpack_from(found)
+        _, version, n_data = HEADER.unpack_from(checkpoint)
         if version != VERSION:
             raise ValueError(f"{path} is a checkpoint of format {version}, but this fastgmm reads {VERSION}. {ADVICE}")
-        header, checksum, data = found[: HEADER.size], found[HEADER.size :][:N_DIGEST], found[HEADER.size + N_DIGEST :]
+        header, rest = checkpoint[: HEADER.size], checkpoint[HEADER.size :]
+        checksum, data = rest[:DIGEST_BYTES], rest[DIGEST_BYTES:]
         if len(data) == n_data and checksum == _checksum(header, data):
             content = unpack(data, TYPES)
-            if isinstance(content, Content) and isinstance(content.kept, options.CheckpointState):
+            if isinstance(content, Content) and isinstance(content.state, CheckpointState):
                 return content
-            raise NotPlainDataError("it holds something else than the state of a fit")
+            raise NotPlainDataError("it does not contain the state of a fit")
     except struct.error:
-        pass  # cut short
+        pass  # the file is shorter than a header
     except NotPlainDataError as error:
         raise ValueError(f"{path} is a checkpoint of another version of fastgmm: {error}. {ADVICE}") from None
     raise ValueError(f"{path} is a checkpoint that is damaged or cut short: its checksum is wrong. {ADVICE}")
 
 
 def _checksum(header: bytes, data: bytes) -> bytes:
-    return hashlib.blake2b(header + data, digest_size=N_DIGEST).digest()
+    """Return a digest of the header and the data."""
+    return hashlib.blake2b(header + data, digest_size=DIGEST_BYTES).digest()
 
 
 def _check_replaceable(target: Path, path: str | os.PathLike) -> None:
-    """Raise ValueError if there is anything but a checkpoint."""
+    """Raise ValueError if there is a file that is not a checkpoint."""
     with contextlib.suppress(FileNotFoundError), target.open("rb") as file:
-        head = file.read(N_HEAD)
+        head = file.read(HEAD_BYTES)
         if not head.startswith(MAGIC):
             raise ValueError(
-                f"checkpoint should be a file that does not exist yet, or a checkpoint, but {str(path)!r} is "
-                f"{_what(head)}. Choose another name, or remove the file if it is not needed."
+                f"checkpoint must be a file that does not exist yet, or a checkpoint, but {str(path)!r} is "
+                f"{_description(head)}. Choose another name, or remove the file if it is not needed."
             )
 
 
-def _what(head: bytes) -> str:
-    """Return in words what a file is that does not begin as a checkpoint does."""
+def _description(head: bytes) -> str:
+    """Describe a file that does not begin as a checkpoint does, by its first bytes."""
     if not head:
         return "an empty file"
     if head[:1] == b"\x80" and b"format" in head and b"about" in head:
-        return "a checkpoint of an older format, a pickle, which is not opened since it could run any code"
+        return "a checkpoint of an older format, a pickle, which is not opened because it could run any code"
     return "not a checkpoint of a fit"
 
 
 def _brief(value: Any) -> str:
+    """Return a short text for a value, for error messages."""
     if isinstance(value, np.ndarray):
         return repr(value.tolist()) if value.ndim == 1 and len(value) <= 20 else f"an array of shape {value.shape}"
     return repr(value) if len(repr(value)) <= 200 else f"{repr(value)[:200]}..."

@@ -1,34 +1,36 @@
-"""What all runs of a fit have in common: tolerances, M-step, acceleration, where they are kept, who is told."""
+"""Options that all runs of a fit have in common, and the protocols of those who save and watch a fit."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from fastgmm.data.sources import Source, count_rows
 from fastgmm.m_step.objective import Objective
-from fastgmm.mixture.parameters import MixtureParameters
-from fastgmm.mixture.statistics import SufficientStatistics
 
-from . import em
-from .em import EMResult
+from .run_state import CheckpointState, EMResult, RunState
 from .squarem import Accelerator, Squarem
 
-# To a tolerance as fine as this, in nats per row, a move that costs little is tried where EM has ended. With samples
-# and moves, fits to 1e-4 and 1e-6 end 0.02 nats per row higher than plain EM in the mean, after 1.7 and 2.3 times
-# fewer passes (`benchmarks/against_plain.py reporting`).
-FINE = 1e-4
-
-
-# With a tolerance as coarse as this EM ends a few steps after an acceleration would begin. It saved 3 % of the passes,
-# and fits ended up to 0.003 nats per row lower, since the EM step after an extrapolation is small.
-COARSE = 1e-3
+# With a tolerance of at most this, in nats per row, a light move is tried after EM. With samples and moves, fits to
+# 1e-4 end 0.02 nats per row higher than plain EM on average (`benchmarks/against_plain.py reporting`).
+LIGHT_MOVES_TOL = 1e-4
+# With a tolerance of at least this, in nats per row, EM ends a few steps after extrapolation would begin: it saved 3 %
+# of the passes, and fits ended up to 0.003 nats per row lower, because the EM step after an extrapolation is small.
+UNACCELERATED_TOL = 1e-3
 
 
 class Acceleration(NamedTuple):
-    """How a fit is made to take fewer passes: steps, and whether samples come first and moves last."""
+    """A way to make a fit with fewer passes over all rows.
+
+    Attributes
+    ----------
+    accelerator : type
+        Of the runs of EM.
+    progressive : bool
+        Whether EM runs on samples first, and light moves follow.
+    """
 
     accelerator: type[Squarem]
     progressive: bool
@@ -37,54 +39,54 @@ class Acceleration(NamedTuple):
 ACCELERATIONS = {"progressive": Acceleration(Squarem, True), "squarem": Acceleration(Squarem, False)}
 
 
-class CheckpointState(NamedTuple):
-    """What a fit that has been killed continues from.
-
-    Attributes
-    ----------
-    state : em.State
-        Of its run on all rows.
-    light_moves : bool
-        Whether light moves may follow; see `FitOptions.tries_light_moves`.
-    """
-
-    state: em.State
-    light_moves: bool
-
-
 class CheckpointStore(Protocol):
-    """Where the last run of a fit is kept after each pass."""
+    """Contract of those who save the state of a fit after each pass of its last run."""
 
     def begin(self) -> None:
-        """A fit begins: raise an error if its state could not be saved."""
+        """Check, when a fit begins, that its state can be saved; raise an error if not."""
 
-    def save(self, kept: CheckpointState) -> None: ...
+    def save(self, state: CheckpointState) -> None:
+        """Save a state in place of the one before."""
 
 
 class FitObserver(Protocol):
-    """Who is told of a fit's progress."""
+    """Contract of those who are told of the progress of a fit."""
 
     def start(self, init: int) -> None:
-        """A start begins."""
+        """Note that a start begins."""
 
     def note(self, text: str) -> None:
-        """What has been done besides passes over all rows."""
+        """Note work other than passes over all rows."""
 
     def iteration(self, result: EMResult) -> bool:
-        """A pass over all rows has ended; whether to stop."""
+        """Note the end of a pass over all rows; return whether to stop."""
 
     def end(self, result: EMResult) -> None:
-        """A run on all rows has ended."""
+        """Note the end of a run on all rows."""
 
     def duplicates(self, n_distinct: int) -> None:
-        """How many different clusters a start found."""
+        """Note the number of different clusters that a start has found."""
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What all runs of a fit have in common; see `em.run`.
+    """Options that all runs of a fit have in common.
 
-    `n_moves` is how often `moves.improve` is tried, `checkpoint` where the last run is kept.
+    Attributes
+    ----------
+    objective : Objective
+        The M-step, and the bound that it raises.
+    tol : float
+        A run ends when an EM step changes the bound by less, in nats per row.
+    max_iter : int
+        Largest number of passes over all rows.
+    limit_tol : float
+        A run ends only if the estimated limit is nearer than this, in nats per row.
+    acceleration : Acceleration or None
+    n_moves : int
+        Number of moves that the user has asked for; see `split_merge.improve`.
+    checkpoint : CheckpointStore or None
+        Saves the state of the last run.
     """
 
     objective: Objective
@@ -97,29 +99,21 @@ class FitOptions:
 
     @property
     def tries_light_moves(self) -> bool:
-        """Whether moves that nobody has asked for are tried where EM has ended."""
-        return self.acceleration is not None and self.acceleration.progressive and 0 < self.tol <= FINE
+        """Whether light moves, for which the user has not asked, are tried after EM."""
+        return self.acceleration is not None and self.acceleration.progressive and 0 < self.tol <= LIGHT_MOVES_TOL
 
-    def _is_coarse(self, tol: float) -> bool:
-        """Return whether a run to some tolerance is too short to be accelerated by default."""
-        by_default = self.acceleration is not None and self.acceleration.progressive
-        return by_default and min(tol, self.tol) >= COARSE and self.limit_tol == math.inf
+    def make_accelerator(self, source: Source, tol: float) -> Accelerator | None:
+        """Return a new accelerator for a run to a tolerance in nats per row; None for plain EM.
 
-    def keep(self, *, light_moves: bool) -> Callable[[em.State], None] | None:
-        """Return what keeps the state of a run, if it is to be kept."""
+        With the default acceleration, fits to a coarse tolerance are plain EM.
+        """
+        if self.acceleration is None:
+            return None
+        if self.acceleration.progressive and min(tol, self.tol) >= UNACCELERATED_TOL and self.limit_tol == math.inf:
+            return None
+        return self.acceleration.accelerator(count_rows(source), self.objective.reg_covar)
+
+    def save_state(self, *, light_moves: bool) -> Callable[[RunState], None] | None:
+        """Return a function that saves the state of a run; None if there is no checkpoint."""
         checkpoint = self.checkpoint
         return None if checkpoint is None else lambda state: checkpoint.save(CheckpointState(state, light_moves))
-
-    def step(self, statistics: SufficientStatistics, point: MixtureParameters) -> tuple[MixtureParameters, float]:
-        """Return where an M-step leads from a point, given the statistics of rows under it, and the point's bound."""
-        parameters, bound = self.objective.step(statistics, point)
-        assert parameters is not None  # without a bound to reach there always are some
-        return parameters, bound
-
-    def run(self, source: Source, parameters: MixtureParameters, **options: Any) -> EMResult:
-        """One run; `options` replace those of `em.run`."""
-        accelerator: Accelerator | None = None
-        if self.acceleration is not None and not self._is_coarse(options.get("tol", self.tol)):
-            accelerator = self.acceleration.accelerator(count_rows(source), self.objective.reg_covar)
-        options = {"tol": self.tol, "max_iter": self.max_iter, "limit_tol": self.limit_tol, **options}
-        return em.run(source, parameters, objective=self.objective, accelerator=accelerator, **options)

@@ -5,17 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from .em import EMResult
+from .run_state import EMResult
 
 
 class PrintProgress:
-    """Who watches a fit (see `options.FitObserver`): prints what scikit-learn prints, and asks the callback.
+    """Observer of a fit (see `options.FitObserver`) that prints what scikit-learn prints and calls the callback.
 
-    `fewest` is the least number of different clusters that a start has found.
+    Parameters
+    ----------
+    verbose : int
+        0 prints nothing; 2 and more print times and bounds too.
+    interval : int
+        Every `interval`-th iteration is printed.
+    n_components : int
+    callback : callable (n_iter, lower_bound, parameters) -> bool, optional
+        Called after each pass over all rows; if it returns true, the run ends.
+
+    Attributes
+    ----------
+    min_distinct : int
+        The smallest number of different clusters that a start has found, at most `n_components`.
     """
 
     def __init__(self, verbose: int, interval: int, n_components: int, callback: Callable | None):
-        self.verbose, self.interval, self.fewest, self.callback = verbose, interval, n_components, callback
+        self.verbose, self.interval, self.callback = verbose, interval, callback
+        self.min_distinct = n_components
         self.begun = self.previous = time.perf_counter()
 
     def start(self, init: int) -> None:
@@ -44,4 +58,4 @@ class PrintProgress:
         print(f"Initialization {outcome}.{details}")
 
     def duplicates(self, n_distinct: int) -> None:
-        self.fewest = min(self.fewest, n_distinct)
+        self.min_distinct = min(self.min_distinct, n_distinct)

@@ -14,8 +14,8 @@ from fastgmm.analysis import cells
 from fastgmm.covariance import MCLUST_MODELS
 from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
-from fastgmm.initialization.hierarchy import Hierarchy, cut
-from fastgmm.initialization.starts import hierarchy
+from fastgmm.initialization.hierarchy import Hierarchy, cut_tree
+from fastgmm.initialization.micro_clusters import micro_clusters
 from helpers import blobs
 
 CRITERIA = ("bic", "icl", "aic", "cv")
@@ -184,7 +184,7 @@ def test_criterion_display_has_a_line_per_model_and_a_ring(search):
 def test_groups_of_a_hierarchy_have_the_moments_of_their_rows():
     X, _ = blobs(0, n_samples=300, n_features=3)
     weights = np.random.default_rng(0).uniform(0, 2, 300)
-    joined = hierarchy(ArraySource(X, weights), 5, RandomStream(0), 1e-6)
+    joined = micro_clusters(ArraySource(X, weights), 5, RandomStream(0), 1e-6)
     assert isinstance(joined, Hierarchy)
     for n_groups in (1, 2, 5):
         sums, means, scatter = joined.moments(n_groups)
@@ -192,7 +192,7 @@ def test_groups_of_a_hierarchy_have_the_moments_of_their_rows():
         np.testing.assert_allclose(sums @ means, weights @ X)
         total = scatter.sum(axis=0) + (sums[:, None] * means).T @ means
         np.testing.assert_allclose(total, (weights[:, None] * X).T @ X)
-        assert len(np.unique(cut(joined.merges, n_groups))) == n_groups
+        assert len(np.unique(cut_tree(joined.merges, n_groups))) == n_groups
 
 
 def test_more_groups_than_clusters_give_empty_groups():
@@ -267,10 +267,10 @@ def test_only_the_next_smaller_number_gives_a_warm_start(iris, monkeypatch):
 
     def watched(source, parameters, reg_covar):
         seen.append((len(source.X), parameters.covariance_type, parameters.n_components))
-        return one_more(source, parameters, reg_covar)
+        return add_component(source, parameters, reg_covar)
 
-    one_more = cells.one_more
-    monkeypatch.setattr(cells, "one_more", watched)
+    add_component = cells.add_component
+    monkeypatch.setattr(cells, "add_component", watched)
     options = {"covariance_types": ["EEE", "VVI"], "random_state": 0}
     for numbers, expected in (([1, 3, 5], []), ([3, 2, 1], []), ([4, 1, 5, 2], [4, 1])):
         search = MixtureSearch(numbers, **options).fit(iris)

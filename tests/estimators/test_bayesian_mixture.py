@@ -13,6 +13,7 @@ from fastgmm.covariance import get_model
 from fastgmm.data.sources import ArraySource
 from fastgmm.engine import accumulate, accumulate_resp
 from fastgmm.fitting import em
+from fastgmm.fitting.options import FitOptions
 from fastgmm.m_step.conjugate_prior import overall_moments
 from fastgmm.m_step.variational import WEIGHT_PRIORS, Prior, VariationalBound, entropy, posterior_of
 from helpers import COVARIANCE_TYPES, blobs, fit_quietly
@@ -48,7 +49,7 @@ def ours_after(X, resp, n_iter, covariance_type, prior_type, reg_covar=1e-6, sam
     statistics = accumulate_resp(resp, reference, X, sample_weight, covariance_type=covariance_type)
     start = posterior_of(statistics, get_model(covariance_type), prior, reg_covar=reg_covar)
     result = em.run(
-        source, start, objective=VariationalBound(prior, covariance_type, reg_covar), tol=0, max_iter=n_iter,
+        source, start, FitOptions(VariationalBound(prior, covariance_type, reg_covar), tol=0, max_iter=n_iter)
     )  # fmt: skip
     return result.parameters, result.lower_bounds
 

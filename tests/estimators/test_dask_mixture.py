@@ -180,7 +180,7 @@ def test_a_killed_fit_is_resumed_only_with_the_same_rows(client, rows, tmp_path)
 
     with pytest.raises(ZeroDivisionError):
         DaskGaussianMixture(4, callback=fail, **options).fit(rows)
-    with pytest.raises(ValueError, match="state is of another fit: checksum of the rows"):
+    with pytest.raises(ValueError, match="state is the checkpoint of another fit: checksum of the rows"):
         DaskGaussianMixture(4, **options).resume(rows + 1)
     seen = []
     model = DaskGaussianMixture(4, callback=lambda n_iter, *_: seen.append(n_iter), **options)

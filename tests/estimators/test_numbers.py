@@ -274,7 +274,7 @@ def test_texts_of_every_estimator(cls, texts, tmp_path):
     assert_equal(model, expected)
     assert model.get_params()["covariance_type"] is texts["covariance_type"]
     if cls is not StreamingGaussianMixture:
-        assert type(decoded((tmp_path / "state").read_bytes(), "state").kept.state.point.covariance_type) is str
+        assert type(decoded((tmp_path / "state").read_bytes(), "state").state.run.point.covariance_type) is str
         warm = model.set_params(warm_start=True, covariance_type=type(texts["covariance_type"])("full"))
         assert_equal(fit_quietly(warm, X), fit_quietly(expected.set_params(warm_start=True, covariance_type="full"), X))
 

@@ -18,7 +18,7 @@ import reference
 from fastgmm import DegenerateComponentWarning, GaussianMixture, MixtureSearch, StreamingGaussianMixture
 from fastgmm.covariance import MCLUST_MODELS
 from fastgmm.engine import accumulate
-from fastgmm.fitting.stepwise import ForgettingSchedule
+from fastgmm.fitting.forgetting import ForgettingSchedule
 from helpers import COVARIANCE_TYPES, blobs, full_covariances, random_parameters, random_rows
 
 INIT, BATCH = 200, 50
@@ -561,7 +561,7 @@ def test_default_sizes_grow_with_parameters_and_shrink_with_half_life():
     for n_features in (2, 12):
         for half_life in (None, 100):
             options = StreamingGaussianMixture(10, half_life=half_life)._new_stream(n_features).options
-            sizes[n_features, half_life] = options.init_size, options.pace.batch_size
+            sizes[n_features, half_life] = options.init_size, options.forgetting.batch_size
     assert sizes == {(2, None): (10_000, 100), (2, 100): (400, 50), (12, None): (18_180, 909), (12, 100): (400, 50)}
 
 

@@ -1,4 +1,4 @@
-"""A fit that is killed and resumed ends as if nothing had happened."""
+"""A fit that is killed and resumed ends in the same bits as one that is not killed."""
 
 import os
 import subprocess
@@ -18,11 +18,11 @@ FITTED = ("means_", "covariances_", "weights_", "lower_bounds_", "remaining_", "
 
 
 class Killed(BaseException):
-    """As a signal that nobody catches."""
+    """Stands for a signal that is not caught."""
 
 
 def killed_in(n_passes, monkeypatch, call):
-    """A call that ends in the pass over all rows after so many; whether it came that far."""
+    """Kill a call in the pass over all rows after `n_passes` others; return whether it came that far."""
     seen, full_pass = [], em.full_pass
 
     def killing(source, *arguments):
@@ -86,7 +86,7 @@ def test_a_pass_is_not_made_twice(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "tied"])
-def test_posteriors_are_kept_too(covariance_type, tmp_path, monkeypatch):
+def test_posteriors_are_saved_too(covariance_type, tmp_path, monkeypatch):
     options = {"n_components": 6, "covariance_type": covariance_type, **OPTIONS}
     expected = quietly(lambda: BayesianGaussianMixture(**options).fit(X))
     model = BayesianGaussianMixture(checkpoint=tmp_path / "state", **options)
@@ -96,7 +96,7 @@ def test_posteriors_are_kept_too(covariance_type, tmp_path, monkeypatch):
         np.testing.assert_array_equal(getattr(model, name), getattr(expected, name), err_msg=name)
 
 
-def test_a_fit_that_has_ended_is_taken_as_it_is(tmp_path, monkeypatch):
+def test_a_fit_that_had_ended_makes_no_more_passes(tmp_path, monkeypatch):
     model = quietly(lambda: GaussianMixture(6, checkpoint=tmp_path / "state", **{**OPTIONS, "tol": 1e-3}).fit(X))
     means = model.means_
     assert model.converged_
@@ -114,37 +114,37 @@ def test_more_iterations_can_be_asked_for(tmp_path):
     np.testing.assert_array_equal(model.means_, expected.means_)
 
 
-def test_without_a_file_a_fit_begins(tmp_path):
+def test_without_a_file_resume_starts_a_fit(tmp_path):
     expected = quietly(lambda: GaussianMixture(6, **OPTIONS).fit(X))
     model = quietly(lambda: GaussianMixture(6, checkpoint=tmp_path / "state", **OPTIONS).resume(X))
     np.testing.assert_array_equal(model.means_, expected.means_)
 
 
-def test_another_fits_file_is_refused(tmp_path):
+def test_the_checkpoint_of_another_fit_is_refused(tmp_path):
     path = tmp_path / "state"
     model = quietly(lambda: GaussianMixture(6, checkpoint=path, **OPTIONS).fit(X))
     before = model.means_
-    with pytest.raises(ValueError, match=r"of another fit: n_components was 6, and is 5\. Set it as it was"):
+    with pytest.raises(ValueError, match=r"of another fit: n_components was 6, but is 5 now\. Set it back"):
         model.set_params(n_components=5).resume(X)
     assert model.means_ is before
-    with pytest.raises(ValueError, match=r"of another fit: rows was \(4000, 3, dtype\('float64'\)\), and is \(3999"):
+    with pytest.raises(ValueError, match=r"of another fit: rows was \(4000, 3, dtype\('float64'\)\), but is \(3999"):
         model.set_params(n_components=6).resume(X[1:])
     with pytest.raises(ValueError, match="of another fit: class was 'GaussianMixture'"):
         BayesianGaussianMixture(n_components=6, checkpoint=path, **OPTIONS).resume(X)
     with pytest.raises(ValueError, match="checksum of the rows was"):
         model.resume(X + 1e-9)
-    with pytest.raises(ValueError, match=r"total_weight was 4000\.0, and is 8000\.0"):
+    with pytest.raises(ValueError, match=r"total_weight was 4000\.0, but is 8000\.0 now"):
         model.resume(X, sample_weight=np.full(len(X), 2.0))
 
 
-def test_a_new_fit_keeps_the_older_state_until_it_has_one(tmp_path):
+def test_an_older_state_stays_until_a_new_fit_has_one(tmp_path):
     path = tmp_path / "state"
     model = quietly(lambda: GaussianMixture(6, checkpoint=path, **OPTIONS).fit(X))
     before = path.read_bytes()
     with pytest.raises(ZeroDivisionError):
         model.set_params(callback=lambda *_: 1 / 0).fit(X + 50)
     assert path.read_bytes() == before
-    with pytest.raises(ValueError, match="is of another fit: checksum of the rows"):
+    with pytest.raises(ValueError, match="is the checkpoint of another fit: checksum of the rows"):
         model.set_params(callback=None).resume(X + 50)
     quietly(lambda: model.fit(X + 50))
     quietly(lambda: model.resume(X + 50))
@@ -182,7 +182,7 @@ def test_a_file_that_cannot_be_written_stops_a_fit_before_it_begins(tmp_path, mo
     assert not passes
 
 
-def test_searches_keep_no_state(tmp_path):
+def test_searches_save_no_state(tmp_path):
     from fastgmm import MixtureSearch
 
     called = []
@@ -199,7 +199,7 @@ def test_bad_checkpoints_are_refused(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere" / "state"):
         with pytest.raises(ValueError, match="a file in a folder that exists"):
             GaussianMixture(2, checkpoint=path).fit(X)
-    with pytest.raises(ValueError, match="n_init should be 1"):
+    with pytest.raises(ValueError, match=r"set n_init=1 \(got 3\)"):
         GaussianMixture(2, n_init=3, checkpoint=tmp_path / "state").fit(X)
 
 
@@ -230,7 +230,7 @@ print(model.means_.tobytes().hex())
 
 @pytest.mark.parametrize("start", ["means_init", "resp_init", "warm_start", "nothing"])
 def test_a_resumed_fit_makes_the_moves_of_the_fit_and_no_others(start, tmp_path):
-    """Moves that nobody has asked for are not made from a start that is given."""
+    """Light moves are not made from a start of the user."""
     rng = np.random.default_rng(3)
     X = np.concatenate([rng.normal(size=(400, 2)) + m for m in [(0, 0), (4, 0), (8, 0), (20, 0), (20, 5)]])
     means = np.array([[0, 0], [1, 0], [2, 0], [8.0, 0], [20, 2.5]])

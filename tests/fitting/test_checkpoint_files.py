@@ -1,4 +1,4 @@
-"""Checkpoints as files: nothing else is replaced, damage and other rows are noticed, no code is run."""
+"""Checkpoints as files: no other file is replaced, damage and other rows are detected, no code is run."""
 
 import itertools
 import os
@@ -30,7 +30,7 @@ ESTIMATORS = [GaussianMixture, BayesianGaussianMixture]
 
 
 class Stop(Exception):
-    """As an error in the middle of a fit."""
+    """Stands for an error in the middle of a fit."""
 
 
 def stop(n_iter, *_):
@@ -45,7 +45,7 @@ def quietly(call):
 
 
 def stopped(path, source, **options):
-    """A state of a fit that has stopped after three passes."""
+    """Save the state of a fit that is stopped after three passes."""
     with pytest.raises(Stop):
         GaussianMixture(**{**OPTIONS, "checkpoint": path, "callback": stop, **options}).fit(source)
 
@@ -60,8 +60,8 @@ def state(tmp_path):
     return tmp_path / "state"
 
 
-def is_refused(path, source=X, match="checkpoint should be", methods=("fit", "resume", "fit_predict")):
-    """A fit is refused before a row is read."""
+def is_refused(path, source=X, *, match, methods=("fit", "resume", "fit_predict")):
+    """Check that a fit is refused before a row is read."""
     for estimator in ESTIMATORS:
         for method in methods:
             with pytest.raises(ValueError, match=match):
@@ -83,7 +83,7 @@ def test_files_that_are_no_checkpoints_are_not_replaced(content, tmp_path):
 
 
 def test_rows_and_weights_are_not_replaced(tmp_path, monkeypatch):
-    """Nor are they read: a source of blocks would notice."""
+    """No block is read either."""
     walked = []
     np.save(tmp_path / "x.npy", X)
     np.save(tmp_path / "w.npy", np.ones(len(X)))
@@ -103,13 +103,13 @@ def test_rows_and_weights_are_not_replaced(tmp_path, monkeypatch):
     assert (tmp_path / "x.npy").read_bytes() == before
 
 
-def test_nor_anything_in_a_zarr_store(tmp_path):
+def test_files_in_a_zarr_store_are_not_replaced(tmp_path):
     zarr = pytest.importorskip("zarr")
     zarr.save_array(str(tmp_path / "x.zarr"), X)
     is_refused(tmp_path / "x.zarr" / "state", rows(tmp_path / "x.zarr"), match=r"is inside, .*x\.zarr")
 
 
-def test_what_is_no_ordinary_file_is_refused(tmp_path):
+def test_paths_that_are_not_regular_files_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     for path, message in {
@@ -196,7 +196,7 @@ def test_an_older_state_outlives_bad_input(state):
 
 
 def test_every_bit_counts(state):
-    """A flip anywhere, and a cut anywhere, is an error that names the file."""
+    """A changed bit, or a missing end, is an error that names the file."""
     raw = state.read_bytes()
     rng = np.random.default_rng(1)
     places = [*range(8 * (HEADER.size + 32 + 64)), *rng.integers(8 * len(raw), size=2000)]
@@ -217,7 +217,7 @@ def test_every_bit_counts(state):
 
 
 class Trap:
-    """What pickle would run."""
+    """Code that pickle would run."""
 
     def __reduce__(self):
         return os.mkdir, (os.environ["TRAP"],)
@@ -238,9 +238,9 @@ def test_an_older_format_is_refused_and_not_opened(tmp_path, monkeypatch):
 def test_other_content_is_refused(state):
     """Even with the right checksum."""
     content = decoded(state.read_bytes(), state)
-    for other in (content._replace(kept=None), content.about, None):
+    for other in (content._replace(state=None), content.about, None):
         state.write_bytes(encoded(other))
-        with pytest.raises(ValueError, match="state is a checkpoint of another version of fastgmm: it holds something"):
+        with pytest.raises(ValueError, match="is a checkpoint of another version of fastgmm: it does not contain"):
             resumed(state, X)
 
 
@@ -261,7 +261,7 @@ def test_nothing_but_listed_types_is_loaded():
         '{"array": "<f8", "shape": [9999999999], "order": "C", "at": 0}',
         '{"array": "<f8", "shape": [-1], "order": "C", "at": 0}',
         '{"object": "MixtureParameters", "attributes": {"weights": 1}}',
-        '{"object": "CheckpointState", "attributes": {"state": null, "before": null, "pausing": false, "more": 1}}',
+        '{"object": "CheckpointState", "attributes": {"run": null, "light_moves": false, "more": 1}}',
     ):
         with pytest.raises(NotPlainDataError):
             unpack(struct.pack("<Q", len(plain)) + plain.encode() + b"\0" * 8, TYPES)
@@ -272,7 +272,7 @@ def test_nothing_but_listed_types_is_loaded():
 
 @dataclass(eq=False)
 class Example:
-    """Anything that a state may have in it."""
+    """Values that a state may contain."""
 
     array: np.ndarray
     rest: object
@@ -340,7 +340,7 @@ def test_digests_of_equal_values_are_equal(equal):
 
 
 @pytest.mark.parametrize(
-    ("given", "equal"),
+    ("values", "equal"),
     [
         ({"n_components": np.int64(2)}, {"n_components": 2}),
         ({"tol": np.float64(0.0), "reg_covar": np.float32(0.5)}, {"tol": 0, "reg_covar": 0.5}),
@@ -357,9 +357,9 @@ def test_digests_of_equal_values_are_equal(equal):
     ],
     ids=lambda options: "-".join(options),
 )  # fmt: skip
-def test_a_fit_goes_on_with_equal_parameters(given, equal, tmp_path):
-    for before, now in ((given, equal), (equal, given)):
-        if "random_state" not in given:
+def test_a_fit_continues_with_equal_parameters(values, equal, tmp_path):
+    for before, now in ((values, equal), (equal, values)):
+        if "random_state" not in values:
             before, now = ({"random_state": 0, **options} for options in (before, now))
         path = tmp_path / "state"
         path.unlink(missing_ok=True)
@@ -376,7 +376,7 @@ def test_priors_of_another_type_are_the_same(tmp_path):
     first = quietly(lambda: BayesianGaussianMixture(mean_prior=[1, 2], covariance_prior=np.eye(2), **options).fit(X))
     again = BayesianGaussianMixture(mean_prior=np.array([1.0, 2]), covariance_prior=[[1, 0], [0, 1]], **options)
     np.testing.assert_array_equal(quietly(lambda: again.resume(X)).means_, first.means_)
-    with pytest.raises(ValueError, match=r"another fit: mean_prior was \[1, 2\], and is \[1, 3\]"):
+    with pytest.raises(ValueError, match=r"another fit: mean_prior was \[1, 2\], but is \[1, 3\] now"):
         again.set_params(mean_prior=[1, 3]).resume(X)
 
 
@@ -405,13 +405,12 @@ def test_other_rows_are_refused_at_once(streamed, change, state):
         stopped(state, rows(X, **BLOCKS))
     before = state.read_bytes()
     source = rows(change(X), **BLOCKS) if streamed else change(X)
-    with pytest.raises(ValueError, match="state is of another fit: checksum of the rows was"):
+    with pytest.raises(ValueError, match="state is the checkpoint of another fit: checksum of the rows was"):
         resumed(state, source)
     assert state.read_bytes() == before
 
 
-def test_other_rows_far_into_a_file_are_noticed_once_they_are_read(tmp_path):
-    """Before the state is replaced."""
+def test_other_rows_far_into_a_file_are_detected_before_the_state_is_replaced(tmp_path):
     path = tmp_path / "state"
     Y = np.tile(X, (10, 1))
     np.save(tmp_path / "y.npy", Y)
@@ -421,18 +420,18 @@ def test_other_rows_far_into_a_file_are_noticed_once_they_are_read(tmp_path):
     other[-1] += 1e-9
     np.save(tmp_path / "z.npy", other)
     model = GaussianMixture(**OPTIONS, checkpoint=path)
-    with pytest.raises(ValueError, match="state is of another fit: now that all rows have been read"):
+    with pytest.raises(ValueError, match="state is the checkpoint of another fit: all rows have now been read"):
         model.resume(rows(tmp_path / "z.npy", **BLOCKS))
     assert path.read_bytes() == before
     assert not hasattr(model, "means_")
-    (tmp_path / "y.npy").rename(tmp_path / "moved.npy")  # which file they are in does not matter
+    (tmp_path / "y.npy").rename(tmp_path / "moved.npy")  # the name of the file has no effect
     expected = quietly(lambda: GaussianMixture(**OPTIONS).fit(rows(Y, **BLOCKS)))
     np.testing.assert_array_equal(resumed(path, rows(tmp_path / "moved.npy", **BLOCKS)).means_, expected.means_)
 
 
 @pytest.mark.parametrize("options", [{"max_iter": 3}, {"tol": 1e-2, "max_iter": 500}], ids=["used up", "converged"])
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_other_rows_are_noticed_though_the_run_had_ended(estimator, options, tmp_path):
+def test_other_rows_are_detected_even_if_the_run_had_ended(estimator, options, tmp_path):
     path, Y = tmp_path / "state", np.tile(X, (10, 1))
     np.save(tmp_path / "y.npy", Y)
     other = Y.copy()
@@ -442,7 +441,7 @@ def test_other_rows_are_noticed_though_the_run_had_ended(estimator, options, tmp
     quietly(lambda: model.fit(rows(tmp_path / "y.npy", **BLOCKS)))
     before, means = path.read_bytes(), model.means_
     assert model.converged_ == (options["max_iter"] == 500)
-    with pytest.raises(ValueError, match="state is of another fit: now that all rows have been read"):
+    with pytest.raises(ValueError, match="state is the checkpoint of another fit: all rows have now been read"):
         quietly(lambda: model.resume(rows(tmp_path / "z.npy", **BLOCKS)))
     assert path.read_bytes() == before
     assert model.means_ is means
@@ -464,7 +463,7 @@ def test_a_source_is_not_read_once_more_for_its_checksum(tmp_path):
         quietly(lambda: GaussianMixture(**OPTIONS, **options).fit(source))
         return len(walks)
 
-    assert n_walks(checkpoint=tmp_path / "state") == n_walks() + 1  # of which the additional one reads a block
+    assert n_walks(checkpoint=tmp_path / "state") == n_walks() + 1  # the additional one reads a block
 
 
 def test_other_columns_and_weights_are_refused(tmp_path):
@@ -473,7 +472,7 @@ def test_other_columns_and_weights_are_refused(tmp_path):
     path, w = tmp_path / "state", np.tile([1.0, 2.0], len(X) // 2)
     frame = pd.DataFrame({"a": X[:, 0], "b": X[:, 1], "c": X[:, 1], "w": w, "v": w[::-1]})
     frame.to_parquet(tmp_path / "x.parquet")
-    names = r"state is of another fit: feature names was \['a', 'b'\], and is \['a', 'c'\]"
+    names = r"state is the checkpoint of another fit: feature names was \['a', 'b'\], but is \['a', 'c'\] now"
     for make in (
         lambda columns: rows(tmp_path / "x.parquet", columns=columns),
         lambda columns: frame[columns],
@@ -489,7 +488,7 @@ def test_other_columns_and_weights_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("n_processes", [None, 2])
-def test_replicates_keep_no_state_and_call_nobody(n_processes, tmp_path):
+def test_replicates_save_no_state_and_call_no_callback(n_processes, tmp_path):
     path, called = tmp_path / "folder" / "state", []
     path.parent.mkdir()
     model = GaussianMixture(2, random_state=0, checkpoint=path, callback=lambda *_: called.append(0)).fit(X)
@@ -507,7 +506,7 @@ def test_replicates_keep_no_state_and_call_nobody(n_processes, tmp_path):
 
 @pytest.mark.parametrize("n_jobs", [None, 2])
 def test_fits_may_share_a_file(n_jobs, tmp_path):
-    """One after the other, or at the same time: each write is whole, and the last one stays."""
+    """One after the other, or at the same time: each write is complete, and the last one stays."""
     path = tmp_path / "state"
     model = GaussianMixture(random_state=0, checkpoint=path, n_jobs=1)
     search = GridSearchCV(model, {"n_components": [1, 2, 3]}, n_jobs=n_jobs, cv=3, error_score="raise").fit(X)
@@ -518,12 +517,13 @@ def test_fits_may_share_a_file(n_jobs, tmp_path):
     scores = cross_val_score(model.set_params(checkpoint=path, n_components=2), X, n_jobs=n_jobs, error_score="raise")
     assert np.isfinite(scores).all()
     assert [p.name for p in tmp_path.iterdir()] == ["state"]
-    with pytest.raises(ValueError, match="is of another fit"):  # the state of a fold is not taken for that of all rows
+    # The state of a fold is not that of a fit to all rows.
+    with pytest.raises(ValueError, match="is the checkpoint of another fit"):
         model.resume(X)
 
 
 def test_a_process_that_is_killed_while_it_writes(tmp_path):
-    """What is there is whole, and a later fit goes on from it."""
+    """The file is complete, and a later fit continues from it."""
     code = """
 import os, signal, sys, warnings
 import numpy as np
@@ -545,13 +545,13 @@ GaussianMixture(2, random_state=0, tol=0.0, max_iter=12, acceleration=None, chec
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     path = tmp_path / "state"
-    assert decoded(path.read_bytes(), path).kept.state.result.n_iter == 3
+    assert decoded(path.read_bytes(), path).state.run.result.n_iter == 3
     expected = quietly(lambda: GaussianMixture(**OPTIONS).fit(X))
     np.testing.assert_array_equal(resumed(path, X).means_, expected.means_)
 
 
-def test_states_of_any_parameters_can_be_described(tmp_path):
-    """What is no plain data counts by its type: a subclass may have any parameters."""
+def test_parameters_of_any_type_can_be_described(tmp_path):
+    """Values that are not plain data are compared by type: a subclass may have any parameters."""
 
     class Tagged(GaussianMixture):
         def __init__(self, n_components=1, *, checkpoint=None, random_state=None, tag=None):
@@ -560,7 +560,7 @@ def test_states_of_any_parameters_can_be_described(tmp_path):
 
     model = Tagged(2, checkpoint=tmp_path / "state", random_state=np.random.RandomState(0), tag=object()).fit(X)
     means = model.means_
-    np.testing.assert_array_equal(model.resume(X).means_, means)  # though the generator has been drawn from
+    np.testing.assert_array_equal(model.resume(X).means_, means)  # although the generator has been drawn from
     again = Tagged(2, checkpoint=tmp_path / "state", random_state=np.random.RandomState(0), tag=object()).resume(X)
     np.testing.assert_array_equal(again.means_, model.means_)
 

@@ -1,4 +1,4 @@
-"""The EM loop: against the naive twin, monotone, honest about convergence; the tied layout's short way."""
+"""The EM loop: equal to the naive twin, monotone, right about convergence; the tied layout's shortcut."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from fastgmm.data.sources import ArraySource
 from fastgmm.e_step import complete, scores
 from fastgmm.engine import MixtureParameters, accumulate, maximise
 from fastgmm.fitting import em
+from fastgmm.fitting.degeneracy import flat_components
 from helpers import COVARIANCE_TYPES, blobs, full_covariances, random_parameters, random_rows, run_em, start_of
 
 
@@ -60,11 +61,11 @@ def test_convergence_needs_a_small_rise():
     assert 0 <= result.last_change < 1e-3
     assert result.n_iter < 200
     again = run(X, result.parameters, tol=1e-3, max_iter=200, lower_bound=result.lower_bound)
-    assert again.n_iter == 1  # the first change is counted from where the last run ended
+    assert again.n_iter == 1  # the first change is relative to the bound of the earlier run
 
 
 def test_a_large_fall_is_not_convergence_and_a_small_one_is():
-    """With a large reg_covar the likelihood falls at every iteration, by less and less, as in scikit-learn."""
+    """With a large reg_covar the likelihood falls in every iteration, by less and less, as in scikit-learn."""
     X, _ = blobs()
     X = X * 0.1
     start = maximise(accumulate(random_parameters("full", 1, 3), X), "full", reg_covar=0.0)
@@ -86,7 +87,7 @@ def test_an_exact_fixed_point_has_converged():
 def test_nan_is_not_convergence():
     X, _ = blobs()
     X[3, 1] = np.nan
-    with pytest.raises(ValueError, match="the statistics contain NaN, so the rows they are of did"):
+    with pytest.raises(ValueError, match="statistics must not contain NaN: check the rows"):
         run(X, random_parameters("full", 3, 3), tol=1e30)
 
 
@@ -95,7 +96,7 @@ def test_tied_scatter_is_summed_once_and_stays_right():
     parameters = random_parameters("tied", 3, 3)
     first = accumulate(parameters, X)
     parameters = maximise(first, "tied")
-    fresh, reusing = accumulate(parameters, X), accumulate(parameters, X, known=first)
+    fresh, reusing = accumulate(parameters, X), accumulate(parameters, X, earlier_pass=first)
     assert reusing.scatter is first.scatter
     moved = reusing.recentred(fresh.reference)
     np.testing.assert_allclose(moved.scatter, fresh.scatter, rtol=1e-10)
@@ -122,7 +123,7 @@ def test_tied_components_far_apart_keep_their_digits(dtype, digits, distance):
     np.testing.assert_allclose(parameters.covariances, within.T @ within / 2000, rtol=digits, atol=digits)
 
 
-def test_on_iteration_is_told_of_every_iteration():
+def test_on_iteration_is_called_after_every_iteration():
     X, _ = blobs()
     seen = []
 
@@ -139,11 +140,11 @@ def test_on_iteration_is_told_of_every_iteration():
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("n_features", [2, 9])
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-def test_a_pass_can_tell_what_it_made_of_each_row(covariance_type, n_features, weighted, dtype):
+def test_a_pass_can_return_densities_and_responsibilities(covariance_type, n_features, weighted, dtype):
     parameters = random_parameters(covariance_type, 5, n_features)
     X = random_rows(parameters, 3000).astype(dtype)
-    if covariance_type != "tied":  # whose scatter would be infinite
-        X[7] = 1e200 if dtype is np.float64 else 1e30  # farther than squares reach
+    if covariance_type != "tied":  # its scatter would be infinite
+        X[7] = 1e200 if dtype is np.float64 else 1e30  # the squared distance overflows
     weights = 1e12 * np.random.default_rng(0).integers(0, 3, len(X)) if weighted else None
     log_prob_norm, resp = np.empty(len(X), dtype), np.empty((len(X), 5), dtype)
     statistics = accumulate(parameters, X, weights, log_prob_norm=log_prob_norm, resp=resp)
@@ -157,7 +158,7 @@ def test_a_pass_can_tell_what_it_made_of_each_row(covariance_type, n_features, w
         np.testing.assert_array_equal(getattr(statistics, name), getattr(alone, name))
 
 
-def test_a_pass_in_the_tied_layouts_long_way_can_tell_too():
+def test_a_pass_of_the_tied_layout_without_its_shortcut_returns_them_too():
     rng = np.random.default_rng(0)
     X = np.concatenate([rng.normal(size=(500, 2)), rng.normal(size=(500, 2)) + 1e5])
     parameters = MixtureParameters.create([0.5, 0.5], [[0, 0], [1e5, 1e5]], np.eye(2), "tied")
@@ -169,7 +170,7 @@ def test_a_pass_in_the_tied_layouts_long_way_can_tell_too():
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-def test_a_first_pass_that_has_been_made_is_not_made_again(covariance_type, monkeypatch):
+def test_a_first_pass_that_was_made_is_not_repeated(covariance_type, monkeypatch):
     X, _ = blobs()
     start = random_parameters(covariance_type, 3, 3)
     passes, full_pass = [], em.full_pass
@@ -181,17 +182,17 @@ def test_a_first_pass_that_has_been_made_is_not_made_again(covariance_type, monk
     np.testing.assert_array_equal(results[0].parameters.means, results[1].parameters.means)
 
 
-def test_collapsed_components_are_found():
+def test_flat_components_are_found():
     good = random_parameters("full", 3, 2)
-    assert em.flat_components(good, 1e-6).size == 0
+    assert flat_components(good, 1e-6).size == 0
     covariances = good.covariances.copy()
     covariances[1] = [[1.0, 1.0], [1.0, 1.0 + 1e-6]]  # flat along the diagonal
     flat = MixtureParameters.create(good.weights, good.means, covariances)
-    assert em.flat_components(flat, 1e-6).tolist() == [1]
-    # A constant feature is flat for the whole mixture: no component is to blame.
+    assert flat_components(flat, 1e-6).tolist() == [1]
+    # With a constant feature the whole mixture is flat, so no component is reported.
     constant = covariances * np.array([[1.0, 0], [0, 0]]) + np.array([[0, 0], [0, 1e-6]])
     means = good.means * [1.0, 0.0]
-    assert em.flat_components(MixtureParameters.create(good.weights, means, constant), 1e-6).size == 0
+    assert flat_components(MixtureParameters.create(good.weights, means, constant), 1e-6).size == 0
 
 
 def test_engine_predictions_agree_with_the_naive_twin():
@@ -207,22 +208,22 @@ def test_engine_predictions_agree_with_the_naive_twin():
 
 
 @pytest.mark.parametrize("n_features", [10, 80])
-def test_collapsed_components_are_found_beside_constant_features(n_features):
-    """By axes, and with many features by power iterations."""
+def test_flat_components_are_found_beside_constant_features(n_features):
+    """With many features by power iterations."""
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.normal(size=(n_features, n_features)))[0]
     variances = np.tile(rng.uniform(1, 2, n_features), (3, 1))
-    variances[:, 0] = 1e-6  # no component to blame
+    variances[:, 0] = 1e-6  # flat for the whole mixture
     variances[1, 5] = 1e-6
     covariances = (axes * variances[:, np.newaxis]) @ axes.T
     parameters = MixtureParameters.create(np.full(3, 1 / 3), np.zeros((3, n_features)), covariances)
-    assert em.flat_components(parameters, 1e-6).tolist() == [1]
+    assert flat_components(parameters, 1e-6).tolist() == [1]
     diagonal = MixtureParameters.create(np.full(3, 1 / 3), np.zeros((3, n_features)), variances, "diag")
-    assert em.flat_components(diagonal, 1e-6).tolist() == [1]
+    assert flat_components(diagonal, 1e-6).tolist() == [1]
 
 
 @pytest.mark.filterwarnings("ignore::fastgmm.DegenerateComponentWarning")
-def test_fewer_rows_than_features_end_when_only_rounding_changes():
+def test_a_fit_with_fewer_rows_than_features_ends_when_only_rounding_changes():
     X = np.random.default_rng(0).normal(size=(40, 200))
     X[:20] += 4
     gm = GaussianMixture(2, random_state=0, acceleration=None).fit(X)

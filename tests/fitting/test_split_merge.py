@@ -1,4 +1,4 @@
-"""Splits and merges: what EM cannot find again, and never a lower likelihood."""
+"""Moves: they find optima that EM cannot reach, and never lower the likelihood."""
 
 import numpy as np
 import pytest
@@ -7,27 +7,15 @@ from fastgmm import GaussianMixture
 from fastgmm.covariance import MCLUST_MODELS
 from fastgmm.data.sources import ArraySource
 from fastgmm.engine import MixtureParameters
-from fastgmm.fitting import em, schedule
+from fastgmm.fitting import schedule
 from fastgmm.fitting import split_merge as moves
-from fastgmm.fitting.split_merge import LIGHT, improve, least_gaussian, least_merge, one_more, split_and_merge
-from helpers import COVARIANCE_TYPES, covariances_in_form, full_covariances, random_parameters, run_em
+from fastgmm.fitting.run_state import EMResult
+from fastgmm.fitting.split_merge import LIGHT, add_component, improve
+from helpers import COVARIANCE_TYPES, badly_started, covariances_in_form, random_parameters, run_em, three_clusters
 
 
-def three_clusters(n_samples=3000, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.normal(size=(n_samples, 2)) + 8.0 * np.array([[0, 0], [1, 0], [0, 1]])[np.arange(n_samples) % 3]
-
-
-def badly_started(covariance_type="full"):
-    """Two components in one cluster, and one for two."""
-    full = np.array([np.eye(2), np.eye(2), [[17.0, -16.0], [-16.0, 17.0]]])
-    covariances = {"full": full, "tied": full.mean(axis=0), "diag": np.ones((3, 2)), "spherical": np.ones(3)}
-    means = np.array([[-0.5, 0.0], [0.5, 0.0], [4.0, 4.0]])
-    return MixtureParameters.create([1 / 6, 1 / 6, 2 / 3], means, covariances[covariance_type], covariance_type)
-
-
-class FitObserver:
-    """Remembers what it is told; stops at a pass."""
+class RecordingObserver:
+    """Records what it is told of a fit; stops it at a pass."""
 
     def __init__(self, stop_at=None):
         self.notes, self.seen, self.stop_at = [], [], stop_at
@@ -57,27 +45,27 @@ def test_a_move_leaves_an_optimum_that_em_cannot(covariance_type, weighted):
     best = run(source, truth)
     assert stuck.lower_bound < best.lower_bound - 0.1
     before = stuck.n_iter
-    better = improve(source, stuck, run, 3, FitObserver())
+    better = improve(source, stuck, run, 3, RecordingObserver())
     assert better.lower_bound == pytest.approx(best.lower_bound, abs=1e-4)
     step = run(source, better.parameters, tol=0, max_iter=1)
-    assert better.lower_bound == pytest.approx(step.lower_bound, abs=1e-5)  # that of the parameters
+    assert better.lower_bound == pytest.approx(step.lower_bound, abs=1e-5)  # the bound of the parameters
     assert better.converged
     assert better.n_iter > before  # every pass over all rows counts
 
 
-def test_moves_that_lead_nowhere_change_nothing_but_the_count_of_passes():
+def test_a_discarded_move_changes_only_the_number_of_passes():
     X = three_clusters()
     best = run(ArraySource(X), badly_started())
-    best = improve(ArraySource(X), best, run, 3, FitObserver())
+    best = improve(ArraySource(X), best, run, 3, RecordingObserver())
     means = best.parameters.means.copy()
     passes = best.n_iter
-    again = improve(ArraySource(X), best, run, 3, observer := FitObserver())
+    again = improve(ArraySource(X), best, run, 3, observer := RecordingObserver())
     np.testing.assert_array_equal(again.parameters.means, means)
     assert again.converged
     assert again.n_iter == passes + len(observer.seen)
     single = ArraySource(X[:, :1])
     assert improve(
-        single, run(single, random_parameters("full", 2, 1)), run, 2, FitObserver()
+        single, run(single, random_parameters("full", 2, 1)), run, 2, RecordingObserver()
     ).converged  # nothing to move
 
 
@@ -94,22 +82,22 @@ def test_the_estimator_offers_moves():
         GaussianMixture(3, n_moves=-1).fit(X)
 
 
-def test_passes_of_moves_are_seen_and_can_be_stopped():
+def test_passes_of_moves_are_reported_and_can_be_stopped():
     X = three_clusters()
     stuck = run(ArraySource(X), badly_started())
-    before, observer = stuck.n_iter, FitObserver()
+    before, observer = stuck.n_iter, RecordingObserver()
     moved = improve(ArraySource(X), stuck, run, 1, observer)
     assert [n for n, _ in observer.seen] == list(range(before + 1, moved.n_iter + 1))
     assert observer.seen[-1][1] == moved.lower_bound
     assert observer.notes[0].startswith("Move 1: kept, ")
     stuck = run(ArraySource(X), badly_started())
-    stopped = improve(ArraySource(X), stuck, run, 5, FitObserver(stop_at=before + 1))
+    stopped = improve(ArraySource(X), stuck, run, 5, RecordingObserver(stop_at=before + 1))
     assert stopped.stopped
     assert stopped.n_iter == before + 1
 
 
 def test_the_bound_after_moves_is_that_of_the_model():
-    """With a reg_covar that is large for the data likelihoods fall, and an earlier one is not that of the model."""
+    """With a large reg_covar the likelihood falls in every step, so an earlier bound would be too high."""
     X = three_clusters(600) * 0.3
     for seed in range(6):
         model = GaussianMixture(4, reg_covar=0.5, n_moves=3, random_state=seed, max_iter=300).fit(X)
@@ -124,7 +112,7 @@ def test_an_interrupted_move_keeps_the_optimum():
     def interrupt(source, parameters, **options):
         raise KeyboardInterrupt
 
-    result = improve(ArraySource(X), stuck, interrupt, 1, FitObserver())
+    result = improve(ArraySource(X), stuck, interrupt, 1, RecordingObserver())
     assert result.interrupted
     assert not result.converged
     np.testing.assert_array_equal(result.parameters.means, means)
@@ -136,7 +124,7 @@ def test_a_light_move_keeps_to_the_passes_that_are_left():
     for left in (2, 6, 500):
         stuck = run(ArraySource(X), badly_started())
         before, bound = stuck.n_iter, stuck.lower_bound
-        moved = improve(ArraySource(X), stuck, run, 1, observer := FitObserver(), effort=LIGHT, max_iter=left)
+        moved = improve(ArraySource(X), stuck, run, 1, observer := RecordingObserver(), budget=LIGHT, max_iter=left)
         assert moved.n_iter <= before + left
         assert moved.n_iter == before + len(observer.seen) == len(moved.lower_bounds)
         assert moved.converged
@@ -146,10 +134,10 @@ def test_a_light_move_keeps_to_the_passes_that_are_left():
     assert bounds[500] > 0.1
 
 
-def test_a_light_move_is_given_up_where_it_is_not_higher():
+def test_a_light_move_is_discarded_if_it_is_not_higher():
     X = three_clusters()
     best = run(ArraySource(X), badly_started())
-    best = improve(ArraySource(X), best, run, 3, FitObserver())
+    best = improve(ArraySource(X), best, run, 3, RecordingObserver())
     bound, before, means = best.lower_bound, best.n_iter, best.parameters.means.copy()
     tried = []
 
@@ -157,7 +145,7 @@ def test_a_light_move_is_given_up_where_it_is_not_higher():
         tried.append(options.get("tol"))
         return run(source, parameters, **options)
 
-    again = improve(ArraySource(X), best, counted, 4, FitObserver(), effort=LIGHT, max_iter=500)
+    again = improve(ArraySource(X), best, counted, 4, RecordingObserver(), budget=LIGHT, max_iter=500)
     np.testing.assert_array_equal(again.parameters.means, means)
     assert again.lower_bound == bound
     assert again.converged
@@ -166,7 +154,7 @@ def test_a_light_move_is_given_up_where_it_is_not_higher():
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-def test_fine_fits_end_no_lower_for_their_light_move(covariance_type):
+def test_light_moves_do_not_lower_the_end_of_fits_to_a_fine_tolerance(covariance_type):
     rng = np.random.default_rng(0)
     X = np.concatenate([rng.normal(size=(400, 2)) * (i + 1) + 4 * rng.normal(size=2) for i in range(5)])
     for seed in range(4):
@@ -180,12 +168,12 @@ def test_fine_fits_end_no_lower_for_their_light_move(covariance_type):
         assert fits["progressive"].converged_
 
 
-def test_light_moves_are_for_fine_fits_to_many_rows(monkeypatch):
-    X, efforts, improve = three_clusters(), [], moves.improve
+def test_light_moves_are_tried_only_with_a_fine_tolerance_and_many_rows(monkeypatch):
+    X, budgets, improve = three_clusters(), [], moves.improve
 
-    def noted(*arguments, effort=moves.THOROUGH, **options):
-        efforts.append(effort)
-        return improve(*arguments, effort=effort, **options)
+    def noted(*arguments, budget=moves.THOROUGH, **options):
+        budgets.append(budget)
+        return improve(*arguments, budget=budget, **options)
 
     monkeypatch.setattr(schedule, "improve", noted)
     cases = [
@@ -198,58 +186,34 @@ def test_light_moves_are_for_fine_fits_to_many_rows(monkeypatch):
         (3000, {"tol": 1e-5, "n_moves": 2}, [moves.THOROUGH]),
     ]
     for n_samples, options, expected in cases:
-        efforts.clear()
+        budgets.clear()
         model = GaussianMixture(3, random_state=0, max_iter=500, **options).fit(X[:n_samples])
-        assert efforts == expected
+        assert budgets == expected
         assert model.n_iter_ == len(model.lower_bounds_)
 
 
 @pytest.mark.parametrize(("variance", "kept"), [(1e-6, False), (0.1, True)])
 def test_a_move_to_a_flat_component_is_not_kept(variance, kept, monkeypatch):
-    """Rows that are equal make a component whose likelihood is as high as reg_covar is small."""
+    """The likelihood of a flat component depends on reg_covar alone."""
     X = three_clusters()
     stuck = run(ArraySource(X), badly_started())
     covariances = np.concatenate([stuck.parameters.covariances[:2], [np.diag([variance, 1.0])]])
     moved = MixtureParameters.create(stuck.parameters.weights, stuck.parameters.means, covariances)
-    trial = em.EMResult(moved, [stuck.lower_bound + 1], converged=True)
+    trial = EMResult(moved, [stuck.lower_bound + 1], converged=True, bound=stuck.lower_bound + 1)
     monkeypatch.setattr(moves, "_run_to_end", lambda *_: trial)
     means, bound = stuck.parameters.means, stuck.lower_bound
-    end = improve(ArraySource(X), stuck, run, 1, FitObserver(), reg_covar=1e-6)
+    end = improve(ArraySource(X), stuck, run, 1, RecordingObserver(), reg_covar=1e-6)
     np.testing.assert_array_equal(end.parameters.means, means)
     assert (end.parameters is moved) == kept
     assert end.lower_bound == bound + kept
 
 
-def test_equal_components_are_merged_first_and_two_clusters_split_first():
-    X, parameters = three_clusters(), badly_started()
-    assert least_merge(parameters)[0] == (0, 1)
-    assert least_gaussian(parameters, ArraySource(X))[0] == 2
-    assert sorted(least_merge(random_parameters("tied", 4, 3))) == [(i, j) for i in range(4) for j in range(i + 1, 4)]
-
-
-@pytest.mark.parametrize("covariance_type", ["full", "diag", "tied"])
-def test_a_split_and_a_merge_keep_mean_and_covariance_of_the_whole(covariance_type):
-    parameters = random_parameters(covariance_type, 5, 3)
-    moved = split_and_merge(parameters, 3, 1, 2)
-    for p in (parameters, moved):
-        assert p.weights.sum() == pytest.approx(1)
-
-    def whole(p):
-        mean = p.weights @ p.means
-        within = np.einsum("k,kde->de", p.weights, full_covariances(p))
-        total = within + (p.weights[:, None] * (p.means - mean)).T @ (p.means - mean)
-        return mean, total if covariance_type != "diag" else total.diagonal()
-
-    for before, after in zip(whole(parameters), whole(moved), strict=True):
-        np.testing.assert_allclose(after, before, rtol=1e-10, atol=1e-12)
-
-
 @pytest.mark.parametrize("covariance_type", MCLUST_MODELS)
-def test_one_component_more_is_put_where_one_has_two_clusters(covariance_type):
-    """Also where the model sees a sphere, or rows along the axes."""
+def test_a_component_is_added_where_one_has_two_clusters(covariance_type):
+    """Also if the covariance model is a sphere, or has its axes along the features."""
     X = three_clusters(600)
     two = GaussianMixture(2, covariance_type=covariance_type, random_state=0, tol=1e-6, max_iter=500).fit(X)
-    three = one_more(ArraySource(X), two._parameters(), 1e-6)
+    three = add_component(ArraySource(X), two._parameters(), 1e-6)
     assert three.covariance_type == covariance_type
     assert three.weights.sum() == pytest.approx(1)
     end = run(ArraySource(X), three)
@@ -258,17 +222,17 @@ def test_one_component_more_is_put_where_one_has_two_clusters(covariance_type):
     assert end.lower_bound == pytest.approx(truth.lower_bound, abs=1e-4)
 
 
-def test_one_more_of_weighted_rows_is_that_of_copies():
+def test_adding_a_component_to_weighted_rows_is_adding_it_to_copies():
     X, copies = three_clusters(300), np.random.default_rng(0).integers(0, 3, 300)
     one = GaussianMixture().fit(X)._parameters()
-    weighted = one_more(ArraySource(X, copies.astype(float)), one, 1e-6)
-    repeated = one_more(ArraySource(np.repeat(X, copies, axis=0)), one, 1e-6)
+    weighted = add_component(ArraySource(X, copies.astype(float)), one, 1e-6)
+    repeated = add_component(ArraySource(np.repeat(X, copies, axis=0)), one, 1e-6)
     np.testing.assert_allclose(weighted.means, repeated.means, atol=1e-8)
-    single = one_more(ArraySource(X.astype(np.float32)), one, 1e-6)
-    np.testing.assert_allclose(single.means, one_more(ArraySource(X), one, 1e-6).means, rtol=1e-3, atol=1e-3)
+    single = add_component(ArraySource(X.astype(np.float32)), one, 1e-6)
+    np.testing.assert_allclose(single.means, add_component(ArraySource(X), one, 1e-6).means, rtol=1e-3, atol=1e-3)
 
 
-def test_there_is_no_component_more_where_each_would_collapse():
+def test_no_component_is_added_if_each_would_collapse():
     X = np.repeat(np.eye(2), 20, axis=0)
     two = MixtureParameters.create([0.5, 0.5], np.eye(2), np.tile(np.eye(2) / 100, (2, 1, 1)))
-    assert one_more(ArraySource(X), two, 0.0) is None
+    assert add_component(ArraySource(X), two, 0.0) is None

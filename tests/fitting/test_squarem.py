@@ -3,20 +3,20 @@
 import numpy as np
 import pytest
 
-import fastgmm.fitting.schedule
+import fastgmm.fitting.starts
 from fastgmm import GaussianMixture
 from fastgmm.covariance import get_model
 from fastgmm.data.sources import ArraySource
 from fastgmm.engine import IllDefinedCovarianceError, MixtureParameters
-from fastgmm.fitting import em
-from fastgmm.fitting.squarem import BEGIN, LARGE, Squarem
-from fastgmm.initialization.starts import initial_parameters
+from fastgmm.fitting import em, run_state
+from fastgmm.fitting.squarem import BEGIN_BELOW, MAX_REGULARISED_PART, Squarem
+from fastgmm.initialization.registry import initial_parameters
 from fastgmm.m_step import maximum_likelihood
 from helpers import COVARIANCE_TYPES, blobs, random_parameters, run_em, start_of
 
 
 def overlapping(seed=0, n_samples=2000, n_features=3, n_components=4):
-    """Rows of components so near to each other that EM is slow."""
+    """Rows of components that overlap so much that EM is slow."""
     return blobs(seed, n_samples, n_features, n_components, separation=1.0)[0]
 
 
@@ -39,17 +39,17 @@ def test_squarem_reaches_the_likelihood_of_em_in_fewer_passes(covariance_type, w
         assert np.diff(fast.lower_bounds).min() > -1e-10
         assert fast.lower_bound > plain.lower_bound - 1e-5
         passes += plain.n_iter, fast.n_iter
-        # Where it ends is a fixed point: an EM step from there leads nowhere.
+        # The end is a fixed point: an EM step from it hardly raises the bound.
         step = run(X, fast.parameters, weights, tol=0.0, max_iter=2)
         assert 0 <= step.lower_bounds[1] - fast.lower_bound < 1e-6
     assert passes[1] < passes[0] / 1.7
 
 
-def test_nothing_is_accelerated_before_the_steps_are_small():
-    """With scikit-learn's tolerance a fit is EM to the last bit, and with a smaller one it begins so."""
+def test_steps_are_not_extrapolated_before_they_are_small():
+    """A fit to a coarse tolerance is plain EM bit for bit, and one to a finer tolerance begins as plain EM."""
     X = overlapping()
     start, _ = start_of(ArraySource(X), 4)
-    plain, fast = (run(X, start, tol=BEGIN, accelerator=a) for a in (None, Squarem(len(X), 1e-6)))
+    plain, fast = (run(X, start, tol=BEGIN_BELOW, accelerator=a) for a in (None, Squarem(len(X), 1e-6)))
     np.testing.assert_array_equal(plain.parameters.means, fast.parameters.means)
     assert plain.lower_bounds == fast.lower_bounds
     further = run(X, start, accelerator=Squarem(len(X), 1e-6))
@@ -70,7 +70,7 @@ def test_coordinates_are_those_of_the_parameters(covariance_type):
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-def test_units_do_not_matter(covariance_type):
+def test_units_of_features_have_no_effect(covariance_type):
     X = overlapping()
     start, _ = start_of(ArraySource(X), 4, covariance_type=covariance_type, reg_covar=0.0)
     scale = np.full(3, 1000.0) if covariance_type == "spherical" else np.array([1e-3, 1.0, 1e4])
@@ -86,7 +86,7 @@ def test_units_do_not_matter(covariance_type):
 
 @pytest.mark.parametrize("covariance_type", ["full", "diag"])
 def test_variances_near_reg_covar_cost_no_more_passes_than_plain_em(covariance_type):
-    """A proposal may be higher than where EM with `reg_covar` leads; the steps from there fall, by little."""
+    """A proposal may be higher than the fixed point of EM with `reg_covar`; steps from it then lower the bound."""
     passes, changes, reg_covar = np.zeros(2), [], 3e-3
     for seed in range(6):
         X = overlapping(seed)
@@ -102,7 +102,7 @@ def test_variances_near_reg_covar_cost_no_more_passes_than_plain_em(covariance_t
 
 
 class Proposer:
-    """Proposes what it is told to, after every second step, and remembers what was said of it."""
+    """Proposes what `make` returns, after every second step, and records the verdicts."""
 
     def __init__(self, make):
         self.make, self.verdicts, self.calls = make, [], 0
@@ -127,7 +127,7 @@ def not_a_number(parameters):
 
 
 @pytest.mark.parametrize("make", [far_away, not_a_number])
-def test_a_bad_proposal_costs_a_pass_and_nothing_else(make):
+def test_a_bad_proposal_only_costs_a_pass(make):
     X = overlapping()
     start, _ = start_of(ArraySource(X), 4)
     plain = run(X, start, tol=1e-4)
@@ -141,7 +141,7 @@ def test_a_bad_proposal_costs_a_pass_and_nothing_else(make):
     assert misled.last_change == plain.last_change
 
 
-def test_a_proposal_from_which_no_step_leads_on_is_refused(monkeypatch):
+def test_a_proposal_whose_m_step_collapses_is_rejected(monkeypatch):
     X = overlapping()
     start, _ = start_of(ArraySource(X), 4)
     plain, proposer = run(X, start, tol=1e-4), Proposer(lambda parameters: parameters)
@@ -159,14 +159,14 @@ def test_a_proposal_from_which_no_step_leads_on_is_refused(monkeypatch):
     np.testing.assert_array_equal(misled.parameters.means, plain.parameters.means)
 
 
-def test_small_and_regularised_components_go_where_em_takes_them():
+def test_small_and_regularised_components_are_not_extrapolated():
     X = overlapping()
     points = [start_of(ArraySource(X), 4, covariance_type="diag")[0]]
     for _ in range(2):
         points.append(run(X, points[-1], tol=0.0, max_iter=1).parameters)
     # Half of the components have too few rows, then variances too near to what is added to them.
     few = 2 * (3 + 1) / np.median(points[2].weights)
-    large = LARGE / np.median((points[2].precisions_cholesky ** 2).sum(axis=1))
+    large = MAX_REGULARISED_PART / np.median((points[2].precisions_cholesky ** 2).sum(axis=1))
     for total_weight, reg_covar in ((few, 0.0), (2000.0, large)):
         squarem = Squarem(total_weight, reg_covar)
         squarem.cap = 100.0
@@ -179,7 +179,7 @@ def test_small_and_regularised_components_go_where_em_takes_them():
         np.testing.assert_allclose(proposal.weights.sum(), 1)
 
 
-def test_the_cap_grows_with_success_and_comes_back_after_failure():
+def test_the_cap_grows_after_success_and_shrinks_after_failure():
     squarem = Squarem(1000.0, 0.0)
     squarem.reached = True
     squarem.judge(True)
@@ -198,23 +198,23 @@ def test_the_cap_grows_with_success_and_comes_back_after_failure():
 
 def test_the_limit_of_a_geometric_series_is_known():
     parameters = random_parameters("full", 2, 2)
-    result = em.EMResult(parameters)
+    result = run_state.EMResult(parameters)
     for i in range(8):
         result.record(parameters, -1 - 0.5**i, step=True)
     np.testing.assert_allclose(result.lower_bound + result.remaining, -1)
-    result.record(parameters, -1 - 0.5**7 + 0.4 * 0.5**7, step=True)  # once faster: the slower ones are believed
+    result.record(parameters, -1 - 0.5**7 + 0.4 * 0.5**7, step=True)  # one faster rise: the slower ratios decide
     np.testing.assert_allclose(result.remaining, 0.4 * 0.5**7)
-    assert em.remaining_rise(1.0, 1.0) == np.inf  # rises that do not shrink
-    assert em.remaining_rise(0.0, 0.5) == 0
-    assert em.remaining_rise(-0.1, 0.5) == np.inf
-    short = em.EMResult(parameters)
+    assert run_state.remaining_rise(1.0, 1.0) == np.inf  # rises that do not shrink
+    assert run_state.remaining_rise(0.0, 0.5) == 0
+    assert run_state.remaining_rise(-0.1, 0.5) == np.inf
+    short = run_state.EMResult(parameters)
     for bound in (-3.0, -2.0):
         short.record(parameters, bound, step=True)
     assert short.remaining == np.inf  # two bounds have one rise
 
 
 @pytest.mark.parametrize("acceleration", [None, "squarem"])
-def test_the_distance_to_the_limit_is_about_what_it_is_said_to_be(acceleration):
+def test_the_estimated_distance_to_the_limit_is_about_right(acceleration):
     X = overlapping(n_samples=5000)
     options = {"random_state": 0, "max_iter": 5000, "acceleration": acceleration}
     limit = GaussianMixture(4, tol=1e-12, **options).fit(X).lower_bound_
@@ -227,7 +227,7 @@ def test_the_distance_to_the_limit_is_about_what_it_is_said_to_be(acceleration):
     assert limit - 1e-3 < near.lower_bound_ < limit
 
 
-def test_a_callback_sees_every_pass_and_can_stop(recwarn):
+def test_the_callback_is_called_after_every_pass_and_can_stop(recwarn):
     X, seen = overlapping(), []
 
     def watch(n_iter, lower_bound, parameters):
@@ -240,7 +240,7 @@ def test_a_callback_sees_every_pass_and_can_stop(recwarn):
     np.testing.assert_array_equal(seen[-1][2], model.means_)
     assert model.n_iter_ == 4
     assert not model.converged_
-    assert not recwarn.list  # who stops a fit knows that it has not converged
+    assert not recwarn.list  # no warning: the user has stopped the fit
     with pytest.raises(ValueError, match="callback"):
         GaussianMixture(callback=3).fit(X)
 
@@ -280,7 +280,7 @@ def test_an_interrupted_restart_keeps_a_better_earlier_one():
 
 
 def test_an_interrupt_of_a_later_start_keeps_an_earlier_fit(monkeypatch):
-    """Before its first pass: while it looks for centres."""
+    """It is interrupted before its first pass, while the start is made."""
     X, starts = overlapping(), []
 
     def find(*arguments, **options):
@@ -289,7 +289,7 @@ def test_an_interrupt_of_a_later_start_keeps_an_earlier_fit(monkeypatch):
             raise KeyboardInterrupt
         return initial_parameters(*arguments, **options)
 
-    monkeypatch.setattr(fastgmm.fitting.schedule, "initial_parameters", find)
+    monkeypatch.setattr(fastgmm.fitting.starts, "initial_parameters", find)
     model = GaussianMixture(4, random_state=0, n_init=3)
     with pytest.raises(KeyboardInterrupt, match="passes"):
         model.fit(X)
@@ -321,7 +321,7 @@ def test_an_interrupt_before_the_first_pass_changes_nothing(monkeypatch):
     np.testing.assert_array_equal(model.means_, before)
 
 
-def test_the_unit_of_weights_does_not_matter():
+def test_the_unit_of_weights_has_no_effect():
     X = overlapping()
     weights = np.random.default_rng(0).uniform(size=len(X))
     models = [
@@ -332,7 +332,7 @@ def test_the_unit_of_weights_does_not_matter():
     np.testing.assert_allclose(models[0].means_, models[1].means_, rtol=1e-8)
 
 
-def test_an_unmet_limit_is_named():
+def test_a_warning_names_a_limit_that_was_not_reached():
     with pytest.warns(UserWarning, match=r"the limit is not nearer than .*, and limit_tol is 1e-12"):
         GaussianMixture(4, random_state=0, limit_tol=1e-12, max_iter=40).fit(overlapping())
 

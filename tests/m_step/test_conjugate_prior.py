@@ -9,6 +9,7 @@ from fastgmm.covariance import MCLUST_MODELS, get_model
 from fastgmm.data.sources import ArraySource
 from fastgmm.engine import MixtureParameters, accumulate, accumulate_resp
 from fastgmm.fitting import em
+from fastgmm.fitting.options import FitOptions
 from fastgmm.m_step.conjugate_prior import ConjugatePosterior, mode
 from helpers import blobs, fit_quietly
 
@@ -27,8 +28,8 @@ def step(X, resp, name, prior=None, weights=None):
 def test_one_step_from_the_species_of_iris_as_in_mclust():
     """``mstep(data, modelName, z, prior = priorControl())`` of mclust 6.0.0: variances of the first species.
 
-    Of EII mclust leaves the prior's scale out (0.144219); here it is as published (Fraley & Raftery, 2007). Of VEI, EEV
-    and VEV mclust has other numbers of rows than the mode has, so these are not compared.
+    EII is not compared: mclust leaves out the prior's scale (0.144219), and fastgmm follows the publication (Fraley &
+    Raftery, 2007). VEI, EEV and VEV are not compared: mclust's numbers of rows are not those of the mode.
     """
     X, y = load_iris(return_X_y=True)
     expected = {
@@ -82,7 +83,7 @@ def test_bounds_never_fall(name, dtype):
     resp = np.random.default_rng(0).dirichlet(np.ones(4) / 2, len(X))
     start, _, resolved = step(X, resp, name)
     result = em.run(
-        ArraySource(X), start, objective=ConjugatePosterior(resolved, name, 0.0), tol=0, max_iter=40,
+        ArraySource(X), start, FitOptions(ConjugatePosterior(resolved, name, 0.0), tol=0, max_iter=40)
     )  # fmt: skip
     assert np.diff(result.lower_bounds).min() > (-1e-9 if dtype == np.float64 else -2e-5)
     final = accumulate(result.parameters, X).mean_log_likelihood + resolved.log_density(result.parameters) / len(X)
@@ -128,10 +129,10 @@ def test_models_without_a_prior_say_so(name):
 @pytest.mark.parametrize(
     ("prior", "message"),
     [
-        (ConjugatePrior(mean=[0.0]), r"mean should have the shape of \(2,\)"),
-        (ConjugatePrior(scale=1.0), r"scale should have the shape of \(2, 2\)"),
-        (ConjugatePrior(shrinkage=-1.0), "shrinkage should be at least 0"),
-        (ConjugatePrior(dof=1.0), "dof more than 1"),
+        (ConjugatePrior(mean=[0.0]), r"mean must have shape \(2,\)"),
+        (ConjugatePrior(scale=1.0), r"scale must have shape \(2, 2\)"),
+        (ConjugatePrior(shrinkage=-1.0), "shrinkage must be >= 0"),
+        (ConjugatePrior(dof=1.0), r"dof > n_features - 1 \(1\)"),
     ],
 )
 def test_wrong_priors_are_refused(prior, message):
@@ -162,12 +163,12 @@ def test_default_scale_does_not_depend_on_the_unit_of_weights():
 @pytest.mark.parametrize(
     ("prior", "name", "message"),
     [
-        (ConjugatePrior(scale=-1.0), "diag", "scale should be positive"),
-        (ConjugatePrior(scale=np.triu(np.ones((2, 2)))), "full", "scale should be symmetric"),
-        (ConjugatePrior(mean=[np.nan, 0.0]), "full", "mean should be finite"),
+        (ConjugatePrior(scale=-1.0), "diag", "scale must be positive"),
+        (ConjugatePrior(scale=np.triu(np.ones((2, 2)))), "full", "scale must be symmetric"),
+        (ConjugatePrior(mean=[np.nan, 0.0]), "full", "mean must be finite"),
     ],
 )
-def test_priors_that_are_none_are_refused(prior, name, message):
+def test_invalid_priors_are_refused(prior, name, message):
     X = np.random.default_rng(0).normal(size=(10, 2))
     with pytest.raises(ValueError, match=message):
         GaussianMixture(2, covariance_type=name, prior=prior).fit(X)
@@ -175,7 +176,7 @@ def test_priors_that_are_none_are_refused(prior, name, message):
 
 @pytest.mark.parametrize("name", ["full", "tied", "EEV"])
 def test_rows_without_a_default_scale_are_named(name):
-    """A constant feature has no variance, so the rows' covariance is no scale of a prior."""
+    """With a constant feature, the covariance of the rows cannot be the scale of a prior."""
     X, _ = blobs(n_samples=100, n_features=2)
     options = {"covariance_type": name, "random_state": 0}
     for value in (1.0, 1e8 + 0.1, -1 / 3):

@@ -1,0 +1,1 @@
+"""Golden results: `cases` computes them, `results` reads and writes them, `make` computes and stores them again."""
