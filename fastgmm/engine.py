@@ -1,6 +1,8 @@
-"""EM without an estimator: passes over blocks of rows, statistics that add, parameters from statistics.
+"""EM in parts, for library authors: E-steps, statistics that add, M-steps.
 
-For library authors; nothing here needs scikit-learn. One EM iteration over blocks of rows from anywhere is
+Nothing here needs scikit-learn. An E-step (`accumulate`) turns a block of rows into sufficient statistics. Statistics
+of blocks can be added. An M-step (`maximise`) turns them into parameters. This example runs 20 EM iterations over four
+blocks of rows:
 
 >>> import numpy as np
 >>> from fastgmm.engine import MixtureParameters, accumulate, maximise
@@ -14,8 +16,9 @@ For library authors; nothing here needs scikit-learn. One EM iteration over bloc
 array([[0., 0.],
        [6., 0.]])
 
-Rows are float64 or float32 arrays of shape (n, D), C- or F-ordered, read-only or memory-mapped; the arithmetic is done
-in their dtype, sums in float64. Rows are not checked: one NaN makes the log-likelihood NaN.
+Rows are float64 or float32 arrays of shape (n, D). They may be in C or Fortran order, read-only or memory-mapped.
+Arithmetic is done in the dtype of the rows, sums over rows in float64. The values of the rows are not checked: a single
+NaN makes the log-likelihood NaN.
 """
 
 from __future__ import annotations

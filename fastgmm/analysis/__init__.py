@@ -1,1 +1,1 @@
-"""Questions to fitted mixtures: search over models, bootstrap, merging of components."""
+"""Analysis of fitted mixtures: model search, bootstrap, merging of components."""

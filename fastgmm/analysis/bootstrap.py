@@ -1,7 +1,7 @@
-"""How sure a fitted mixture is: bootstrap errors and intervals of parameters, tests of the number of components.
+"""Bootstrap of parameters, and of tests of the number of components.
 
-Replicates are weights of the same rows, so no rows are copied; they start from the fit, so components keep their
-numbers. What R's `MclustBootstrap` and `mclustBootstrapLRT` do.
+It does what R's `MclustBootstrap` and `mclustBootstrapLRT` do. Replicates are weights of the same rows, so no rows are
+copied. They start from the fit, so components keep their numbers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,11 +21,13 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from fastgmm.data.conversion import check_array
+from fastgmm.estimators.annotations import RandomState
 from fastgmm.estimators.fitted import best_of, replicate_of
 from fastgmm.estimators.gaussian_mixture import GaussianMixture
 from fastgmm.estimators.validation import check_integer, plain
 
 Array = NDArray[np.float64]
+NAMES = ("weights", "means", "covariances")
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,14 @@ class ParameterBootstrap:
 
     Attributes
     ----------
-    weights : (B, K)
-    means : (B, K, D)
-    covariances : (B, ...)
-        In the form of the model's.
+    weights : ndarray of shape (B, K)
+        Weights of the components in each replicate.
+    means : ndarray of shape (B, K, D)
+        Means of the components in each replicate.
+    covariances : ndarray of shape (B, ...)
+        Covariances in each replicate, in the shape of the model's `covariances_`.
     n_failed : int
-        Replicates in which a component collapsed; they are not among the B.
+        Number of replicates in which a component collapsed; they are not among the B.
     """
 
     weights: Array
@@ -55,15 +59,38 @@ class ParameterBootstrap:
         )
 
     def standard_errors(self) -> dict[str, Array]:
-        """Standard deviations over replicates of "weights", "means" and "covariances"."""
-        return {name: getattr(self, name).std(axis=0, ddof=1) for name in ("weights", "means", "covariances")}
+        """Compute the standard deviations over the replicates.
+
+        Returns
+        -------
+        dict of ndarrays
+            With the keys "weights", "means" and "covariances", in the shapes of the model's parameters.
+        """
+        return {name: getattr(self, name).std(axis=0, ddof=1) for name in NAMES}
 
     def intervals(self, level: float = 0.95) -> dict[str, Array]:
-        """Percentile intervals of the same, lower and upper ends first: (2, K), (2, K, D), (2, ...)."""
+        """Compute percentile intervals.
+
+        Parameters
+        ----------
+        level : float, default=0.95
+            Part of the replicates that lies in an interval, above 0 and below 1.
+
+        Returns
+        -------
+        dict of ndarrays
+            With the keys "weights", "means" and "covariances". The first index is 0 for lower and 1 for upper ends, and
+            the others are those of the model's parameters.
+
+        Raises
+        ------
+        ValueError
+            If `level` is not between 0 and 1.
+        """
         if not 0 < level < 1:
-            raise ValueError(f"level should be between 0 and 1, but is {level}")
+            raise ValueError(f"level must be between 0 and 1, got {level}.")
         ends = [50 * (1 - level), 50 * (1 + level)]
-        return {name: np.percentile(getattr(self, name), ends, axis=0) for name in ("weights", "means", "covariances")}
+        return {name: np.percentile(getattr(self, name), ends, axis=0) for name in NAMES}
 
 
 def bootstrap_parameters(
@@ -72,8 +99,8 @@ def bootstrap_parameters(
     sample_weight: ArrayLike | None = None,
     *,
     n_replicates: int = 999,
-    kind: str = "nonparametric",
-    random_state: Any = None,
+    kind: Literal["nonparametric", "weighted"] = "nonparametric",
+    random_state: RandomState = None,
     n_processes: int | None = None,
 ) -> ParameterBootstrap:
     """Refit a mixture to resampled rows.
@@ -81,27 +108,44 @@ def bootstrap_parameters(
     Parameters
     ----------
     model : GaussianMixture, or a search such as MixtureSearch
-        Fitted to the rows; of a search its best estimator is taken. Replicates have no `checkpoint` or `callback`.
+        A mixture fitted to the rows, or a fitted search, whose best estimator is taken. Replicates have neither
+        `checkpoint` nor `callback`.
     X : array-like of shape (n_samples, n_features)
+        Rows of the fit.
     sample_weight : array-like of shape (n_samples,), optional
         How often each row counts.
     n_replicates : int, default=999
+        Number of replicates.
     kind : {"nonparametric", "weighted"}, default="nonparametric"
-        "nonparametric": as many rows, drawn with replacement. "weighted": every row with an exponential weight
-        (weighted likelihood bootstrap; Newton & Raftery, 1994, JRSS B 56), so that no small cluster is without rows.
+        "nonparametric": as many rows, drawn with replacement. "weighted": each row has an exponential weight (weighted
+        likelihood bootstrap [1]_), so that no small cluster loses all its rows.
     random_state : int, RandomState instance or None, default=None
+        Seed of the replicates.
     n_processes : int, optional
-        Processes that fit side by side, each with one thread (joblib's; -1 for all cores). None fits one after the
-        other, each with the model's threads: better for many rows.
+        Number of processes that fit replicates in parallel, each with one thread (joblib's; -1 is all cores). None fits
+        one replicate after the other, with the threads of the model, which is faster for many rows.
 
     Returns
     -------
     ParameterBootstrap
+        The parameters of the replicates, with methods for standard errors and intervals.
 
     Raises
     ------
+    TypeError
+        If `model` is not a `GaussianMixture`.
     ValueError
-        If no replicate could be fitted.
+        If a parameter is invalid, if rows or weights are not finite, if the weights sum to less than the number of
+        components for "nonparametric", or if no replicate can be fitted.
+
+    See Also
+    --------
+    bootstrap_likelihood_ratio : Test of the number of components.
+
+    References
+    ----------
+    .. [1] M. A. Newton and A. E. Raftery (1994). Approximate Bayesian inference with the weighted likelihood bootstrap.
+       Journal of the Royal Statistical Society B 56.
 
     Examples
     --------
@@ -112,26 +156,26 @@ def bootstrap_parameters(
     >>> bool(0.03 < errors["means"][0, 0] < 0.07)  # about 1 / sqrt(400)
     True
     """
-    model = _checked(model)
-    check_is_fitted(model)
+    mixture = _mixture(model)
+    check_is_fitted(mixture)
     n_replicates = check_integer(n_replicates, 2, "n_replicates")
     if kind not in ("nonparametric", "weighted"):
-        raise ValueError(f"kind should be 'nonparametric' or 'weighted', but is {kind!r}")
-    X = model._rows(X)
-    given = model._sample_weight(sample_weight, X)
-    weights = np.ones(len(X)) if given is None else given
-    if kind == "nonparametric" and weights.sum() < model.n_components:
+        raise ValueError(f"kind must be 'nonparametric' or 'weighted', got {kind!r}.")
+    rows = mixture._rows(X)
+    user_weights = mixture._sample_weight(sample_weight, rows)
+    weights = np.ones(len(rows)) if user_weights is None else user_weights
+    if kind == "nonparametric" and weights.sum() < mixture.n_components:
         raise ValueError(
-            f"Rows are drawn as often as their weights say, but these sum to {weights.sum():.3g}, fewer than the "
-            "components. Give weights that count rows, or take kind='weighted'."
+            f"The weights must sum to at least n_components ({mixture.n_components}), since rows are drawn as often as "
+            f"their weights say, got {weights.sum():.3g}. Give weights that count rows, or kind='weighted'."
         )
     rng = check_random_state(random_state)
     seeds = rng.randint(2**31 - 1, size=n_replicates)
-    start = _from(model, n_processes)
-    found = _side_by_side((delayed(_replicate)(start, X, weights, kind, seed) for seed in seeds), n_processes)
-    fitted = [parameters for parameters in found if parameters is not None]
+    start = _start_from(mixture, n_processes)
+    results = _in_parallel((delayed(_replicate)(start, rows, weights, kind, seed) for seed in seeds), n_processes)
+    fitted = [parameters for parameters in results if parameters is not None]
     if not fitted:
-        raise ValueError(f"None of {n_replicates} replicates could be fitted: in each a component collapsed")
+        raise ValueError(f"None of {n_replicates} replicates could be fitted: in each a component collapsed.")
     all_weights, means, covariances = (np.array(a) for a in zip(*fitted, strict=True))
     return ParameterBootstrap(all_weights, means, covariances, n_replicates - len(fitted))
 
@@ -142,16 +186,16 @@ class LikelihoodRatioTest:
 
     Attributes
     ----------
-    statistics : (n_tests,)
-        Twice the difference of the log-likelihoods; 0 if the larger mixture was found no better.
-    p_values : (n_tests,)
-        The part of the replicates, the data counted as one, with a statistic at least as large.
-    replicates : list of (B,)
+    statistics : ndarray of shape (n_tests,)
+        Twice the differences of the log-likelihoods, or 0 where the larger mixture was no better.
+    p_values : ndarray of shape (n_tests,)
+        Part of the replicates, with the data counted as one of them, whose statistic is at least as large.
+    replicates : list of ndarrays of shape (B,)
         Statistics of rows drawn from each null model.
     n_failed : list of int
-        Replicates that could not be fitted.
+        Number of replicates of each test that could not be fitted.
     n_components : int
-        The least number that was not rejected at the level; one more than the last tested if all were.
+        The smallest number that was not rejected. If all were rejected, one more than the last that was tested.
     """
 
     statistics: Array
@@ -172,27 +216,54 @@ def bootstrap_likelihood_ratio(
     max_components: int = 9,
     n_replicates: int = 999,
     level: float = 0.05,
-    random_state: Any = None,
+    random_state: RandomState = None,
     n_processes: int | None = None,
 ) -> LikelihoodRatioTest:
-    """Test one component against two, two against three and so on, until a test does not reject.
+    """Test the number of components by a bootstrap of the likelihood ratio.
 
-    The distribution of the statistic is that of rows drawn from the smaller mixture (McLachlan, 1987, Applied
-    Statistics 36).
+    One component is tested against two, two against three and so on, until a test does not reject. The distribution of
+    the statistic is that of rows drawn from the smaller mixture [1]_.
 
     Parameters
     ----------
     estimator : GaussianMixture, or a fitted search such as MixtureSearch
-        Everything about the fits but the number of components, `checkpoint` and `callback`; of a search its best
+        All parameters of the fits except the number of components, `checkpoint` and `callback`. Of a search the best
         estimator is taken.
     X : array-like of shape (n_samples, n_features)
+        Rows to test.
     max_components : int, default=9
-        The largest null hypothesis.
+        Largest number of components that is tested as a null hypothesis.
     n_replicates : int, default=999
-        For each test.
+        Number of replicates of each test.
     level : float, default=0.05
-    random_state, n_processes
-        As for `bootstrap_parameters`.
+        Level of the tests: a number of components is rejected if its p-value is at most `level`.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the fits and replicates.
+    n_processes : int, optional
+        Number of processes that fit replicates in parallel; see `bootstrap_parameters`.
+
+    Returns
+    -------
+    LikelihoodRatioTest
+        Statistics, p-values and the number of components that was not rejected.
+
+    Raises
+    ------
+    TypeError
+        If `estimator` is not a `GaussianMixture`.
+    ValueError
+        If a parameter is invalid, if the rows are not finite, if there are too few replicates to reject anything at
+        `level`, or if a mixture cannot be fitted.
+
+    See Also
+    --------
+    MixtureSearch : Choice of the number of components by a criterion, which is faster.
+    bootstrap_parameters : Standard errors of the parameters.
+
+    References
+    ----------
+    .. [1] G. J. McLachlan (1987). On bootstrapping the likelihood ratio test statistic for the number of components in
+       a normal mixture. Applied Statistics 36.
 
     Examples
     --------
@@ -204,27 +275,30 @@ def bootstrap_likelihood_ratio(
     >>> bootstrap_likelihood_ratio(equal, X, n_replicates=39, random_state=0).n_components
     2
     """
-    estimator = _checked(estimator)
+    mixture = _mixture(estimator)
     n_replicates, level = check_integer(n_replicates, 1, "n_replicates"), plain(level)
     if not 0 < level < 1:
-        raise ValueError(f"level should be between 0 and 1, but is {level}")
+        raise ValueError(f"level must be between 0 and 1, got {level}.")
     if (n_replicates + 1) * level < 1:
         raise ValueError(
-            f"With {n_replicates} replicates no p-value is below {1 / (n_replicates + 1):.3g}, so nothing can be "
-            f"rejected at level {level}: take more"
+            f"n_replicates must be at least 1 / level - 1, since no p-value is below 1 / (n_replicates + 1) "
+            f"({1 / (n_replicates + 1):.3g}), got n_replicates={n_replicates} and level={level}. Increase n_replicates."
         )
     max_components = check_integer(max_components, 1, "max_components")
-    X = check_array(X, dtype=[np.float64, np.float32])
+    rows = check_array(X, dtype=[np.float64, np.float32])
     rng = check_random_state(random_state)
     tests: list[tuple[float, float, Array, int]] = []
-    null = _fit_quietly(replicate_of(estimator).set_params(n_components=1, random_state=rng.randint(2**31 - 1)), X)
+    first = replicate_of(mixture).set_params(n_components=1, random_state=rng.randint(2**31 - 1))
+    null = _fit_quietly(first, rows)
     for _ in range(max_components):
         seeds = rng.randint(2**31 - 1, size=n_replicates + 1)
-        larger = _larger(null, X, int(seeds[0]), null.n_jobs)
-        statistic = max(0.0, 2 * len(X) * (larger.score(X) - null.score(X)))
-        start = _from(null, n_processes)
-        found = _side_by_side((delayed(_null_statistic)(null, start, len(X), seed) for seed in seeds[1:]), n_processes)
-        replicates = np.array([value for value in found if value is not None])
+        larger = _larger(null, rows, int(seeds[0]), null.n_jobs)
+        statistic = max(0.0, 2 * len(rows) * (larger.score(rows) - null.score(rows)))
+        start = _start_from(null, n_processes)
+        results = _in_parallel(
+            (delayed(_null_statistic)(null, start, len(rows), seed) for seed in seeds[1:]), n_processes
+        )
+        replicates = np.array([value for value in results if value is not None])
         p_value = (1 + np.sum(replicates >= statistic)) / (1 + len(replicates))
         tests.append((statistic, float(p_value), replicates, n_replicates - len(replicates)))
         if p_value > level:
@@ -235,46 +309,55 @@ def bootstrap_likelihood_ratio(
     return LikelihoodRatioTest(np.array(statistics), np.array(p_values), list(samples), list(failed), accepted)
 
 
-def _checked(estimator: object) -> GaussianMixture:
+def _mixture(estimator: object) -> GaussianMixture:
+    """Return the mixture, or the best mixture of a search."""
     estimator = best_of(estimator)
     if not isinstance(estimator, GaussianMixture):
         raise TypeError(
-            f"This is for a fastgmm.GaussianMixture or a fitted search for one, but got {type(estimator).__name__}"
+            f"The model must be a fastgmm.GaussianMixture, or a fitted search for one, got {type(estimator).__name__}. "
+            "Give a GaussianMixture."
         )
     return estimator
 
 
-def _larger(null: GaussianMixture, X: NDArray, seed: Any, n_jobs: int | None) -> GaussianMixture:
-    """A fit with one component more; the better of two starts, so that it is hardly ever the worse of the two."""
+def _larger(null: GaussianMixture, X: NDArray[Any], seed: int, n_jobs: int | None) -> GaussianMixture:
+    """Fit one component more, from two starts, and return the better fit.
+
+    With one start the larger mixture would more often have a lower likelihood than the smaller one.
+    """
     options = {"n_components": null.n_components + 1, "random_state": seed, "n_jobs": n_jobs}
     fits = []
     for init_params in dict.fromkeys((null.init_params, "hc")):
         with contextlib.suppress(ValueError):
             fits.append(_fit_quietly(clone(null).set_params(init_params=init_params, **options), X))
     if not fits:
-        raise ValueError(f"No mixture of {null.n_components + 1} components could be fitted: in each one collapsed")
-    return max(fits, key=lambda fit: fit.lower_bound_)
+        raise ValueError(
+            f"No mixture of {null.n_components + 1} components could be fitted: a component collapsed from each start. "
+            "Decrease max_components, or increase reg_covar."
+        )
+    best: GaussianMixture = max(fits, key=lambda fit: fit.lower_bound_)
+    return best
 
 
-def _from(model: GaussianMixture, n_processes: int | None) -> GaussianMixture:
-    """An estimator that starts where the model is."""
+def _start_from(model: GaussianMixture, n_processes: int | None) -> GaussianMixture:
+    """Return an estimator that starts from the parameters of a fitted model."""
     fitted = model._parameters()
     start = {
         "covariance_type": fitted.covariance_type,
-        "weights_init": _normalised(fitted.weights),
+        "weights_init": fitted.weights / fitted.weights.sum(),
         "means_init": fitted.means,
         "precisions_init": fitted.model.form.precisions(fitted.precisions_cholesky),
     }
     threads = model.n_jobs if n_processes is None else 1
-    return replicate_of(model).set_params(**start, n_jobs=threads, verbose=0)
+    replicate = replicate_of(model)
+    replicate.set_params(**start, n_jobs=threads, verbose=0)
+    return replicate
 
 
-def _normalised(weights: NDArray) -> Array:
-    return weights / weights.sum()
-
-
-def _replicate(start: GaussianMixture, X: NDArray, weights: Array, kind: str, seed: int) -> tuple | None:
-    """Parameters of one replicate; None if a component collapsed."""
+def _replicate(
+    start: GaussianMixture, X: NDArray[Any], weights: Array, kind: str, seed: int
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None:
+    """Return the parameters of one replicate, or None if a component collapsed."""
     rng = np.random.RandomState(seed)
     if kind == "weighted":
         drawn = weights * rng.exponential(size=len(X))
@@ -290,7 +373,7 @@ def _replicate(start: GaussianMixture, X: NDArray, weights: Array, kind: str, se
 
 
 def _null_statistic(null: GaussianMixture, start: GaussianMixture, n_samples: int, seed: int) -> float | None:
-    """The statistic of rows that are drawn from the null model; None if a fit failed."""
+    """Return the statistic of rows drawn from the null model, None if a fit fails."""
     rng = np.random.RandomState(seed)
     X = copy.copy(null).set_params(random_state=rng).sample(n_samples)[0]
     try:
@@ -301,12 +384,16 @@ def _null_statistic(null: GaussianMixture, start: GaussianMixture, n_samples: in
         return None
 
 
-def _fit_quietly(estimator: GaussianMixture, X: NDArray, sample_weight: Array | None = None) -> GaussianMixture:
-    """A fit without warnings of convergence or collapse, of which there may be hundreds."""
+def _fit_quietly(estimator: GaussianMixture, X: NDArray[Any], sample_weight: Array | None = None) -> GaussianMixture:
+    """Fit without warnings, which could come from every replicate."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return estimator.fit(X, sample_weight=sample_weight)
 
 
-def _side_by_side(tasks: Iterable[tuple[Callable, tuple, dict]], n_processes: int | None) -> list:
+Task = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+def _in_parallel(tasks: Iterable[Task], n_processes: int | None) -> list[Any]:
+    """Return the results of tasks that joblib's `delayed` has made, in their order."""
     return list(Parallel(n_jobs=1 if n_processes is None else n_processes)(tasks))

@@ -1,4 +1,4 @@
-"""`MixtureSearch`: which covariance model, and how many components."""
+"""`MixtureSearch`: choice of a covariance model and a number of components."""
 
 from __future__ import annotations
 
@@ -6,125 +6,109 @@ import math
 import time
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from numbers import Integral
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import KFold, check_cv
+from sklearn.model_selection import BaseCrossValidator, KFold, check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import check_is_fitted
 
-from fastgmm.covariance import COVARIANCE_TYPES, MCLUST_MODELS, CovarianceModel, get_model
+from fastgmm.covariance import COVARIANCE_TYPES, MCLUST_MODELS, get_model
 from fastgmm.data.conversion import validate_data
 from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
-from fastgmm.estimators.base import DegenerateComponentWarning
-from fastgmm.estimators.fitted import replicate_of, unchanged_on_error
+from fastgmm.estimators.annotations import RandomState
+from fastgmm.estimators.fitted import unchanged_on_error
 from fastgmm.estimators.gaussian_mixture import GaussianMixture
 from fastgmm.estimators.validation import plain
-from fastgmm.fitting.split_merge import add_component
-from fastgmm.initialization.hierarchy import Hierarchy
-from fastgmm.initialization.micro_clusters import micro_clusters, start_from_hierarchy
+from fastgmm.initialization.micro_clusters import micro_clusters
 from fastgmm.initialization.samples import total_scatter
-from fastgmm.kernels import thread_limit
-from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import features_depend
 
-GIVEN = ("weights_init", "means_init", "precisions_init", "resp_init")
-# Whether more is better.
+from .best_estimator import BestEstimator
+from .cells import FAILURES, Cell, CellFitter, Chain, FitRows, Fold
+
+START_PARAMETERS = ("weights_init", "means_init", "precisions_init", "resp_init")
+# Whether a higher value of the criterion is better.
 CRITERIA = {"bic": False, "icl": False, "aic": False, "cv": True}
-# Why a fit has no result. The likelihood of a component that only `reg_covar` keeps from collapsing says nothing.
-FAILURES = (ValueError, np.linalg.LinAlgError, DegenerateComponentWarning)
 
 
-class Rows(NamedTuple):
-    """Rows to fit, with their total scatter if a model reads that alone, and the hierarchy that fits start from."""
+class MixtureSearch(BestEstimator):
+    """Fit several covariance models and numbers of components, and keep the best fit.
 
-    source: ArraySource
-    joined: Hierarchy
+    It does what R's `Mclust` does [1]_. A cell is one covariance model with one number of components. All cells start
+    from one hierarchy of micro-clusters, which is cut into as many groups as there are components, so a start does not
+    read the rows again. If the same model was fitted with one component less, a second fit starts from that fit, and
+    the better one is kept.
 
-
-# Where a model's fits to the same rows have ended, by their number of components.
-Chain = dict[int, MixtureParameters]
-
-
-@dataclass
-class Cell:
-    """One model with one number of components: what became of it. A cell that failed says why in `problem`."""
-
-    covariance_type: str
-    n_components: int
-    n_parameters: int = 0
-    log_likelihood: float = math.nan
-    bic: float = math.nan
-    icl: float = math.nan
-    aic: float = math.nan
-    cv: float = math.nan
-    converged: bool = False
-    n_iter: int = 0
-    seconds: float = 0.0
-    problem: str = ""
-    estimator: Any = field(default=None, repr=False)
-
-
-class MixtureSearch(DensityMixin, BaseEstimator):
-    """Fit mixtures of several covariance models and numbers of components, and keep the best by a criterion.
-
-    What R's `Mclust` does. All fits start from one hierarchy of micro-clusters, cut where there are as many groups as
-    components, so a start costs no pass over the rows; where the same model has been fitted with one component less,
-    a second fit starts from that, and the better is kept. A fit that fails, or in which a component has collapsed,
-    takes no part in the choice, and its `problem` in `results_` says why. Models with correlations are left out, with a
-    warning, where they have no likelihood of their own: with no more rows than features, as in mclust, and beside
-    models without correlations where features depend on each other; unless the estimator has a prior.
+    A cell that fails, or has a collapsed component, is excluded from the choice; its `problem` in `results_` says why.
+    Models with correlations are excluded, with a warning, where their likelihood depends on `reg_covar` alone: if there
+    are no more rows than features (as in mclust), or if features depend linearly on each other and the search also
+    includes models without correlations. An estimator with a prior has no such exclusions.
 
     Parameters
     ----------
     n_components : int or iterable of int, default=range(1, 10)
         Numbers of components to try.
-    covariance_types : iterable of str, default=None
-        Models to try; see `GaussianMixture`. None is mclust's fourteen, or "E" and "V" for a single feature.
+    covariance_types : str or iterable of str, default=None
+        Covariance models to try; see `GaussianMixture`. None is mclust's fourteen models, or "E" and "V" for a single
+        feature.
     criterion : {"bic", "icl", "aic", "cv"}, default="bic"
-        What the best has the lowest of; with "cv" the highest mean log-likelihood of rows that were left out. (The
-        signs of `GaussianMixture.bic` and `score`; mclust's BIC is the negative.)
+        Criterion of the choice. The lowest "bic", "icl" or "aic" is best, with the sign of `GaussianMixture.bic`;
+        mclust's BIC has the opposite sign. For "cv" the highest mean log-density of held-out rows is best.
     estimator : GaussianMixture, default=None
-        Everything else about the fits: `tol`, `max_iter`, `reg_covar`, `acceleration`, `n_moves`, `prior`, `n_jobs`.
-        What it says of starts (`init_params`, `n_init`, what is given), `checkpoint` and `callback` are not used.
-    cv : int or cross-validation generator, default=5
-        For "cv": a number of folds, of rows in random order, or a splitter.
+        All other parameters of the fits: `tol`, `max_iter`, `reg_covar`, `acceleration`, `n_moves`, `prior`, `n_jobs`.
+        Its parameters of the start (`init_params`, `n_init`, `means_init` ...), `checkpoint` and `callback` are not
+        used. None is ``GaussianMixture()``.
+    cv : int, cross-validation generator or iterable, default=5
+        For "cv": the number of folds, of rows in random order, or a splitter.
     patience : int, default=None
-        Leave a model after so many numbers of components in a row that were worse than its best so far. None tries
-        all.
+        Stop a model after this number of consecutive numbers of components that were worse than its best so far. None
+        tries all.
     random_state : int, RandomState instance or None, default=None
-        Seeds the hierarchy and the folds.
+        Seed of the hierarchy and of the folds.
     verbose : int, default=0
-        1 prints a line for each model and number of components.
+        1 prints a line for each cell.
     n_processes : int, default=None
-        Processes in which models are fitted side by side, each with one thread (joblib's; -1 for all cores): for few
-        rows and many fits. None fits one after the other, each on the estimator's threads.
+        Number of processes that fit models in parallel, each with one thread (joblib's; -1 is all cores). It is faster
+        for few rows and many fits. None fits one model after the other, with the threads of the estimator.
     warm_starts : bool, default=True
-        Fit each cell from its model's fit with one component less as well, of which one is cut in two; that one must
-        come before it in `n_components`. No `lower_bound_` is lower for it. False takes about 0.6 times as long.
+        Fit each cell also from its model's fit with one component less, in which one component is split. That number
+        must come before in `n_components`. No likelihood is lower with warm starts. Without them a search takes about
+        0.6 times as long.
 
     Attributes
     ----------
     best_estimator_ : GaussianMixture
-        The best fit; with "cv" fitted to all rows. Prediction methods are its.
+        The best fit, to all rows. Prediction methods of the search are its own.
     best_params_ : dict
-        Its `covariance_type` and `n_components`.
+        The `covariance_type` and `n_components` of the best fit.
     best_score_ : float
-        Its criterion.
+        The criterion of the best fit.
     results_ : dict of ndarrays
-        A line for each cell that was tried: ``pandas.DataFrame(search.results_)``. Criteria of cells that failed are
-        NaN, and `problem` says why. `n_iter` is of the fit that was kept, `seconds` are of all of a cell's.
+        One entry per cell, ``pandas.DataFrame(search.results_)``, with the keys "covariance_type", "n_components",
+        "n_parameters", "log_likelihood", "bic", "icl", "aic", "cv", "converged", "n_iter", "seconds" and "problem".
+        Criteria of cells that failed are NaN, and "problem" says why. "n_iter" is that of the fit that was kept,
+        "seconds" is the time of all fits of the cell.
     n_features_in_ : int
+        Number of features.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Only if the rows had feature names that are all strings.
+        Names of the features, if all are strings.
+
+    See Also
+    --------
+    CriterionDisplay : Picture of the criterion.
+    bootstrap_likelihood_ratio : Test of the number of components.
+    combine_components : Clusters that consist of several components.
+
+    References
+    ----------
+    .. [1] C. Fraley and A. E. Raftery (2002). Model-based clustering, discriminant analysis, and density estimation.
+       Journal of the American Statistical Association 97.
 
     Examples
     --------
@@ -135,7 +119,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
     {'covariance_type': 'VEV', 'n_components': 2}
     """
 
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [Interval(Integral, 1, None, closed="left"), "array-like", Iterable],
         "covariance_types": [Iterable, None],
         "criterion": [StrOptions(set(CRITERIA))],
@@ -150,18 +134,18 @@ class MixtureSearch(DensityMixin, BaseEstimator):
 
     def __init__(
         self,
-        n_components=range(1, 10),
+        n_components: int | Iterable[int] = range(1, 10),
         *,
-        covariance_types=None,
-        criterion="bic",
-        estimator=None,
-        cv=5,
-        patience=None,
-        random_state=None,
-        verbose=0,
-        n_processes=None,
-        warm_starts=True,
-    ):
+        covariance_types: str | Iterable[str] | None = None,
+        criterion: Literal["bic", "icl", "aic", "cv"] = "bic",
+        estimator: GaussianMixture | None = None,
+        cv: int | BaseCrossValidator | Iterable[tuple[ArrayLike, ArrayLike]] = 5,
+        patience: int | None = None,
+        random_state: RandomState = None,
+        verbose: int = 0,
+        n_processes: int | None = None,
+        warm_starts: bool = True,
+    ) -> None:
         self.n_components = n_components
         self.covariance_types = covariance_types
         self.criterion = criterion
@@ -174,45 +158,54 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         self.warm_starts = warm_starts
 
     def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
-        """Fit all, and keep the best.
+        """Fit all cells and keep the best.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-        y : ignored
+            Rows to fit.
+        y : None
+            Ignored, present for scikit-learn's API.
         sample_weight : array-like of shape (n_samples,), optional
             How often each row counts.
 
         Returns
         -------
         self
+            The fitted search.
 
         Raises
         ------
         ValueError
-            If no cell can be fitted; it says what became of the first. The search then stays as it was.
+            If a parameter is invalid, if rows or weights are not finite, or if no cell can be fitted. The search does
+            not change.
+
+        Warns
+        -----
+        UserWarning
+            If models with correlations are excluded.
         """
         with unchanged_on_error(self):
             return self._search(X, sample_weight)
 
     def _search(self, X: ArrayLike, sample_weight: ArrayLike | None) -> Self:
-        """`fit`, which may leave attributes behind where it fails."""
+        """Do the work of `fit`; if it fails, it may leave attributes that are not valid."""
         self._validate_params()
         self._template()._validate_params()
-        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2, order="C")
-        weights = self._template()._sample_weight(sample_weight, X)
-        numbers, types = self._numbers(), self._types(X.shape[1])
+        rows = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2, order="C")
+        weights = self._template()._sample_weight(sample_weight, rows)
+        numbers, types = self._numbers(), self._types(rows.shape[1])
         stream = RandomStream(int(check_random_state(self.random_state).randint(2**63 - 1, dtype=np.int64)))
-        folds = self._folds(X, weights, max(numbers), stream) if self.criterion == "cv" else []
-        rows = self._rows(X, weights, max(numbers), stream)
-        left_out, why = self._undefined(types, [rows, *(some for some, _, _ in folds)])
-        if left_out:
-            warnings.warn(f"Left out {', '.join(left_out)}: {why}.", stacklevel=3)
-        types = [name for name in types if name not in left_out]
-        tasks = (delayed(self._cells_of)(name, numbers, rows, folds) for name in types)
+        folds = self._folds(rows, weights, max(numbers), stream) if self.criterion == "cv" else []
+        all_rows = self._fit_rows(rows, weights, max(numbers), stream)
+        excluded, reason = self._excluded(types, [all_rows, *(fold.fitted for fold in folds)])
+        if excluded:
+            warnings.warn(f"Left out {', '.join(excluded)}: {reason}.", stacklevel=3)
+        types = [name for name in types if name not in excluded]
+        tasks = (delayed(self._cells_of)(name, numbers, all_rows, folds) for name in types)
         n_processes = 1 if self.n_processes is None else plain(self.n_processes)
-        cells = [cell for found in Parallel(n_processes)(tasks) for cell in found]
-        cells += [Cell(name, n_components, problem=why) for name in left_out for n_components in numbers]
+        cells: list[Cell] = [cell for of_model in Parallel(n_processes)(tasks) for cell in of_model]
+        cells += [Cell(name, n_components, problem=reason) for name in excluded for n_components in numbers]
         best = min(cells, key=self._cost)
         if not math.isfinite(self._cost(best)):
             raise ValueError(
@@ -221,50 +214,64 @@ class MixtureSearch(DensityMixin, BaseEstimator):
             )
         names = [f.name for f in fields(Cell) if f.name != "estimator"]
         self.results_ = {name: np.array([getattr(cell, name) for cell in cells]) for name in names}
-        self.best_estimator_ = best.estimator.set_params(**dict.fromkeys(GIVEN))
+        self.best_estimator_: GaussianMixture = best.estimator.set_params(**dict.fromkeys(START_PARAMETERS))
         if hasattr(self, "feature_names_in_"):
             self.best_estimator_.feature_names_in_ = self.feature_names_in_
         self.best_params_ = {"covariance_type": best.covariance_type, "n_components": best.n_components}
-        self.best_score_ = getattr(best, self.criterion)
+        self.best_score_: float = getattr(best, self.criterion)
         return self
 
     def fit_predict(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int64]:
-        """Fit all, and predict with the best."""
+        """Fit all cells and predict with the best.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows to fit and to label.
+        y : None
+            Ignored, present for scikit-learn's API.
+        sample_weight : array-like of shape (n_samples,), optional
+            How often each row counts.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,), int64
+            Components of the best fit, numbered from 0.
+
+        Raises
+        ------
+        ValueError
+            See `fit`.
+        """
         return self.fit(X, sample_weight=sample_weight).predict(X)
 
-    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
-        """The best estimator's `predict`."""
-        return self._best().predict(X)
-
-    def predict_proba(self, X: ArrayLike) -> NDArray:
-        """The best estimator's `predict_proba`."""
-        return self._best().predict_proba(X)
-
-    def score_samples(self, X: ArrayLike) -> NDArray:
-        """The best estimator's `score_samples`."""
-        return self._best().score_samples(X)
-
-    def score(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> float:
-        """The best estimator's `score`."""
-        return self._best().score(X, y, sample_weight)
-
-    def _best(self) -> GaussianMixture:
-        check_is_fitted(self)
-        return self.best_estimator_
-
     def _numbers(self) -> list[int]:
-        given = plain(self.n_components)
-        numbers = [given] if isinstance(given, Integral) else list(given)
+        """Return the numbers of components, validated and without duplicates."""
+        numbers = plain(self.n_components)
+        numbers = [numbers] if isinstance(numbers, Integral) else list(numbers)
         if not numbers or not all(isinstance(n, Integral) and int(n) >= 1 for n in numbers):
-            raise ValueError(f"n_components should be whole numbers above 0, at least one, but are {given!r}")
+            raise ValueError(
+                f"n_components must be an integer above 0, or at least one such integer, got {self.n_components!r}."
+            )
         return list(dict.fromkeys(int(n) for n in numbers))
 
-    def _undefined(self, types: list[str], fitted: list[Rows]) -> tuple[list[str], str]:
-        """Return the models whose likelihood only `reg_covar` keeps finite, and why that is.
+    def _types(self, n_features: int) -> list[str]:
+        """Return the names of the covariance models, validated and without duplicates."""
+        types = self.covariance_types
+        if types is None:
+            return ["E", "V"] if n_features == 1 else list(MCLUST_MODELS)
+        types = [types] if isinstance(types, str) else list(types)
+        unknown = [name for name in types if name not in COVARIANCE_TYPES]
+        if unknown or not types:
+            raise ValueError(f"covariance_types must be among {', '.join(COVARIANCE_TYPES)}, got {types}.")
+        return [plain(name) for name in dict.fromkeys(types)]
 
-        With no more rows than features, matrices are singular whatever the components; mclust tries none then. Where
-        features depend on each other, they are singular in the same directions, so that models with matrices compare
-        with each other, but not with models without. A prior makes all of them proper.
+    def _excluded(self, types: list[str], fitted: list[FitRows]) -> tuple[list[str], str]:
+        """Return the models whose likelihood depends on `reg_covar`, and the reason.
+
+        With no more rows than features, matrices are singular for any components; mclust tries none then. If features
+        depend on each other, matrices are singular in the same directions. Models with matrices can then be compared
+        with each other, but not with other models. A prior makes all of them proper.
         """
         matrices = [name for name in types if get_model(name).form.has_matrices]
         if self._template().prior is not None or not matrices:
@@ -274,145 +281,68 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         if n_rows <= n_features > 1:
             return matrices, (
                 f"models with correlations need more rows than features, but a fit has {n_rows} rows of {n_features} "
-                "features (with a prior they can be tried)"
+                "features (use an estimator with a prior to try them)"
             )
         if len(matrices) < len(types) and features_depend(total_scatter(fitted[0].source), fitted[0].source.dtype):
             return matrices, (
-                "features depend on each other, so the likelihood of models with correlations is what reg_covar makes "
-                "of it (drop features, use a prior, or search among models with correlations alone)"
+                "features depend on each other, so the likelihood of models with correlations depends on reg_covar "
+                "alone (drop features, use an estimator with a prior, or search only among models with correlations)"
             )
         return [], ""
 
-    def _types(self, n_features: int) -> list[str]:
-        types = self.covariance_types
-        if types is None:
-            return ["E", "V"] if n_features == 1 else list(MCLUST_MODELS)
-        types = [types] if isinstance(types, str) else list(types)
-        unknown = [name for name in types if name not in COVARIANCE_TYPES]
-        if unknown or not types:
-            raise ValueError(f"covariance_types should be among {', '.join(COVARIANCE_TYPES)}, but are {types}")
-        return [plain(name) for name in dict.fromkeys(types)]
-
     def _cost(self, cell: Cell) -> float:
-        """The criterion, lower for better, infinite for a cell that failed."""
-        value = getattr(cell, self.criterion)
+        """Return a number that is lower for better cells, infinite for failed ones."""
+        value: float = getattr(cell, self.criterion)
         return math.inf if math.isnan(value) else (-value if CRITERIA[self.criterion] else value)
 
     def _template(self) -> GaussianMixture:
         return GaussianMixture() if self.estimator is None else self.estimator
 
-    def _rows(self, X: NDArray, weights: NDArray | None, n_components: int, stream: RandomStream) -> Rows:
+    def _fit_rows(
+        self, X: NDArray[Any], weights: NDArray[np.float64] | None, n_components: int, stream: RandomStream
+    ) -> FitRows:
+        """Return rows to fit, with their hierarchy."""
         n_components = min(n_components, len(X))
         source = ArraySource(X, weights)
         if any(get_model(name).form.is_shared for name in self._types(X.shape[1])):
             source = replace(source, earlier_pass=total_scatter(source))
-        return Rows(source, micro_clusters(source, n_components, stream, plain(self._template().reg_covar)))
+        return FitRows(source, micro_clusters(source, n_components, stream, plain(self._template().reg_covar)))
 
-    def _folds(self, X: NDArray, weights: NDArray | None, n_components: int, stream: RandomStream) -> list[tuple]:
-        """Rows to fit, and rows to score with their weights, for each fold."""
-        shuffled = (
+    def _folds(
+        self, X: NDArray[Any], weights: NDArray[np.float64] | None, n_components: int, stream: RandomStream
+    ) -> list[Fold]:
+        """Return the folds of a cross-validation."""
+        splitter = (
             KFold(int(self.cv), shuffle=True, random_state=stream.word() % 2**32)
             if isinstance(self.cv, Integral)
             else self.cv
         )
         folds = []
-        for rows, others in check_cv(shuffled).split(X):
-            w, v = (None, None) if weights is None else (weights[rows], weights[others])
-            folds.append((self._rows(X[rows], w, n_components, stream), X[others], v))
+        for fitted, scored in check_cv(splitter).split(X):
+            w, v = (None, None) if weights is None else (weights[fitted], weights[scored])
+            folds.append(Fold(self._fit_rows(X[fitted], w, n_components, stream), X[scored], v))
         return folds
 
-    def _cells_of(self, name: str, numbers: list[int], rows: Rows, folds: list[tuple]) -> list[Cell]:
-        """The cells of one model, until the criterion has been worse for too long."""
-        lowest, worse = math.inf, 0
+    def _cells_of(self, name: str, numbers: list[int], rows: FitRows, folds: list[Fold]) -> list[Cell]:
+        """Fit the cells of one model, until `patience` stops it."""
+        n_jobs = self._template().n_jobs if self.n_processes is None else 1
+        fitter = CellFitter(self._template(), self.warm_starts, n_jobs)
+        lowest, n_worse = math.inf, 0
         cells = []
         chains: list[Chain] = [{} for _ in range(1 + len(folds))]
         for n_components in numbers:
             cell = Cell(name, n_components)
-            begun = time.perf_counter()
+            begin = time.perf_counter()
             try:
-                self._fill(cell, rows, folds, chains)
+                fitter.fill(cell, rows, folds, chains)
             except FAILURES as error:
                 cell.problem = str(error)
-            cell.seconds = time.perf_counter() - begun
+            cell.seconds = time.perf_counter() - begin
             cells.append(cell)
             if self.verbose:
                 print(f"  {name} {n_components}: {cell.problem or getattr(cell, self.criterion)}", flush=True)
-            worse = 0 if self._cost(cell) < lowest else worse + 1
+            n_worse = 0 if self._cost(cell) < lowest else n_worse + 1
             lowest = min(lowest, self._cost(cell))
-            if self.patience is not None and worse >= self.patience:
+            if self.patience is not None and n_worse >= self.patience:
                 break
         return cells
-
-    def _fill(self, cell: Cell, rows: Rows, folds: list[tuple], chains: list[Chain]) -> None:
-        """Fit a cell, and everything about it."""
-        X, weights = rows.source.X, rows.source.sample_weight
-        fitted = self._fit(cell, rows, chains[0])
-        cell.estimator, cell.converged, cell.n_iter = fitted, fitted.converged_, fitted.n_iter_
-        cell.n_parameters = get_model(cell.covariance_type).n_parameters(cell.n_components, X.shape[1])
-        n = len(X) if weights is None else float(weights.sum())
-        cell.bic, cell.icl = fitted.bic(X, weights), fitted.icl(X, weights)
-        cell.log_likelihood = (cell.n_parameters * math.log(n) - cell.bic) / 2
-        cell.aic = 2 * cell.n_parameters - 2 * cell.log_likelihood
-        if folds:
-            scores = [
-                self._fit(cell, some, chain).score(others, sample_weight=v)
-                for (some, others, v), chain in zip(folds, chains[1:], strict=True)
-            ]
-            cell.cv = float(np.mean(scores))
-
-    def _fit(self, cell: Cell, rows: Rows, chain: Chain) -> GaussianMixture:
-        """A cell's fit to some rows: the higher of its starts' ends, which joins the chain.
-
-        On eight data sets (150 to 20,000 rows, 14 models x 1 to 9 components; tol 1e-5, of the two with 13 and 30
-        features 1e-3) the second start ended higher in 52 to 72 cells of at most 112, saved 13 of 34 that had failed,
-        and led to a lower best BIC on four; a search took 0.9 to 1.9 times as long. To run only the one that is ahead
-        after five steps takes 1.1 to 1.9 times, but of 112 likelihoods of four principal components of the breast
-        cancer data 41 were lower then than without it, and the best BIC was missed by 11.
-        """
-        if cell.n_components > len(rows.joined.weights):
-            raise ValueError(
-                f"There are only {len(rows.joined.weights)} different rows or clusters of rows, and "
-                f"{cell.n_components} components are asked for."
-            )
-        n_jobs = self._template().n_jobs if self.n_processes is None else 1
-        ends, problems = [], []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            warnings.simplefilter("error", DegenerateComponentWarning)
-            for start in (self._from_hierarchy, self._from_chain):
-                try:
-                    given = start(cell, rows, chain, n_jobs)
-                    if given is not None:
-                        options = {"n_components": cell.n_components, "covariance_type": cell.covariance_type}
-                        estimator = replicate_of(self._template()).set_params(n_jobs=n_jobs, **options, **given)
-                        ends.append(estimator.fit(rows.source))
-                except FAILURES as problem:
-                    problems.append(problem)
-        if not ends:
-            raise problems[0]
-        best = max(ends, key=lambda end: end.lower_bound_)
-        chain[cell.n_components] = best._parameters()
-        return best
-
-    def _from_hierarchy(self, cell: Cell, rows: Rows, chain: Chain, n_jobs: int | None) -> dict[str, Any]:
-        """The start of groups of micro-clusters."""
-        model, reg_covar = get_model(cell.covariance_type), plain(self._template().reg_covar)
-        start = start_from_hierarchy(rows.joined, cell.n_components, model, reg_covar)
-        return _given(model, start.weights, start.means, model.form.precisions_cholesky(start.covariances()))
-
-    def _from_chain(self, cell: Cell, rows: Rows, chain: Chain, n_jobs: int | None) -> dict[str, Any] | None:
-        """The start of the fit with one component less; None if there is none."""
-        before = chain.get(cell.n_components - 1)
-        if before is None or not self.warm_starts:
-            return None
-        with thread_limit(n_jobs):
-            start = add_component(rows.source, before, plain(self._template().reg_covar))
-        if start is None:
-            return None
-        return _given(start.model, start.weights, start.means, start.precisions_cholesky)
-
-
-def _given(model: CovarianceModel, weights: NDArray, means: NDArray, precisions_cholesky: NDArray) -> dict[str, Any]:
-    """A start as an estimator's parameters."""
-    precisions = model.form.precisions(precisions_cholesky)
-    return {"weights_init": weights / weights.sum(), "means_init": means, "precisions_init": precisions}

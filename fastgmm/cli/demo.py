@@ -6,7 +6,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,7 +99,7 @@ def run_demo(image_name: str, n_components: int, max_iter: int, output: Path) ->
         f"{image_name}: {len(X):,} pixels, {n_components} components with full covariances; "
         f"k-means start in {time.perf_counter() - begun:.2f} s.\nEM from there, in both libraries:\n"
     )
-    options = {
+    options: dict[str, Any] = {
         "weights_init": start.weights_,
         "means_init": start.means_,
         "precisions_init": start.precisions_,

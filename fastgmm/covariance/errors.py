@@ -6,14 +6,26 @@ from collections.abc import Sequence
 
 
 class IllDefinedCovarianceError(ValueError):
-    """Covariances that are not positive definite or not finite.
+    """Raised if covariances are not positive definite or not finite.
+
+    Parameters
+    ----------
+    components : sequence of int
+        Components whose covariances are not positive definite; empty if all components share one covariance.
+    overflowed : bool, default=False
+        Whether the covariances are infinite or NaN because squares of the rows overflow.
 
     Attributes
     ----------
     components : list of int
-        Numbers of the components with such covariances; empty if all components share one covariance.
+        As given.
     overflowed : bool
-        Whether the covariances are infinite or NaN because squares of the rows overflow.
+        As given.
+
+    See Also
+    --------
+    engine.maximise : M-step, which raises this error.
+    ConjugatePrior : Prior that keeps small components from collapsing.
 
     Examples
     --------
@@ -33,7 +45,13 @@ class IllDefinedCovarianceError(ValueError):
         return type(self), (self.components, self.overflowed)  # so that other processes can raise it
 
     def describe(self) -> str:
-        """Return which covariances are ill-defined and why, as a clause."""
+        """Describe which covariances are not positive definite.
+
+        Returns
+        -------
+        str
+            A phrase, without a capital letter or a full stop.
+        """
         overflow = "finite: squares of the rows overflow, so divide the rows by a power of ten"
         requirement = overflow if self.overflowed else "positive definite"
         if not self.components:

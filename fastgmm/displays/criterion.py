@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from fastgmm.analysis.search import CRITERIA, MixtureSearch
 
 from .axes import axes_or_new
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
+    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.lines import Line2D
+
 MARKERS = "osv^D<>PXph*dH"
 
 
 class CriterionDisplay:
-    """The criterion of a `MixtureSearch` against the number of components, a line for each covariance model.
+    """Criterion of a search against the number of components, one line per model.
 
     Parameters
     ----------
     results : dict of ndarrays
         `MixtureSearch.results_`.
-    criterion : str
-        The column of `results` that is drawn.
+    criterion : {"bic", "icl", "aic", "cv"}, default="bic"
+        Column of `results` to draw.
 
     Attributes
     ----------
-    ax_, figure_ : matplotlib's Axes and Figure
-    lines_ : dict of str to Line2D
-        By covariance model.
-    left_out_ : PathCollection
-        Crosses at the bottom, in the models' colours, for what failed and so took no part in the choice.
+    ax_ : matplotlib Axes
+        Axes with the picture.
+    figure_ : matplotlib Figure
+        Figure of the axes.
+    lines_ : dict of str to matplotlib Line2D
+        Line of each covariance model.
+    left_out_ : matplotlib PathCollection
+        Crosses at the bottom, in the colours of the models, for cells that failed and were excluded from the choice.
+
+    See Also
+    --------
+    MixtureSearch : Search whose results are drawn.
+    EntropyDisplay : Entropy of merged components against the number of clusters.
 
     Examples
     --------
@@ -42,30 +57,75 @@ class CriterionDisplay:
     ['EEE', 'VEV']
     """
 
-    def __init__(self, results: dict[str, np.ndarray], criterion: str = "bic"):
+    ax_: Axes
+    figure_: Figure | SubFigure
+    lines_: dict[str, Line2D]
+    left_out_: PathCollection
+
+    def __init__(self, results: dict[str, NDArray[Any]], criterion: Literal["bic", "icl", "aic", "cv"] = "bic") -> None:
         self.results, self.criterion = results, criterion
 
     @classmethod
-    def from_search(cls, search: MixtureSearch, *, criterion: str | None = None, ax: Any = None) -> Self:
+    def from_search(
+        cls,
+        search: MixtureSearch,
+        *,
+        criterion: Literal["bic", "icl", "aic", "cv"] | None = None,
+        ax: Axes | None = None,
+    ) -> Self:
         """Draw the results of a fitted search.
 
         Parameters
         ----------
         search : MixtureSearch
+            A fitted search.
         criterion : {"bic", "icl", "aic", "cv"}, optional
-            By default the search's.
+            Criterion to draw; by default that of the search.
         ax : matplotlib Axes, optional
-            Where to; by default a new figure.
+            Axes to draw on; by default those of a new figure.
+
+        Returns
+        -------
+        CriterionDisplay
+            The display, with its picture.
+
+        Raises
+        ------
+        ValueError
+            If the criterion is invalid, or the search has not computed it.
+        ImportError
+            If matplotlib is not installed.
         """
         check_is_fitted(search)
         return cls(search.results_, search.criterion if criterion is None else criterion).plot(ax)
 
-    def plot(self, ax: Any = None) -> Self:
-        """Draw on some axes, or on those of a new figure; the best is marked with a ring."""
+    def plot(self, ax: Axes | None = None) -> Self:
+        """Draw the picture; a ring marks the best cell.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Axes to draw on; by default those of a new figure.
+
+        Returns
+        -------
+        self
+            The display, with its picture.
+
+        Raises
+        ------
+        ValueError
+            If the criterion is invalid, or the search has not computed it.
+        ImportError
+            If matplotlib is not installed.
+        """
         if self.criterion not in CRITERIA:
-            raise ValueError(f"criterion should be one of {', '.join(CRITERIA)}, but is {self.criterion!r}")
+            raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, got {self.criterion!r}.")
         if np.isnan(self.results[self.criterion]).all():
-            raise ValueError(f"There is no {self.criterion} in these results: search with criterion={self.criterion!r}")
+            raise ValueError(
+                f"The results must have values of the criterion {self.criterion!r}, but all are NaN. Search with "
+                f"criterion={self.criterion!r}."
+            )
         self.ax_ = ax = axes_or_new(ax)
         self.figure_, self.lines_ = ax.figure, {}
         types, numbers = self.results["covariance_type"], self.results["n_components"]
@@ -83,16 +143,16 @@ class CriterionDisplay:
         self._mark_left_out(types, numbers, np.isnan(values))
         ax.set_xlabel("number of components")
         ax.set_ylabel(self.criterion.upper() if self.criterion != "cv" else "log-likelihood of rows left out, per row")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.locator_params("x", integer=True)
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
         return self
 
-    def _mark_left_out(self, types: np.ndarray, numbers: np.ndarray, left_out: np.ndarray) -> None:
-        """A cross for each below all lines, those of one number of components above each other."""
+    def _mark_left_out(self, types: NDArray[Any], numbers: NDArray[Any], left_out: NDArray[np.bool_]) -> None:
+        """Draw a cross below all lines for each excluded cell."""
         ax, numbers = self.ax_, numbers[left_out]
         heights = [0.02 + 0.025 * int((numbers[:i] == number).sum()) for i, number in enumerate(numbers)]
         colours = [self.lines_[name].get_color() for name in types[left_out]]
-        looks = {"s": 16, "marker": "x", "linewidths": 1}
+        looks: dict[str, Any] = {"s": 16, "marker": "x", "linewidths": 1}
         self.left_out_ = ax.scatter(numbers, heights, c=colours, transform=ax.get_xaxis_transform(), **looks)
         if heights:
             ax.scatter([], [], color="gray", label="left out", **looks)

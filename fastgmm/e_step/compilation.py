@@ -22,9 +22,30 @@ MANY_COMPONENTS = 128
 
 
 def warmup(*, n_jobs: int | None = None) -> list[str]:
-    """Compile every kernel, or load it from the disk cache, and return the names of what was made ready.
+    """Compile every kernel, or load it from the disk cache.
 
-    Worth a line in the recipe of a container image: afterwards no fit on the same machine waits for the compiler.
+    After it no fit on the same machine waits for the compiler. It is meant for the recipe of a container image. The
+    command ``python -m fastgmm warmup`` does the same.
+
+    Parameters
+    ----------
+    n_jobs : int, optional
+        Number of threads; see `GaussianMixture`.
+
+    Returns
+    -------
+    list of str
+        Names of the passes that are ready, each with its dtype.
+
+    See Also
+    --------
+    GaussianMixture : Estimator that runs the kernels.
+
+    Examples
+    --------
+    >>> import fastgmm
+    >>> fastgmm.warmup()[0]  # doctest: +SKIP
+    'full float64'
     """
     ready = []
     for dtype in (np.float64, np.float32):

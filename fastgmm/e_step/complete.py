@@ -34,28 +34,55 @@ def accumulate(
     exact_below: float = math.inf,
     resp: NDArray | None = None,
 ) -> SufficientStatistics:
-    """E-step: one pass over rows, giving their sufficient statistics and log-likelihood.
+    """Do the E-step: compute the sufficient statistics of rows in one pass.
 
     Parameters
     ----------
     parameters : MixtureParameters
-    X : (n, D) float64 or float32
-    sample_weight : (n,), optional
-        How often each row counts; ones if not given.
+        Parameters of the mixture.
+    X : ndarray of shape (n, D), float64 or float32
+        Rows. Their values are not checked.
+    sample_weight : array-like of shape (n,), optional
+        How often each row counts; by default 1.
     earlier_pass : SufficientStatistics, optional
-        Statistics of the same rows from an earlier pass. The tied layout takes over from them what never changes.
+        Statistics of the same rows from an earlier pass. The tied layout reuses their total scatter, which does not
+        depend on the parameters.
     n_jobs : int, optional
-        Threads; None is Numba's own setting.
-    log_prob_norm, resp : (n,) and (n, K) of X's dtype, optional
-        Receive each row's log-density in nats, and its responsibilities times its weight.
-    exact_below : float
-        For a row whose log-density is no lower, `log_prob_norm` may receive any number between this and it, which
-        takes less time.
+        Number of threads. None is Numba's own setting.
+    log_prob_norm : ndarray of shape (n,), optional
+        Output array, of the dtype of `X`, for the log-density of each row in nats.
+    exact_below : float, default=inf
+        For rows whose log-density is at least `exact_below`, `log_prob_norm` may receive any number between the two,
+        which is faster.
+    resp : ndarray of shape (n, K), optional
+        Output array, of the dtype of `X`, for the responsibilities of each row times its weight.
 
     Returns
     -------
     SufficientStatistics
-        About the means of the components (in the tied layout: about one point). The same bits for any `n_jobs`.
+        Statistics about the means of the components, or about one point in the tied layout. They are bit for bit equal
+        for every `n_jobs`.
+
+    Raises
+    ------
+    ValueError
+        If `X` has another number of features than the parameters.
+
+    See Also
+    --------
+    maximise : M-step, which takes the statistics.
+    accumulate_labels : Statistics of rows whose labels are given.
+    accumulate_resp : Statistics of rows whose responsibilities are given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastgmm.engine import MixtureParameters, accumulate
+    >>> X = np.array([[-1.0], [1.0], [9.0], [11.0]])
+    >>> parameters = MixtureParameters.create([0.5, 0.5], [[0.0], [10.0]], [1.0, 1.0], "spherical")
+    >>> statistics = accumulate(parameters, X)
+    >>> statistics.weight_sums, round(statistics.mean_log_likelihood, 3)
+    (array([2., 2.]), -2.112)
     """
     X = checked_rows(X, parameters.n_features)
     inputs = {"sample_weight": None if sample_weight is None else np.asarray(sample_weight)}

@@ -26,18 +26,47 @@ def accumulate_labels(
     covariance_type: str = "full",
     n_jobs: int | None = None,
 ) -> SufficientStatistics:
-    """Statistics of rows whose components are given.
+    """Compute the sufficient statistics of rows whose labels are given.
 
     Parameters
     ----------
-    labels : (n,) int
-        Component of each row; a negative one belongs to none.
-    reference : (K, D)
+    labels : array-like of shape (n,), int
+        Component of each row. Rows with a negative label are in no component.
+    reference : array-like of shape (K, D)
         Reference points near the components.
-    X, sample_weight, n_jobs
-        As for `accumulate`.
-    covariance_type : str
-        For which model.
+    X : ndarray of shape (n, D), float64 or float32
+        Rows. Their values are not checked.
+    sample_weight : array-like of shape (n,), optional
+        How often each row counts; by default 1.
+    covariance_type : str, default="full"
+        Covariance model that will read the statistics.
+    n_jobs : int, optional
+        Number of threads. None is Numba's own setting.
+
+    Returns
+    -------
+    SufficientStatistics
+        Statistics about the reference points. Their log-likelihood is 0.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit together, labels are not integers, or a label is not below K.
+
+    See Also
+    --------
+    accumulate_resp : Statistics of rows whose responsibilities are given.
+    accumulate : Statistics of rows under a mixture.
+    maximise : M-step, which takes the statistics.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastgmm.engine import accumulate_labels
+    >>> X = np.array([[0.0], [2.0], [10.0]])
+    >>> statistics = accumulate_labels([0, 0, 1], [[0.0], [10.0]], X)
+    >>> statistics.weight_sums, statistics.first_moments.ravel()
+    (array([2., 1.]), array([2., 0.]))
     """
     return _accumulate_given({"labels": np.asarray(labels)}, reference, X, sample_weight, covariance_type, n_jobs)
 
@@ -51,7 +80,48 @@ def accumulate_resp(
     covariance_type: str = "full",
     n_jobs: int | None = None,
 ) -> SufficientStatistics:
-    """Statistics of rows whose responsibilities, (n, K), are given. See `accumulate_labels`."""
+    """Compute the sufficient statistics of rows whose responsibilities are given.
+
+    Parameters
+    ----------
+    resp : array-like of shape (n, K)
+        Responsibilities of each row.
+    reference : array-like of shape (K, D)
+        Reference points near the components.
+    X : ndarray of shape (n, D), float64 or float32
+        Rows. Their values are not checked.
+    sample_weight : array-like of shape (n,), optional
+        How often each row counts; by default 1.
+    covariance_type : str, default="full"
+        Covariance model that will read the statistics.
+    n_jobs : int, optional
+        Number of threads. None is Numba's own setting.
+
+    Returns
+    -------
+    SufficientStatistics
+        Statistics about the reference points. Their log-likelihood is 0.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit together.
+
+    See Also
+    --------
+    accumulate_labels : Statistics of rows whose labels are given.
+    accumulate : Statistics of rows under a mixture.
+    maximise : M-step, which takes the statistics.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastgmm.engine import accumulate_resp
+    >>> X = np.array([[0.0], [2.0]])
+    >>> statistics = accumulate_resp([[0.5, 0.5], [1.0, 0.0]], [[0.0], [2.0]], X)
+    >>> statistics.weight_sums
+    array([1.5, 0.5])
+    """
     return _accumulate_given({"resp": np.asarray(resp)}, reference, X, sample_weight, covariance_type, n_jobs)
 
 

@@ -13,7 +13,40 @@ from .float_range import parts_in_double
 
 
 def score_samples(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray:
-    """Log-density of each row in nats, (n,), in the rows' dtype."""
+    """Compute the log-density of each row.
+
+    Parameters
+    ----------
+    parameters : MixtureParameters
+        Parameters of the mixture.
+    X : ndarray of shape (n, D), float64 or float32
+        Rows. Their values are not checked.
+    n_jobs : int, optional
+        Number of threads. None is Numba's own setting.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Log-densities in nats, in the dtype of `X`.
+
+    Raises
+    ------
+    ValueError
+        If `X` has another number of features than the parameters.
+
+    See Also
+    --------
+    predict : Most probable component of each row.
+    accumulate : Statistics of rows, with the sum of the log-densities.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastgmm.engine import MixtureParameters, score_samples
+    >>> parameters = MixtureParameters.create([0.5, 0.5], [[0.0], [10.0]], [1.0, 1.0], "spherical")
+    >>> score_samples(parameters, np.array([[0.0], [10.0]])).round(3)
+    array([-1.612, -1.612])
+    """
     return _score(parameters, X, "log_prob_norm", n_jobs)
 
 
@@ -23,12 +56,79 @@ def log_highest_resp(parameters: MixtureParameters, X: NDArray, *, n_jobs: int |
 
 
 def predict(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray[np.int64]:
-    """The component of highest responsibility of each row, (n,) int64."""
+    """Predict the most probable component of each row.
+
+    Parameters
+    ----------
+    parameters : MixtureParameters
+        Parameters of the mixture.
+    X : ndarray of shape (n, D), float64 or float32
+        Rows. Their values are not checked.
+    n_jobs : int, optional
+        Number of threads. None is Numba's own setting.
+
+    Returns
+    -------
+    ndarray of shape (n,), int64
+        Components, numbered from 0.
+
+    Raises
+    ------
+    ValueError
+        If `X` has another number of features than the parameters.
+
+    See Also
+    --------
+    predict_proba : Responsibilities of each row.
+    score_samples : Log-density of each row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastgmm.engine import MixtureParameters, predict
+    >>> parameters = MixtureParameters.create([0.5, 0.5], [[0.0], [10.0]], [1.0, 1.0], "spherical")
+    >>> predict(parameters, np.array([[1.0], [7.0]]))
+    array([0, 1])
+    """
     return _score(parameters, X, "labels", n_jobs)
 
 
 def predict_proba(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray:
-    """Responsibilities, (n, K), in the rows' dtype."""
+    """Compute the responsibilities: the probability of each component given each row.
+
+    Parameters
+    ----------
+    parameters : MixtureParameters
+        Parameters of the mixture.
+    X : ndarray of shape (n, D), float64 or float32
+        Rows. Their values are not checked.
+    n_jobs : int, optional
+        Number of threads. None is Numba's own setting.
+
+    Returns
+    -------
+    ndarray of shape (n, K)
+        Responsibilities, in the dtype of `X`; each row sums to 1.
+
+    Raises
+    ------
+    ValueError
+        If `X` has another number of features than the parameters.
+
+    See Also
+    --------
+    predict : Most probable component of each row.
+    score_samples : Log-density of each row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastgmm.engine import MixtureParameters, predict_proba
+    >>> parameters = MixtureParameters.create([0.5, 0.5], [[0.0], [10.0]], [1.0, 1.0], "spherical")
+    >>> predict_proba(parameters, np.array([[0.0], [5.0]])).round(3)
+    array([[1. , 0. ],
+           [0.5, 0.5]])
+    """
     return _score(parameters, X, "resp", n_jobs)
 
 

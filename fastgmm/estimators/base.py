@@ -1,12 +1,12 @@
-"""What fits of the mixture estimators share: validation, fitted attributes, messages."""
+"""Base of all mixture estimators: validation, fitted attributes, warnings."""
 
 from __future__ import annotations
 
 import abc
 import math
-import os
 from collections.abc import Iterator
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -28,30 +28,13 @@ from fastgmm.fitting.run_state import CheckpointState, EMResult
 from fastgmm.kernels import resolve_n_jobs, thread_limit
 from fastgmm.mixture.parameters import MixtureParameters
 
+from .annotations import FilePath, FloatArray, RowsLike
 from .fitted import FittedMixture, files_read, unchanged_on_error
+from .messages import DUPLICATES, FLOAT32_HINT, ILL_DEFINED, INTERRUPTED, NOT_CONVERGED, OUT_OF_RANGE
 from .subclassing import check_hooks
 from .validation import PlainParameters, check_enough_rows, is_same, plain
 
-ILL_DEFINED = (
-    "Fitting the mixture model failed because some components have ill-defined empirical covariance (for instance "
-    "caused by singleton or collapsed samples). Try to decrease the number of components, increase reg_covar, or scale "
-    "the input data."
-)
-OUT_OF_RANGE = (
-    "The precisions of the fitted components are too large for float64: the rows' variances must be above 1e-307. "
-    "Multiply the rows by a power of ten."
-)
-FLOAT32_HINT = " The numerical accuracy can also be improved by passing float64 data instead of float32."
-NOT_CONVERGED = (
-    "Best performing initialization did not converge. Try different init parameters, or increase max_iter, tol, or "
-    "check for degenerate data."
-)
-DUPLICATES = (
-    "Number of distinct clusters ({n_distinct}) found smaller than n_clusters ({n_components}). Possibly due to "
-    "duplicate points in X."
-)
-
-# Parameters that a fit may be gone on with differently.
+# Parameters that may have other values when a fit is resumed from a checkpoint.
 MAY_CHANGE_ON_RESUME = (
     "max_iter",
     "verbose",
@@ -62,22 +45,38 @@ MAY_CHANGE_ON_RESUME = (
     "warm_start",
     "client",
 )
-INTERRUPTED = "The fit was interrupted; the estimator has the parameters so far, after"
 
 
 class DegenerateComponentWarning(ConvergenceWarning):
-    """A component of a fitted mixture has no rows, or is flat where the data as a whole are not.
+    """Warn that a component of a fitted mixture is empty or has collapsed.
 
-    Flat: only ``reg_covar`` keeps its covariance positive definite. It is a kind of scikit-learn's
-    `ConvergenceWarning`, so programs that silence that one silence this one too. To silence this one alone:
-    ``warnings.simplefilter("ignore", fastgmm.DegenerateComponentWarning)``.
+    A component is empty if its weight is zero. It has collapsed if its rows are nearly equal in a direction in which
+    the mixture as a whole is not, so that only ``reg_covar`` keeps its covariance positive definite.
+
+    The class derives from scikit-learn's `sklearn.exceptions.ConvergenceWarning`: a filter that silences that class
+    silences this one too.
+
+    See Also
+    --------
+    GaussianMixture : Estimator whose `fit` issues this warning.
+    ConjugatePrior : Prior that keeps small components from collapsing.
+
+    Examples
+    --------
+    Silence this warning, and no other:
+
+    >>> import warnings
+    >>> import fastgmm
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", fastgmm.DegenerateComponentWarning)
+    ...     gm = fastgmm.GaussianMixture(2, random_state=0).fit([[0.0], [0.0], [0.0], [5.0], [6.0], [7.0]])
     """
 
 
 class BaseMixture(FittedMixture, abc.ABC):
-    """Base of the mixture estimators: how a fit goes, whatever it is that is raised."""
+    """A mixture estimator, except for its parameters and its objective."""
 
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0.0, None, closed="left")],
         "reg_covar": [Interval(Real, 0.0, None, closed="left")],
@@ -89,127 +88,204 @@ class BaseMixture(FittedMixture, abc.ABC):
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Integral, None],
-        "checkpoint": [str, os.PathLike, None],
+        "checkpoint": [str, PathLike, None],
     }
 
-    # Parameters that say what a fit maximises. If one has changed, a warm start cannot continue from the last bound.
+    # Parameters that define what a fit maximises. If one has changed, a warm start cannot continue from the last bound.
     _objective: ClassVar[tuple[str, ...]] = ("covariance_type", "reg_covar")
 
-    # Constructor parameters that are used here, and fitted attributes that hold the parameters, in the rows' dtype.
+    # Parameters of the constructors that this class reads, and fitted attributes.
     n_components: int
-    covariance_type: str
     max_iter: int
     warm_start: bool
     verbose: int
     verbose_interval: int
-    n_jobs: int | None
-    checkpoint: str | os.PathLike | None
-    random_state: object
+    checkpoint: FilePath | None
     reg_covar: float
-    weights_: NDArray
-    means_: NDArray
-    covariances_: NDArray
-    precisions_: NDArray
-    precisions_cholesky_: NDArray
+    precisions_: FloatArray
+    converged_: bool
+    n_iter_: int
+    lower_bound_: float
+    lower_bounds_: list[float]
+    remaining_: float
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         check_hooks(cls)
 
-    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
-        """Estimate the parameters.
+    def fit(self, X: RowsLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Estimate the parameters of the mixture.
+
+        If the fit fails, the estimator does not change. If it is interrupted (Ctrl-C) after its first pass over all
+        rows, the estimator keeps the best parameters so far, with ``converged_ = False``, and the KeyboardInterrupt is
+        raised again.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features), or rows
-            Rows; data frames are accepted. float32 stays float32, everything else becomes float64. With
-            `fastgmm.rows` they are read from files, or from wherever, block after block.
-        y : ignored
+        X : array-like of shape (n_samples, n_features), or fastgmm.rows
+            Rows to fit; data frames are accepted. float32 rows stay float32, all others become float64. `fastgmm.rows`
+            are read block by block.
+        y : None
+            Ignored, present for scikit-learn's API.
         sample_weight : array-like of shape (n_samples,), optional
-            How often each row counts: 3 equals three copies, 0 equals absence.
+            How often each row counts: a weight of 3 equals three copies of the row, a weight of 0 its absence.
 
         Returns
         -------
         self
-            If the fit fails, the estimator stays as it was. If it is interrupted (Ctrl-C) after the first pass over all
-            rows, it keeps the best parameters so far, with ``converged_ = False``; the KeyboardInterrupt goes on.
-        """
-        with unchanged_on_error(self):
-            interrupted = self._fit(self._checked_source(X, sample_weight))
-        if interrupted:
-            raise KeyboardInterrupt(f"{INTERRUPTED} {self.n_iter_} passes")
-        return self
-
-    def resume(self, X: ArrayLike | BlockSource, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
-        """Continue a fit that was killed, from the file `checkpoint`; without such a file, `fit`.
-
-        The answer is that of the fit if it had not been killed, to the last bit. Parameters, result and errors are
-        those of `fit`. The rows must be the same: their number, columns, weights and a checksum are compared. Rows in
-        memory are compared completely and at once. Of rows from files the first ones are compared at once, and all of
-        them at the end of the first pass; if the fit had ended, they are read once for that. Of rows on a cluster a
-        sample is compared.
+            The fitted estimator.
 
         Raises
         ------
         ValueError
-            If `checkpoint` is None, or the file is damaged, or is of another fit: it says in what.
+            If a parameter is invalid, if rows or weights are not finite or too few, if a component collapses and
+            `reg_covar` does not keep its covariance positive definite, or if `checkpoint` cannot be written.
+        KeyboardInterrupt
+            If the fit is interrupted.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the fit did not converge, or the rows have fewer distinct clusters than `n_components`.
+        DegenerateComponentWarning
+            If a component is empty or has collapsed.
+        """
+        with unchanged_on_error(self):
+            interrupted = self._fit(self._checked_source(X, sample_weight))
+        if interrupted:
+            raise KeyboardInterrupt(INTERRUPTED.format(n_iter=self.n_iter_))
+        return self
+
+    def resume(self, X: RowsLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Continue an interrupted fit from the file `checkpoint`.
+
+        The result equals that of the uninterrupted fit, bit for bit. If the file does not exist, the method is `fit`.
+
+        The rows must be those of the interrupted fit: their number, columns, weights and a checksum are compared. Rows
+        in memory are compared completely before the fit. Of rows from files, the first ones are compared before the
+        fit, and all of them at the end of the first pass; a fit that had ended reads them once for this check. Of rows
+        on a cluster, a sample is compared.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or fastgmm.rows
+            Rows of the interrupted fit.
+        y : None
+            Ignored, present for scikit-learn's API.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the interrupted fit.
+
+        Returns
+        -------
+        self
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If `checkpoint` is None, if the file is damaged, or if it belongs to a fit of other rows or parameters. Also
+            where `fit` raises it.
+        KeyboardInterrupt
+            If the fit is interrupted.
+
+        Warns
+        -----
+        ConvergenceWarning
+            See `fit`.
+        DegenerateComponentWarning
+            See `fit`.
         """
         if self.checkpoint is None:
-            raise ValueError("resume goes on from a file, which checkpoint= names, but checkpoint is None")
+            raise ValueError(
+                "resume continues a fit from a file, but checkpoint is None. Set checkpoint to the file of the "
+                "interrupted fit."
+            )
         with unchanged_on_error(self):
             interrupted = self._fit(self._checked_source(X, sample_weight), resume=True)
         if interrupted:
-            raise KeyboardInterrupt(f"{INTERRUPTED} {self.n_iter_} passes")
+            raise KeyboardInterrupt(INTERRUPTED.format(n_iter=self.n_iter_))
         return self
 
-    def fit_predict(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int64]:
-        """Fit, and predict the most probable component of each row. Parameters as for `fit`, result as of `predict`."""
+    def fit_predict(self, X: RowsLike, y: object = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int64]:
+        """Fit the mixture and predict the most probable component of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or fastgmm.rows
+            Rows to fit and to label.
+        y : None
+            Ignored, present for scikit-learn's API.
+        sample_weight : array-like of shape (n_samples,), optional
+            How often each row counts; see `fit`.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,), int64
+            Components, numbered from 0.
+
+        Raises
+        ------
+        ValueError
+            See `fit`.
+        KeyboardInterrupt
+            If the fit is interrupted.
+
+        Warns
+        -----
+        ConvergenceWarning
+            See `fit`.
+        DegenerateComponentWarning
+            See `fit`.
+        """
         with unchanged_on_error(self):
             source = self._checked_source(X, sample_weight)
             interrupted = self._fit(source)
             labels = np.empty(0, np.int64) if interrupted else self._collect(predict, source, None, "label")
         if interrupted:
-            raise KeyboardInterrupt(f"{INTERRUPTED} {self.n_iter_} passes")
+            raise KeyboardInterrupt(INTERRUPTED.format(n_iter=self.n_iter_))
         return labels
 
-    def _checked_source(self, X: ArrayLike | BlockSource, sample_weight: ArrayLike | None) -> Source:
-        """Rows to fit, as `_source`; before they are read, that a checkpoint would replace nothing else."""
+    def _checked_source(self, X: RowsLike, sample_weight: ArrayLike | None) -> Source:
+        """Return validated rows to fit.
+
+        Before any row is read, check that the checkpoint would not replace another file.
+        """
         if self.checkpoint is not None:
             self._check_options()
             check_checkpoint(self.checkpoint, (*files_read(X), *files_read(sample_weight)))
         return self._source(X, sample_weight)
 
-    def _source(self, X: ArrayLike | BlockSource, sample_weight: ArrayLike | None) -> Source:
-        """Rows to fit, validated, as are the parameters."""
+    def _source(self, X: RowsLike, sample_weight: ArrayLike | None) -> Source:
+        """Validate the parameters, and return validated rows to fit."""
         self._check_options()
         if isinstance(X, BlockSource):
             return self._block_source(X, sample_weight, reset=True)
-        if isinstance(X, ArraySource):  # whoever makes one has validated the rows
+        if isinstance(X, ArraySource):  # its rows are valid: only this package makes one
             validate_data(self, X.X[:0], reset=True, skip_check_array=True)
             return X
-        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        weights = self._sample_weight(sample_weight, X)
-        # The kernels read either order in place; anything else would be copied at every pass.
-        return ArraySource(X if X.flags.f_contiguous else np.ascontiguousarray(X), weights)
+        rows = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        weights = self._sample_weight(sample_weight, rows)
+        # The kernels read C and Fortran order in place; rows of any other order would be copied at every pass.
+        return ArraySource(rows if rows.flags.f_contiguous else np.ascontiguousarray(rows), weights)
 
     def _check_options(self) -> None:
-        """ValueError if parameters are not what they should be."""
+        """Raise ValueError if a parameter of the constructor is invalid."""
         if not get_config()["skip_parameter_validation"]:
             self._validate_params()
         resolve_n_jobs(self.n_jobs)
 
     def _fit(self, source: Source, *, resume: bool = False) -> bool:
-        """Fit and set the fitted attributes; return whether the fit was interrupted."""
+        """Fit, set the fitted attributes, and return whether the fit was interrupted."""
         if source.n_samples < 2:
             found = f"{source.n_samples} sample(s) (shape=({source.n_samples}, {source.n_features}))"
             raise ValueError(f"Found array with {found} while a minimum of 2 is required by {type(self).__name__}.")
-        asked = PlainParameters(self)
-        check_enough_rows(source, asked.n_components)
-        get_model(asked.covariance_type).check_features(source.n_features)
+        params = PlainParameters(self)
+        check_enough_rows(source, params.n_components)
+        get_model(params.covariance_type).check_features(source.n_features)
         progress = PrintProgress(
-            asked.verbose, asked.verbose_interval, asked.n_components, getattr(self, "callback", None)
+            params.verbose, params.verbose_interval, params.n_components, getattr(self, "callback", None)
         )
-        # What overflows makes covariances infinite or NaN, which have no factors: an error that says so.
+        # An overflow gives infinite or NaN covariances. These have no factors, and the error says so.
         with thread_limit(self.n_jobs), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             try:
                 checkpoint = self._checkpoint(source)
@@ -221,16 +297,16 @@ class BaseMixture(FittedMixture, abc.ABC):
                 hint = FLOAT32_HINT if source.dtype == np.float32 else ""
                 raise ValueError(f"{ILL_DEFINED}{hint} Here {error.describe()}.") from None
             self._set_fitted(result.parameters, result, source.dtype)
-            self._kept_in_ = None if checkpoint is None else str(checkpoint.target)
+            self._checkpoint_file_ = None if checkpoint is None else str(checkpoint.target)
         if not np.isfinite(self.precisions_).all():
             raise ValueError(OUT_OF_RANGE)
         self._warn(result, progress.min_distinct)
-        return result.interrupted
+        return bool(result.interrupted)
 
     def _warn(self, result: EMResult, n_distinct: int) -> None:
-        """Issue at most one warning, of everything that is wrong with a fit.
+        """Issue at most one warning, with all problems of a fit.
 
-        `n_distinct` is the number of different clusters that its start found, at most `n_components`.
+        `n_distinct` is the number of distinct clusters that the start found, at most `n_components`.
         """
         problems = []
         if n_distinct < self.n_components:
@@ -250,10 +326,13 @@ class BaseMixture(FittedMixture, abc.ABC):
         resumed: CheckpointState | None,
         progress: PrintProgress,
     ) -> EMResult:
-        """The best run from some starts; called with validated parameters, on the threads that are asked for."""
+        """Return the best run of all starts.
+
+        It is called with valid parameters and within the limit of threads.
+        """
 
     def _checkpoint(self, source: Source) -> CheckpointFile | None:
-        """Where this fit is kept."""
+        """Return the file that keeps the state of this fit, if there is one."""
         if self.checkpoint is None:
             return None
         options = {
@@ -269,15 +348,16 @@ class BaseMixture(FittedMixture, abc.ABC):
         }
         return CheckpointFile(self.checkpoint, about, lambda: source.checksum)
 
-    def _unmet(self, result: EMResult) -> str:
-        """What besides a small step has kept a run from converging, as sentences."""
+    def _unmet_limit(self, result: EMResult) -> str:
+        """Return a sentence about an unmet condition of convergence besides `tol`, or ""."""
         return ""
 
     def _degenerate(self, parameters: MixtureParameters) -> list[str]:
-        """Sentences about components without rows and flat components."""
+        """Return sentences about empty and collapsed components."""
         return []
 
-    def _set_fitted(self, parameters: MixtureParameters, result: EMResult, dtype: np.dtype) -> None:
+    def _set_fitted(self, parameters: MixtureParameters, result: EMResult, dtype: np.dtype[Any]) -> None:
+        """Set the fitted attributes, for rows of a dtype."""
         dtype = parameters.attribute_dtype(dtype)
         self.weights_ = parameters.weights.astype(dtype)
         self.means_ = parameters.means.astype(dtype)
@@ -292,12 +372,12 @@ class BaseMixture(FittedMixture, abc.ABC):
         self._fitted_as_ = {name: plain(getattr(self, name)) for name in self._objective}
 
     def _seeds(self) -> Iterator[int]:
-        """Seeds of starts."""
+        """Return an endless iterator of seeds, one for each start."""
         random_state = check_random_state(self.random_state)
         return iter(lambda: int(random_state.randint(2**63 - 1, dtype=np.int64)), None)
 
     def _earlier_fit(self, n_features: int) -> MixtureParameters | None:
-        """The parameters from which a fit with `warm_start` begins, or None if it makes a new start.
+        """Return the parameters that a warm start begins from, or None for a new start.
 
         Raises
         ------
@@ -316,13 +396,13 @@ class BaseMixture(FittedMixture, abc.ABC):
         return earlier
 
     def _is_same_objective(self) -> bool:
-        """Return whether all parameters that define what a fit maximises are those of the last fit."""
+        """Return whether a fit would maximise what the last fit maximised."""
         before = getattr(self, "_fitted_as_", {})
         return all(is_same(before.get(name, getattr(self, name)), getattr(self, name)) for name in self._objective)
 
     def _not_converged(self, result: EMResult) -> str:
-        """Sentences about a fit that has not converged."""
-        message = NOT_CONVERGED + self._unmet(result)
+        """Return sentences about a fit that has not converged."""
+        message = NOT_CONVERGED + self._unmet_limit(result)
         if result.last_change < 0:
             message += (
                 f" In its last iteration the mean log-likelihood fell, by {-result.last_change:.3g}: reg_covar="

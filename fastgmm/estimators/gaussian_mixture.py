@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +13,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from fastgmm.covariance import COVARIANCE_TYPES, get_model
 from fastgmm.data.conversion import check_array
 from fastgmm.data.sources import Source
-from fastgmm.e_step.scores import log_highest_resp
 from fastgmm.fitting import schedule
 from fastgmm.fitting.degeneracy import degenerate_components
 from fastgmm.fitting.options import ACCELERATIONS, CheckpointStore, FitOptions
@@ -26,128 +25,164 @@ from fastgmm.m_step.model_conversion import mixture_statistics
 from fastgmm.m_step.objective import Objective
 from fastgmm.mixture.parameters import MixtureParameters
 
+from .annotations import Callback, FilePath, RandomState
 from .base import BaseMixture
-from .validation import PlainParameters, check_covariances, check_given, check_resp, check_weights, plain
+from .criteria import InformationCriteria
+from .validation import PlainParameters, check_covariances, check_resp, check_user_start, check_weights, plain
 
 
-class GaussianMixture(BaseMixture):
+class GaussianMixture(InformationCriteria, BaseMixture):
     """Gaussian mixture fitted by expectation-maximisation.
 
-    Takes the place of `sklearn.mixture.GaussianMixture`: same parameters, defaults, attributes, methods and errors.
-    What it has beyond that is keyword-only and listed below under "Beyond scikit-learn".
+    Replaces `sklearn.mixture.GaussianMixture`: it has the same parameters, defaults, attributes, methods and errors.
+    Parameters that scikit-learn does not have are keyword-only and described as "Beyond scikit-learn".
 
     Parameters
     ----------
     n_components : int, default=1
         Number of components K.
     covariance_type : {"full", "tied", "diag", "spherical"} or one of mclust's models, default="full"
-        A covariance matrix for each component, one for all, variances for each component and feature, or one variance
-        for each component. Beyond scikit-learn: mclust's names, letters for volume, shape and orientation, each equal
-        (E) or variable (V) among components, or spheres and the features' axes (I): "EII", "VII" (which is
-        "spherical"), "EEI", "VEI", "EVI", "VVI" ("diag"), "EEE" ("tied"), "VEE", "EVE", "VVE", "EEV", "VEV", "EVV",
-        "VVV" ("full"); and "E", "V" for a single feature.
+        "full": one covariance matrix per component. "tied": one matrix for all components. "diag": one variance per
+        component and feature. "spherical": one variance per component. Beyond scikit-learn: the names of mclust's
+        models [1]_, [2]_. Their letters stand for volume, shape and orientation. Each is equal (E) or variable (V)
+        among the components; I means a sphere, or axes parallel to the features'. The models are "EII", "VII" (the
+        same as "spherical"), "EEI", "VEI", "EVI", "VVI" ("diag"), "EEE" ("tied"), "VEE", "EVE", "VVE", "EEV", "VEV",
+        "EVV", "VVV" ("full"), and, for a single feature, "E" and "V".
     tol : float, default=1e-3
-        EM stops when the mean log-likelihood, in nats per row, rises by less than this. With 0 it runs to `max_iter`.
+        EM converges when the mean log-likelihood, in nats per row, rises by less than `tol` in an iteration. With 0 it
+        always runs `max_iter` iterations.
     reg_covar : float, default=1e-6
         Added to every variance.
     max_iter : int, default=100
-        Most EM iterations of a run, each one pass over the rows. With 0 the fitted model is the start.
+        Maximum number of EM iterations of a run. Each is one pass over the rows. With 0 the fitted model is the start.
     n_init : int, default=1
-        Number of starts. All are run to their ends, and the one with the highest likelihood is kept; of 10,000 rows
-        and more, unless `acceleration` is None, only the best after a few steps is.
+        Number of starts. EM runs from each to the end, and the result with the highest likelihood is kept. With 10,000
+        rows or more, and unless `acceleration` is None, only the best start after a few steps is run to the end.
     init_params : {"kmeans", "k-means++", "random", "random_from_data", "small_em", "hc"}, default="kmeans"
-        "kmeans": the clusters of k-means. "k-means++": means drawn as k-means++ draws them, "random_from_data": means
-        drawn from the rows, both with the pooled covariance about the nearest mean. "random": random
-        responsibilities. Beyond scikit-learn: "small_em", the best of ten starts from k-means after seven EM steps;
-        "hc", up to 500 small clusters joined where a Gaussian mixture loses least. Of more than 10,000 rows, and more
-        than 256 a component, all but the random ones look for clusters in a sample.
+        How the start is made. "kmeans": the clusters of k-means. "k-means++": means drawn by k-means++.
+        "random_from_data": means drawn from the rows. The last two take the pooled covariance about the nearest mean.
+        "random": random responsibilities. Beyond scikit-learn, "small_em": the best of ten k-means starts after seven
+        EM steps; "hc": up to 500 small clusters, which are merged where a Gaussian mixture loses least. With more than
+        10,000 rows, and more than 256 rows per component, all except "random" and "random_from_data" search for
+        clusters in a sample.
     weights_init : array-like of shape (n_components,), default=None
+        Weights of the start, in place of those that `init_params` gives.
     means_init : array-like of shape (n_components, n_features), default=None
+        Means of the start, in place of those that `init_params` gives.
     precisions_init : array-like, default=None
-        Weights, means and precisions (inverse covariances, in the shape of `covariances_`) to start from, in place of
-        those that `init_params` gives.
+        Precisions (inverse covariances) of the start, in the shape of `covariances_`, in place of those that
+        `init_params` gives.
     random_state : int, RandomState instance or None, default=None
-        Seeds the start, and `sample`.
+        Seed of the starts and of `sample`.
     warm_start : bool, default=False
-        Start where the last fit ended. If `covariance_type`, `prior` or `reg_covar` has been set to another value
-        since, the start is the new kind of mixture that rows of the last one would be given.
+        If True, `fit` continues from the last fit. If `covariance_type`, `prior` or `reg_covar` has changed since, the
+        start is the mixture of the new kind that best fits rows of the last mixture.
     verbose : int, default=0
-        1 prints starts and iterations, 2 also times and changes of the likelihood.
+        1 prints starts and iterations; 2 also prints times and changes of the likelihood.
     verbose_interval : int, default=10
-        Iterations between two lines.
+        Number of iterations between two printed lines.
     n_jobs : int, default=None
-        Beyond scikit-learn. Threads, for fitting and predicting; the answer is the same to the last bit for any
-        number. None is Numba's own setting (all cores, or `NUMBA_NUM_THREADS`), -1 all of `NUMBA_NUM_THREADS`. These
+        Beyond scikit-learn. Number of threads for fits and predictions; results are bit for bit equal for every number
+        of threads. None is Numba's setting: all cores, or `NUMBA_NUM_THREADS`. -1 is all of `NUMBA_NUM_THREADS`. These
         are threads, not joblib's processes.
     resp_init : array-like of shape (n_samples,) or (n_samples, n_components), default=None
-        Beyond scikit-learn. Labels (integers; negative ones belong to no component) or responsibilities of the rows to
-        start from, in place of `init_params`.
+        Beyond scikit-learn. Labels or responsibilities of the rows at the start, in place of `init_params`. Labels are
+        integers; rows with a negative label are in no component.
     whiten_init : bool, default=False
-        Beyond scikit-learn. Look for the clusters of "kmeans", "k-means++" and "small_em" in coordinates in which the
-        rows' covariance is the identity: for features in different units, and for long parallel clusters.
+        Beyond scikit-learn. Search for the clusters of "kmeans", "k-means++" and "small_em" in coordinates in which
+        the covariance of the rows is the identity. It helps if the features have different units, or clusters are long
+        and parallel.
     acceleration : {"progressive", "squarem"} or None, default="progressive"
-        Beyond scikit-learn. "squarem": once EM steps raise the mean log-likelihood by less than 2e-3 nats per row, EM
-        continues from where every two of them lead, if the likelihood is no lower there; fixed points are those of EM.
-        "progressive": the same if `tol` is below 1e-3, or `limit_tol` is given. If nothing of the start is given,
-        samples of very many rows (80,000 and 2,048 a component and 80 a parameter, an eighth of which takes 32 MB at
-        most) are fitted first; they have all rows of a low density, and are discarded if all rows are less likely after
-        them than at the start. With a `tol` of 1e-4 or less (not 0), 1,000 rows or more, and three components or more,
-        one move (see `n_moves`) is tried; it is kept if EM then converges higher. None is plain EM on all rows, step
-        for step scikit-learn's.
+        Beyond scikit-learn. How EM is accelerated; see the notes. None is plain EM on all rows, with scikit-learn's
+        iterations.
     limit_tol : float, default=None
-        Beyond scikit-learn. A small rise is not a small distance: to have converged, the limit of the mean
-        log-likelihood must also be so near, in nats per row, by the estimate that is `remaining_`.
+        Beyond scikit-learn. A second condition of convergence: the estimated distance to the limit of the mean
+        log-likelihood, `remaining_`, must also be at most `limit_tol`, in nats per row. EM that converges slowly can
+        satisfy `tol` far from its limit.
     n_moves : int, default=0
-        Beyond scikit-learn. How often to try to leave the optimum that EM has found: two components are merged and a
-        third, if there is one, is split. Where EM ends from there, after at most `max_iter` iterations, is kept if the
-        likelihood is higher.
+        Beyond scikit-learn. How often to try to leave the local optimum that EM has found. A move merges two components
+        and splits a third one, if there is one. It is kept if EM, in at most `max_iter` iterations, converges to a
+        higher likelihood.
     prior : ConjugatePrior, default=None
-        Beyond scikit-learn. A prior of means and covariances, for all models but "VEE", "EVE", "VVE" and "EVV": the fit
-        finds the parameters of highest posterior density, and `lower_bound_` has the prior's logarithm in it. None is
-        maximum likelihood.
+        Beyond scikit-learn. A prior of means and covariances, for all models except "VEE", "EVE", "VVE" and "EVV". The
+        fit then maximises the posterior density, and `lower_bound_` includes the log-prior. None is maximum likelihood.
     callback : callable, default=None
-        Beyond scikit-learn. Called after every pass over all rows, but for the short runs of starts and moves, as
-        ``callback(n_iter, lower_bound, parameters)``, `parameters` with arrays `weights`, `means` and `covariances`; if
-        it returns something true, the fit ends there, with what it has.
+        Beyond scikit-learn. Called as ``callback(n_iter, lower_bound, parameters)`` after every pass over all rows,
+        except for the short runs of starts and moves. `parameters` has the arrays `weights`, `means` and `covariances`.
+        If the callback returns a true value, the fit stops and keeps its present parameters.
     checkpoint : path, default=None
-        Beyond scikit-learn. A file to keep the fit's state in, after every pass over all rows but those that try moves:
-        `resume` continues a fit that was killed. The file must not exist yet, or be a checkpoint; anything else is
-        refused before the fit starts. A new `fit` replaces an older state after its first pass. Use one file for each
-        fit: fits that share one (`GridSearchCV`, `cross_val_score`) overwrite each other's state, and `resume` refuses
-        the state of other rows or parameters. `MixtureSearch` and the bootstrap keep no state, and call no `callback`.
+        Beyond scikit-learn. File that keeps the state of the fit. It is written after every pass over all rows, except
+        for passes of moves. `resume` continues from it. The file must not exist, or be a checkpoint; any other file is
+        refused before the fit starts. `fit` replaces an older state after its first pass. Fits that share one file
+        (`GridSearchCV`, `cross_val_score`) overwrite each other's state, and `resume` refuses the state of other rows
+        or parameters. `MixtureSearch` and the bootstrap use neither `checkpoint` nor `callback`.
 
     Attributes
     ----------
     weights_ : ndarray of shape (n_components,)
+        Weights of the components; they sum to 1.
     means_ : ndarray of shape (n_components, n_features)
+        Means of the components.
     covariances_ : ndarray
-        Of shape (n_components, n_features, n_features) for "full", (n_features, n_features) for "tied", (n_components,
-        n_features) for "diag", (n_components,) for "spherical"; models "..I" are stored like the last two, "EEE" as
-        "tied", all others as "full".
+        Covariances. Shape (n_components, n_features, n_features) for "full", (n_features, n_features) for "tied",
+        (n_components, n_features) for "diag", (n_components,) for "spherical". "EII" is stored like "spherical", the
+        other models that end in I like "diag", "EEE" like "tied", all others like "full".
     precisions_ : ndarray
         Inverses of the covariances, in the same shape.
     precisions_cholesky_ : ndarray
-        Upper triangular P with ``precision = P @ P.T``; inverse standard deviations for "diag" and "spherical".
+        Upper triangular factors P with ``precision = P @ P.T``. Inverse standard deviations for "diag" and
+        "spherical".
     converged_ : bool
-        Whether the last EM step of the best fit changed the mean log-likelihood by less than `tol`.
+        Whether the best run converged.
     n_iter_ : int
-        Passes over all rows of the best fit: its EM iterations, with `acceleration` also passes that led nowhere.
+        Passes of the best run over all rows. With `acceleration` these include passes at rejected steps.
     lower_bound_ : float
-        Mean log-likelihood of the rows at the best fit's last E-step, in nats.
+        Mean log-likelihood of the rows at the last E-step of the best run, in nats per row.
     lower_bounds_ : list of float
-        The same for each of its iterations.
+        Mean log-likelihood at each iteration of the best run, in nats per row.
     remaining_ : float
-        About how much higher the limit of `lower_bounds_` is, in nats per row, if the rises of the last two EM steps go
-        on to shrink, as slowly as any of the last six (Aitken's estimate, which is no bound); infinite if they do not,
-        or there were no two.
+        Estimate of how far the limit of `lower_bounds_` is above its last value, in nats per row (Aitken's estimate; it
+        is not a bound). It assumes that the rises continue to shrink at the slowest rate of the last six EM steps. It
+        is infinite if the rises do not shrink, or there were fewer than two.
     n_features_in_ : int
+        Number of features.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Only if the rows had feature names that are all strings.
+        Names of the features, if all are strings.
+
+    See Also
+    --------
+    BayesianGaussianMixture : Variational inference, which empties components that are not needed.
+    StreamingGaussianMixture : Mixture of rows that arrive in blocks and are read once.
+    DaskGaussianMixture : The same mixture for rows on a Dask cluster.
+    MixtureSearch : Choice of the covariance model and of the number of components.
+    rows : Rows in files, for data that does not fit into memory.
 
     Notes
     -----
-    Arrays are float32 for float32 rows, else float64; inside, parameters and sums are always float64. Memory beyond the
-    rows is a few megabytes for each thread, whatever their number.
+    Arrays are float32 for float32 rows, else float64. Parameters and sums over rows are float64 inside. Memory in
+    addition to the rows is a few megabytes per thread, for any number of rows.
+
+    With ``acceleration="squarem"``, SQUAREM [3]_ begins once EM steps raise the mean log-likelihood by less than 2e-3
+    nats per row. It extrapolates from every two EM steps, and the extrapolation is accepted only if the likelihood does
+    not fall. The fixed points are those of EM.
+
+    ``acceleration="progressive"`` accelerates in the same way if `tol` is below 1e-3 or `limit_tol` is given. In
+    addition:
+
+    - If no part of the start is given, and there are at least 80,000 rows, 2,048 rows per component and 80 rows per
+      parameter, growing samples are fitted first. The first has an eighth of that number of rows; it must not take more
+      than 32 MB. A sample includes all rows of low density. The result is discarded if it gives all rows a lower
+      likelihood than the start.
+    - If `tol` is positive and at most 1e-4, and there are at least 1,000 rows and three components, one move (see
+      `n_moves`) is tried. It is kept if EM then converges to a higher likelihood.
+
+    References
+    ----------
+    .. [1] G. Celeux and G. Govaert (1995). Gaussian parsimonious clustering models. Pattern Recognition 28.
+    .. [2] L. Scrucca, M. Fop, T. B. Murphy and A. E. Raftery (2016). mclust 5: clustering, classification and density
+       estimation using Gaussian finite mixture models. The R Journal 8.
+    .. [3] R. Varadhan and C. Roland (2008). Simple and globally convergent methods for accelerating the convergence of
+       any EM algorithm. Scandinavian Journal of Statistics 35.
 
     Examples
     --------
@@ -169,7 +204,7 @@ class GaussianMixture(BaseMixture):
     array([[4.125, 2.   ]])
     """
 
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseMixture._parameter_constraints,
         "covariance_type": [StrOptions(set(COVARIANCE_TYPES))],
         "weights_init": ["array-like", None],
@@ -187,31 +222,31 @@ class GaussianMixture(BaseMixture):
 
     def __init__(
         self,
-        n_components=1,
+        n_components: int = 1,
         *,
-        covariance_type="full",
-        tol=1e-3,
-        reg_covar=1e-6,
-        max_iter=100,
-        n_init=1,
-        init_params="kmeans",
-        weights_init=None,
-        means_init=None,
-        precisions_init=None,
-        random_state=None,
-        warm_start=False,
-        verbose=0,
-        verbose_interval=10,
-        n_jobs=None,
-        resp_init=None,
-        whiten_init=False,
-        acceleration="progressive",
-        limit_tol=None,
-        n_moves=0,
-        prior=None,
-        callback=None,
-        checkpoint=None,
-    ):
+        covariance_type: str = "full",
+        tol: float = 1e-3,
+        reg_covar: float = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: str = "kmeans",
+        weights_init: ArrayLike | None = None,
+        means_init: ArrayLike | None = None,
+        precisions_init: ArrayLike | None = None,
+        random_state: RandomState = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        n_jobs: int | None = None,
+        resp_init: ArrayLike | None = None,
+        whiten_init: bool = False,
+        acceleration: Literal["progressive", "squarem"] | None = "progressive",
+        limit_tol: float | None = None,
+        n_moves: int = 0,
+        prior: ConjugatePrior | None = None,
+        callback: Callback | None = None,
+        checkpoint: FilePath | None = None,
+    ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
         self.tol = tol
@@ -245,28 +280,31 @@ class GaussianMixture(BaseMixture):
         *,
         covariance_type: str = "full",
         **options: Any,
-    ) -> GaussianMixture:
-        """A fitted estimator with these parameters, without any rows.
+    ) -> Self:
+        """Make a fitted estimator from parameters, without rows.
 
         Parameters
         ----------
         weights : array-like of shape (n_components,)
-            Sum to one.
+            Weights; they must sum to 1.
         means : array-like of shape (n_components, n_features)
+            Means.
         covariances : array-like
-            In the shape of `covariances_`.
+            Covariances, in the shape of `covariances_`.
         covariance_type : str, default="full"
-        **options
-            Other parameters of the constructor. With ``warm_start=True``, `fit` starts from here.
+            Model of the covariances.
+        **options : dict
+            Other parameters of the constructor. With ``warm_start=True``, `fit` starts from these parameters.
 
         Returns
         -------
         GaussianMixture
+            An estimator with all fitted attributes. `lower_bound_` is minus infinity.
 
         Raises
         ------
         ValueError
-            If a shape is wrong, the weights are no weights, or a covariance is not positive definite.
+            If a shape is wrong, the weights are negative or do not sum to 1, or a covariance is not positive definite.
 
         Examples
         --------
@@ -288,38 +326,6 @@ class GaussianMixture(BaseMixture):
         estimator.n_features_in_ = means.shape[1]
         return estimator
 
-    def bic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Bayesian information criterion, ``-2 log L + p log n``; the lower the better.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        sample_weight : array-like of shape (n_samples,), optional
-            How often each row counts; n is their sum.
-        """
-        return self._bic(self._to_predict(X, sample_weight))
-
-    def aic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Akaike information criterion, ``-2 log L + 2 p``; the lower the better. Parameters as for `bic`."""
-        return -2 * self._log_likelihood(self._to_predict(X, sample_weight)) + 2 * self._n_parameters()
-
-    def icl(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Integrated completed likelihood, ``BIC - 2 sum_i log max_k r_ik``; the lower the better.
-
-        BIC with a penalty for rows that no component claims for itself (Biernacki, Celeux & Govaert, 2000, IEEE TPAMI
-        22, in the form that mclust computes, with the sign of `bic`). Parameters as for `bic`.
-        """
-        source = self._to_predict(X, sample_weight)
-        return self._bic(source) - 2 * self._total(log_highest_resp, source)
-
-    def _bic(self, source: Source) -> float:
-        return -2 * self._log_likelihood(source) + self._n_parameters() * math.log(source.total_weight)
-
-    def _n_parameters(self) -> int:
-        """Number of free parameters."""
-        parameters = self._parameters()
-        return parameters.model.n_parameters(parameters.n_components, parameters.n_features)
-
     def _best_run(
         self,
         source: Source,
@@ -328,46 +334,47 @@ class GaussianMixture(BaseMixture):
         progress: PrintProgress,
     ) -> EMResult:
         """Run EM from each start and return the best result."""
-        asked = PlainParameters(self)
-        given = check_given(asked, source.n_features)
+        params = PlainParameters(self)
+        user_start = check_user_start(params, source.n_features)
         if self.resp_init is not None:
-            given["resp"] = self._check_resp(source)
+            user_start["resp"] = self._check_resp(source)
         earlier = self._earlier_fit(source.n_features)
-        objective = self._make_objective(source, asked)
+        objective = self._make_objective(source, params)
         options = FitOptions(
             objective,
-            asked.tol,
-            asked.max_iter,
-            limit_tol=math.inf if self.limit_tol is None else asked.limit_tol,
-            acceleration=None if self.acceleration is None else ACCELERATIONS[asked.acceleration],
-            n_moves=asked.n_moves,
+            params.tol,
+            params.max_iter,
+            limit_tol=math.inf if self.limit_tol is None else params.limit_tol,
+            acceleration=None if self.acceleration is None else ACCELERATIONS[params.acceleration],
+            n_moves=params.n_moves,
             checkpoint=checkpoint,
         )
         starts = Starts(
-            asked.n_components, objective, asked.init_params, whiten=bool(self.whiten_init), user_start=given
+            params.n_components, objective, params.init_params, whiten=bool(self.whiten_init), user_start=user_start
         )
         if resumed is not None:
             return schedule.resume(source, resumed, options, progress)
         if earlier is not None:
             start, bound = earlier, float(getattr(self, "lower_bound_", -math.inf))
             if not self._is_same_objective():
-                statistics = mixture_statistics(earlier, source.total_weight, asked.covariance_type)
+                statistics = mixture_statistics(earlier, source.total_weight, params.covariance_type)
                 start, bound = objective.from_moments(statistics), -math.inf
             return schedule.continue_from(source, start, options, progress, bound)
-        return schedule.fit(source, starts, options, n_init=asked.n_init, seeds=self._seeds(), observer=progress)
+        return schedule.fit(source, starts, options, n_init=params.n_init, seeds=self._seeds(), observer=progress)
 
-    def _make_objective(self, source: Source, asked: PlainParameters) -> Objective:
-        """Return what the fit raises."""
+    def _make_objective(self, source: Source, params: PlainParameters) -> Objective:
+        """Return the objective that the fit maximises."""
         if self.prior is None:
-            return MaximumLikelihood(asked.covariance_type, asked.reg_covar)
-        prior = self.prior.resolved(source, get_model(asked.covariance_type), asked.n_components)
-        return ConjugatePosterior(prior, asked.covariance_type, asked.reg_covar)
+            return MaximumLikelihood(params.covariance_type, params.reg_covar)
+        prior = self.prior.resolved(source, get_model(params.covariance_type), params.n_components)
+        return ConjugatePosterior(prior, params.covariance_type, params.reg_covar)
 
     def _check_resp(self, source: Source) -> Any:
-        """`resp_init` as the source takes it."""
+        """Return `resp_init`, validated, in the form that the source takes."""
+        assert self.resp_init is not None
         return check_resp(self.resp_init, source.n_samples, plain(self.n_components))
 
-    def _unmet(self, result: EMResult) -> str:
+    def _unmet_limit(self, result: EMResult) -> str:
         if self.limit_tol is None or not abs(result.last_change) < self.tol:
             return ""
         return (

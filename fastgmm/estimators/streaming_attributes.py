@@ -1,4 +1,4 @@
-"""What a stream has learnt, as fitted attributes that are computed when they are asked for."""
+"""Fitted attributes of a streaming mixture, computed when they are read."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from fastgmm.covariance import IllDefinedCovarianceError
-from fastgmm.data.block_source import BlockSource
 from fastgmm.data.sources import Source
 from fastgmm.fitting.row_stream import RowStream
 from fastgmm.fitting.stepwise import StepwiseEM
@@ -19,12 +18,17 @@ from fastgmm.kernels import thread_limit
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import SufficientStatistics
 
-from .base import ILL_DEFINED
-from .fitted import FittedMixture
+from .annotations import FloatArray, RowsLike
+from .fitted import Array, FittedMixture
+from .messages import ILL_DEFINED
 
 
-class LearntMixture(FittedMixture):
-    """A mixture whose parameters are those of a stream of rows, as far as it has come."""
+class StreamedMixture(FittedMixture):
+    """A mixture whose fitted attributes include all rows so far.
+
+    Rows that do not fill a batch are buffered. Each read of an attribute learns them as a smaller batch, in a copy of
+    the model.
+    """
 
     n_components: int
     _stream: RowStream
@@ -33,59 +37,103 @@ class LearntMixture(FittedMixture):
         return hasattr(self, "_stream") and self._stream.has_model
 
     def _now(self, *, warn: bool = False) -> StepwiseEM:
-        """The model of all rows so far."""
+        """Return the model of all rows so far, including those that are buffered.
+
+        Parameters
+        ----------
+        warn : bool
+            Whether to issue the warnings of a fit to the first rows.
+
+        Raises
+        ------
+        NotFittedError
+            If there are fewer rows than a model needs.
+        """
         if not hasattr(self, "_stream"):
             check_is_fitted(self)
-        with thread_limit(self.n_jobs), described(), warnings.catch_warnings():
-            if self._stream.model is None and not warn:  # a few rows are often degenerate, and there will be more
+        with thread_limit(self.n_jobs), collapse_described(), warnings.catch_warnings():
+            if self._stream.model is None and not warn:  # few rows are often degenerate, and more will come
                 warnings.simplefilter("ignore")
             model = self._stream.present
         if model is None:
             raise NotFittedError(
                 f"This {type(self).__name__} has seen {self.n_samples_seen_} row(s), and for "
-                f"n_components={self.n_components} needs {self._stream.options.min_rows}: call partial_fit with more."
+                f"n_components={self.n_components} needs {self._stream.options.min_rows}. Call partial_fit with more "
+                "rows."
             )
         return model
 
-    def _to_predict(self, X: ArrayLike | BlockSource, sample_weight: ArrayLike | None = None) -> Source:
-        self._now()  # says how many rows are missing
+    def _to_predict(self, X: RowsLike, sample_weight: ArrayLike | None = None) -> Source:
+        self._now()  # raises the error that says how many rows are missing
         return super()._to_predict(X, sample_weight)
 
     def _parameters(self) -> MixtureParameters:
         return self._now().parameters
 
-    def _moments(self) -> tuple[NDArray, NDArray, NDArray, str]:
+    def _moments(self) -> tuple[Array, Array, Array, str]:
         now = self._parameters()
         return now.weights, now.means, now.covariances, now.covariance_type
 
-    def _learnt(self, name: str) -> NDArray:
-        """An attribute of the model, in the rows' dtype if that can hold all of them."""
+    def _attribute(self, name: str) -> FloatArray:
+        """Return an array of the model, in the rows' dtype if that can hold it."""
         parameters = self._parameters()
-        if name == "precisions_":
+        if name == "precisions":
             values = parameters.model.form.precisions(parameters.precisions_cholesky)
         else:
-            values = getattr(parameters, name.removesuffix("_"))
+            values = getattr(parameters, name)
         return values.astype(parameters.attribute_dtype(self._stream.dtype))
 
-    weights_: NDArray = property(lambda self: self._learnt("weights_"))  # type: ignore[assignment]
-    means_: NDArray = property(lambda self: self._learnt("means_"))  # type: ignore[assignment]
-    covariances_: NDArray = property(lambda self: self._learnt("covariances_"))  # type: ignore[assignment]
-    precisions_: NDArray = property(lambda self: self._learnt("precisions_"))  # type: ignore[assignment]
-    precisions_cholesky_: NDArray = property(lambda self: self._learnt("precisions_cholesky_"))  # type: ignore[assignment]
-    lower_bound_: float = property(lambda self: self._now().mean_log_likelihood)  # type: ignore[assignment]
-    statistics_: SufficientStatistics = property(lambda self: self._now().statistics)  # type: ignore[assignment]
-    n_steps_: int = property(lambda self: self._now().n_steps)  # type: ignore[assignment]
+    @property
+    def weights_(self) -> FloatArray:  # type: ignore[override]
+        """Weights of the components, of shape (n_components,)."""
+        return self._attribute("weights")
+
+    @property
+    def means_(self) -> FloatArray:  # type: ignore[override]
+        """Means of the components, of shape (n_components, n_features)."""
+        return self._attribute("means")
+
+    @property
+    def covariances_(self) -> FloatArray:  # type: ignore[override]
+        """Covariances, in the shape that `covariance_type` has in `GaussianMixture`."""
+        return self._attribute("covariances")
+
+    @property
+    def precisions_(self) -> FloatArray:
+        """Inverses of the covariances, in the same shape."""
+        return self._attribute("precisions")
+
+    @property
+    def precisions_cholesky_(self) -> FloatArray:  # type: ignore[override]
+        """Upper triangular factors P of the precisions, ``precision = P @ P.T``."""
+        return self._attribute("precisions_cholesky")
+
+    @property
+    def lower_bound_(self) -> float:
+        """Mean log-likelihood of the rows since the start, in nats per row."""
+        return self._now().mean_log_likelihood
+
+    @property
+    def statistics_(self) -> SufficientStatistics:
+        """Sufficient statistics of all rows so far, after forgetting."""
+        return self._now().statistics
+
+    @property
+    def n_steps_(self) -> int:
+        """Number of batches since the start."""
+        return self._now().n_steps
 
     @property
     def n_samples_seen_(self) -> int:
+        """Number of rows so far, without those of weight 0."""
         if not hasattr(self, "_stream"):
             check_is_fitted(self)
         return int(self._stream.n_rows)
 
 
 @contextlib.contextmanager
-def described() -> Iterator[None]:
-    """Say in scikit-learn's words that a component has collapsed."""
+def collapse_described() -> Iterator[None]:
+    """Replace the error of a collapsed component by one with scikit-learn's text."""
     try:
         yield
     except IllDefinedCovarianceError as error:

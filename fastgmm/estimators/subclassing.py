@@ -1,4 +1,4 @@
-"""Refusal of subclasses whose methods a fit would ignore.
+"""Rejection of subclasses that override methods which a fit would ignore.
 
 scikit-learn's mixtures call private methods of their own (`_m_step`, `_initialize` ...), and subclasses override them
 to change a fit. The fits of fastgmm call none of them.
@@ -8,33 +8,33 @@ from __future__ import annotations
 
 
 def check_hooks(cls: type) -> None:
-    """Refuse a class that overrides a private method of scikit-learn's mixtures.
+    """Reject a class that overrides a private method of scikit-learn's mixtures.
 
     Parameters
     ----------
     cls : type
-        A subclass of a mixture estimator. A private method that fastgmm's classes have too may be overridden, and so
-        may be inherited what scikit-learn's classes define themselves.
+        A subclass of a mixture estimator. It may override private methods that fastgmm's classes also have, and it may
+        inherit methods that scikit-learn's own classes define.
 
     Raises
     ------
     TypeError
-        If a fit would ignore a method; it is named.
+        If a fit would ignore a method. The message names it.
     """
-    if _is_ours(cls):  # spares the import of scikit-learn's mixtures
+    if _is_ours(cls):  # avoids the import of scikit-learn's mixtures
         return
     ignored = sorted(name for name in _private_methods() if _is_ignored(cls, name))
     if ignored:
         listed = ", ".join(ignored)
         raise TypeError(
-            f"{cls.__name__} overrides {listed}, which scikit-learn's mixtures call in fit or predict and fastgmm's do "
-            "not, so it would be ignored. Subclass the class of sklearn.mixture instead, or, if the method is not "
-            "meant to replace scikit-learn's, give it another name."
+            f"{cls.__name__} overrides {listed}, which scikit-learn's mixtures call in fit or predict. fastgmm's "
+            "mixtures do not call it, so it would be ignored. Subclass the class of sklearn.mixture instead, or, if "
+            "the method is not meant to replace scikit-learn's, give it another name."
         )
 
 
 def _private_methods() -> set[str]:
-    """Names of the private methods of scikit-learn's mixtures."""
+    """Return the names of the private methods of scikit-learn's mixtures."""
     from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
 
     return {
@@ -47,7 +47,7 @@ def _private_methods() -> set[str]:
 
 
 def _is_ignored(cls: type, name: str) -> bool:
-    """Whether a class has a method from outside that no class of fastgmm has."""
+    """Return whether a fit would ignore the class's method of this name."""
     owners = [ancestor for ancestor in cls.__mro__ if name in vars(ancestor)]
     if not owners or any(_is_ours(owner) for owner in owners):
         return False

@@ -27,19 +27,33 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class ConjugatePrior:
-    """A prior for `GaussianMixture`; what is None is found from the rows, as in mclust's ``defaultPrior``.
+    """Conjugate prior of the means and covariances of a `GaussianMixture`.
+
+    It keeps small components from collapsing. Given its covariance, the mean of a component is Gaussian. Variances
+    are inverse gamma and covariance matrices inverse Wishart. The defaults are those of mclust's ``defaultPrior``
+    [1]_; they are computed from the rows. The fit finds the mode of the posterior.
 
     Parameters
     ----------
     shrinkage : float, default=0.01
-        How many rows the prior of a mean is worth.
+        Number of rows that the prior of a mean is worth.
     mean : array-like of shape (n_features,), default=None
-        Where means are drawn to. None is the rows' mean.
+        Mean of the prior of the means. None is the mean of the rows.
     dof : float, default=None
-        Degrees of freedom of the covariances' prior. None is ``n_features + 2``.
+        Degrees of freedom of the prior of the covariances. None is ``n_features + 2``.
     scale : float or array-like of shape (n_features, n_features), default=None
-        The scatter of those rows: a variance for spherical and diagonal models, else a matrix. None is the rows'
-        covariance over ``n_components ** (2 / n_features)``, or the mean of its variances.
+        Scale of the prior of the covariances: a variance for spherical and diagonal models, else a matrix. None is the
+        covariance of the rows divided by ``n_components ** (2 / n_features)``, or the mean of its variances.
+
+    See Also
+    --------
+    GaussianMixture : Estimator that takes this prior.
+    BayesianGaussianMixture : Variational inference, which finds a distribution and not its mode.
+
+    References
+    ----------
+    .. [1] C. Fraley and A. E. Raftery (2007). Bayesian regularization for normal mixture estimation and model-based
+       clustering. Journal of Classification 24.
 
     Examples
     --------
@@ -58,12 +72,27 @@ class ConjugatePrior:
     scale: float | ArrayLike | None = None
 
     def resolved(self, source: Source, model: CovarianceModel, n_components: int) -> ModePrior:
-        """What the M-steps of a model with so many components read.
+        """Compute the numbers of the prior for given rows and a covariance model.
+
+        Parameters
+        ----------
+        source : Source
+            Rows of the fit, for the defaults.
+        model : CovarianceModel
+            Covariance model.
+        n_components : int
+            Number of components.
+
+        Returns
+        -------
+        ModePrior
+            The prior as M-steps read it.
 
         Raises
         ------
         ValueError
-            If a shape is wrong, or the model has no such prior.
+            If a number is out of range, a shape is wrong, the model has no conjugate prior, or a default does not exist
+            because features are constant or depend on each other.
         """
         if not model.has_prior:
             raise ValueError(

@@ -20,24 +20,52 @@ def maximise(
     reg_covar: float = 1e-6,
     before: MixtureParameters | None = None,
 ) -> MixtureParameters:
-    """M-step: the parameters of highest likelihood given sufficient statistics.
+    """Do the M-step: find the parameters of highest likelihood.
 
     Parameters
     ----------
     statistics : SufficientStatistics
-        Of the layout that the covariance type needs.
-    covariance_type : str
-        One of scikit-learn's four or mclust's fourteen; see `fastgmm.GaussianMixture`.
-    reg_covar : float
+        Statistics of the rows, in the layout that the covariance type needs.
+    covariance_type : str, default="full"
+        One of scikit-learn's four types or of mclust's fourteen models [1]_; see `fastgmm.GaussianMixture`.
+    reg_covar : float, default=1e-6
         Added to every variance.
     before : MixtureParameters, optional
-        The parameters under which the statistics were taken. Models whose M-step iterates start there, and so never
-        lower the likelihood.
+        Parameters under which the statistics were computed. Models whose M-step iterates start there, so that the
+        likelihood does not fall.
+
+    Returns
+    -------
+    MixtureParameters
+        Parameters of highest likelihood.
 
     Raises
     ------
+    TypeError
+        If `statistics` are not `SufficientStatistics`.
+    ValueError
+        If the statistics have no rows, contain NaN, or have another layout than the covariance type needs.
     IllDefinedCovarianceError
-        If a covariance is not positive definite; it names the components.
+        If a covariance is not positive definite. The error names the components.
+
+    See Also
+    --------
+    accumulate : E-step, which gives the statistics.
+    fastgmm.GaussianMixture : Estimator that alternates both steps.
+
+    References
+    ----------
+    .. [1] G. Celeux and G. Govaert (1995). Gaussian parsimonious clustering models. Pattern Recognition 28.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastgmm.engine import accumulate_labels, maximise
+    >>> X = np.array([[0.0], [2.0], [10.0], [14.0]])
+    >>> statistics = accumulate_labels([0, 0, 1, 1], [[0.0], [10.0]], X, covariance_type="diag")
+    >>> parameters = maximise(statistics, "diag", reg_covar=0.0)
+    >>> parameters.means.ravel(), parameters.covariances.ravel()
+    (array([ 1., 12.]), array([1., 4.]))
     """
     model = get_model(covariance_type)
     if not isinstance(statistics, SufficientStatistics):

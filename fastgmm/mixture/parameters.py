@@ -42,22 +42,45 @@ class EStep(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class MixtureParameters:
-    """Weights, means and covariances of K Gaussian components in D dimensions; float64 throughout.
+    """Weights, means and covariances of K Gaussian components in D dimensions.
 
-    Attributes
+    Use `create` to make an instance. The parameters of the constructor are also its attributes; they cannot be
+    replaced.
+
+    Parameters
     ----------
-    weights : (K,)
-        Sum to one.
-    means : (K, D)
-    covariances : (K, D, D) for "full", (D, D) for "tied", (K, D) for "diag", (K,) for "spherical"
-    precisions_cholesky : as `covariances`
-        Upper triangular P with ``Sigma^-1 = P P^T``; inverse standard deviations for "diag" and "spherical".
+    weights : ndarray of shape (K,), float64
+        Weights of the components; they sum to 1.
+    means : ndarray of shape (K, D), float64
+        Means of the components.
+    covariances : ndarray, float64
+        Covariances. Shape (K, D, D) for "full", (D, D) for "tied", (K, D) for "diag", (K,) for "spherical". mclust's
+        models are stored like one of these; see `fastgmm.GaussianMixture`.
+    precisions_cholesky : ndarray, float64
+        Upper triangular factors P with ``Sigma^-1 = P P^T``, in the shape of the covariances. Inverse standard
+        deviations for "diag" and "spherical".
     covariance_type : str
+        Covariance model.
 
     Raises
     ------
     ValueError
-        If the arrays' shapes do not fit together.
+        If the shapes of the arrays do not fit together.
+
+    See Also
+    --------
+    SufficientStatistics : Statistics of rows under a mixture.
+    engine.accumulate : E-step, which takes parameters.
+    engine.maximise : M-step, which gives parameters.
+
+    Examples
+    --------
+    >>> from fastgmm import MixtureParameters
+    >>> parameters = MixtureParameters.create([0.5, 0.5], [[0.0], [4.0]], [1.0, 4.0], "spherical")
+    >>> parameters.n_components, parameters.n_features
+    (2, 1)
+    >>> parameters.precisions_cholesky
+    array([1. , 0.5])
     """
 
     weights: NDArray[np.float64]
@@ -70,14 +93,30 @@ class MixtureParameters:
     def create(
         cls, weights: ArrayLike, means: ArrayLike, covariances: ArrayLike, covariance_type: str = "full"
     ) -> MixtureParameters:
-        """Parameters from weights, means and covariances.
+        """Make parameters from weights, means and covariances.
+
+        Parameters
+        ----------
+        weights : array-like of shape (K,)
+            Weights; they must sum to 1.
+        means : array-like of shape (K, D)
+            Means.
+        covariances : array-like
+            Covariances, in the shape that the covariance type has.
+        covariance_type : str, default="full"
+            Covariance model.
+
+        Returns
+        -------
+        MixtureParameters
+            The parameters, in float64.
 
         Raises
         ------
         ValueError
-            If a shape is wrong, a number is not finite, or the weights are negative or do not sum to one.
+            If a shape is wrong, a number is not finite, or the weights are negative or do not sum to 1.
         IllDefinedCovarianceError
-            If a covariance is not positive definite; a ValueError that names the components.
+            If a covariance is not positive definite. It is a ValueError that names the components.
         """
         model = get_model(covariance_type)
         weights, means, covariances = (np.array(a, dtype=np.float64) for a in (weights, means, covariances))
@@ -100,14 +139,27 @@ class MixtureParameters:
 
     @property
     def n_components(self) -> int:
+        """Number of components K."""
         return self.means.shape[0]
 
     @property
     def n_features(self) -> int:
+        """Number of features D."""
         return self.means.shape[1]
 
     def needs_double(self, dtype: np.dtype) -> bool:
-        """Whether sums over float32 rows of these components leave the range of float32, or need more digits."""
+        """Decide whether an E-step over rows of a dtype must be computed in float64.
+
+        Parameters
+        ----------
+        dtype : dtype
+            Dtype of the rows.
+
+        Returns
+        -------
+        bool
+            True for float32 rows if sums over rows of these components leave the range of float32, or need more digits.
+        """
         if dtype != np.float32:
             return False
         form = self.model.form
@@ -117,7 +169,18 @@ class MixtureParameters:
         return form.inflation(self.covariances, self.precisions_cholesky) > INFLATED_IN_SINGLE
 
     def attribute_dtype(self, dtype: np.dtype) -> np.dtype:
-        """Return the dtype of fitted attributes for rows of a dtype: float64 where float32 cannot hold them all."""
+        """Choose the dtype of fitted attributes for rows of a dtype.
+
+        Parameters
+        ----------
+        dtype : dtype
+            Dtype of the rows.
+
+        Returns
+        -------
+        dtype
+            The dtype of the rows, or float64 if float32 cannot hold all parameters.
+        """
         single, variances = np.finfo(np.float32), self.model.form.variances(self.covariances)
         with np.errstate(over="ignore"):
             largest_precision = self.n_features * np.square(self.precisions_cholesky).max()
@@ -126,9 +189,22 @@ class MixtureParameters:
         return np.dtype(dtype if fits else np.float64)
 
     def e_step(self, dtype: DTypeLike, origin: NDArray | None = None) -> EStep:
-        """Choose how to compute an E-step over rows of a dtype, from the parameters alone.
+        """Choose how to compute an E-step over rows of a dtype.
 
-        A fit and the predictions of its result so compute densities in the same way. `origin` is that of `operands`.
+        The choice depends on the parameters alone, so a fit and the predictions of its result compute densities in the
+        same way.
+
+        Parameters
+        ----------
+        dtype : float64 or float32
+            Dtype of the rows.
+        origin : ndarray of shape (D,), optional
+            Point that is subtracted from rows and means; see `operands`.
+
+        Returns
+        -------
+        EStep
+            Layout and operands of the kernels.
         """
         layout, operands = self.model.layout, self.operands(dtype, origin)
         if self.model.form.is_shared and self._tied_components_are_far(operands):
@@ -136,7 +212,18 @@ class MixtureParameters:
         return EStep(layout, operands)
 
     def centred_operands(self, dtype: DTypeLike) -> Operands:
-        """What an E-step of the full layout reads, for any form of covariances with matrices."""
+        """Compute the operands of an E-step of the full layout, for matrices.
+
+        Parameters
+        ----------
+        dtype : float64 or float32
+            Dtype of the rows.
+
+        Returns
+        -------
+        Operands
+            Arrays that the kernels read.
+        """
         origin = shift_origin(self.means, dtype)
         factor = lower_triangle(np.broadcast_to(self.precisions_cholesky.swapaxes(-1, -2), self._matrices_shape()))
         arrays = origin, self.means - origin.astype(np.float64), factor, self.log_coef()
@@ -159,21 +246,32 @@ class MixtureParameters:
             return not np.linalg.norm(reached, axis=1).max() <= limit
 
     def amplification(self) -> float:
-        """Return how much larger than rows' own the rounding of whitened rows is, the largest of all components.
+        """Compute by how much whitening amplifies the rounding of rows.
 
-        That is the norm of ``|L| s`` with L the factor and s the standard deviations: the square root of D without
-        correlations, and the larger, the nearer a component is to being flat.
+        It is the norm of ``|L| s``, with L the factor and s the standard deviations: the square root of D without
+        correlations, and more for a component that is nearly flat. The largest of all components counts.
+
+        Returns
+        -------
+        float
+            Rounding of whitened rows in units of the rounding of rows.
         """
         return self.model.form.amplification(self.covariances, self.precisions_cholesky, self.n_features)
 
     def operands(self, dtype: DTypeLike, origin: NDArray | None = None) -> Operands:
-        """What an E-step over rows of a dtype reads.
+        """Compute the operands of an E-step over rows of a dtype.
 
         Parameters
         ----------
         dtype : float64 or float32
-        origin : (D,), optional
-            The point that is subtracted from rows and means; by default `kernels.shift_origin` of the means.
+            Dtype of the rows.
+        origin : ndarray of shape (D,), optional
+            Point that is subtracted from rows and means; by default `kernels.shift_origin` of the means.
+
+        Returns
+        -------
+        Operands
+            Arrays that the kernels read.
         """
         form = self.model.form
         origin = shift_origin(self.means, dtype) if origin is None else origin.astype(dtype)
@@ -185,7 +283,15 @@ class MixtureParameters:
         return Operands(*(np.ascontiguousarray(a, dtype=dtype) for a in (origin, means, factor, log_coef)))
 
     def log_coef(self) -> NDArray[np.float64]:
-        """What a component's log-density has besides the distance, (K,): ``log w - D / 2 log 2 pi + log det P``."""
+        """Compute the constant part of each component's log-density.
+
+        It does not depend on the row: ``log w - D / 2 log 2 pi + log det P``, with P the precision factor.
+
+        Returns
+        -------
+        ndarray of shape (K,)
+            Logarithms in nats; minus infinity for a weight of 0.
+        """
         with np.errstate(divide="ignore"):  # a weight of 0 is -inf
             log_weights = np.log(self.weights)
         log_det = self.model.form.log_det(self.precisions_cholesky, self.n_features)

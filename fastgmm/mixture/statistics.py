@@ -26,24 +26,38 @@ ROUNDING_VARIANCES = 100
 class SufficientStatistics:
     """Weighted moments of rows, by component, and their log-likelihood.
 
-    Statistics of disjoint sets of rows add: ``a + b``, or ``sum(blocks)``. All arrays are float64.
+    Statistics of disjoint sets of rows can be added: ``a + b``, or ``sum(blocks)``. The parameters of the constructor
+    are also its attributes. All arrays are float64.
 
-    Attributes
+    Parameters
     ----------
     layout : {"full", "diagonal", "tied"}
-        Which second moments are kept.
-    reference : (K, D)
-        The reference point c_k of each component, in the units of the rows.
-    weight_sums : (K,)
-        ``n_k = sum_i w_i r_ik``, with w the rows' weights and r their responsibilities.
-    first_moments : (K, D)
-        ``f_k = sum_i w_i r_ik (x_i - c_k)``.
-    scatter : (K, D, D) for "full", (K, D) for "diagonal", (D, D) for "tied"
-        ``S_k = sum_i w_i r_ik (x_i - c_k)(x_i - c_k)^T``, its diagonal, or ``sum_k S_k``.
+        Which second moments are stored.
+    reference : ndarray of shape (K, D)
+        Reference point c_k of each component, in the units of the rows.
+    weight_sums : ndarray of shape (K,)
+        Weight of each component, ``n_k = sum_i w_i r_ik``, with w the rows' weights and r their responsibilities.
+    first_moments : ndarray of shape (K, D)
+        First moments, ``f_k = sum_i w_i r_ik (x_i - c_k)``.
+    scatter : ndarray
+        Second moments, ``S_k = sum_i w_i r_ik (x_i - c_k)(x_i - c_k)^T``, of shape (K, D, D) for "full". Their
+        diagonals, of shape (K, D), for "diagonal". Their sum over the components, of shape (D, D), for "tied".
     log_likelihood : float
-        ``sum_i w_i log p(x_i)`` in nats (a sum, not a mean), under the parameters that gave the responsibilities.
+        Log-likelihood ``sum_i w_i log p(x_i)`` in nats (a sum, not a mean), under the parameters that gave the
+        responsibilities.
     total_weight : float
-        ``sum_i w_i``: the number of rows if they have no weights.
+        Sum of the weights, ``sum_i w_i``: the number of rows if they have no weights.
+
+    Raises
+    ------
+    ValueError
+        If the layout is unknown, or the shapes of the arrays do not fit together.
+
+    See Also
+    --------
+    engine.accumulate : E-step, which gives statistics.
+    engine.maximise : M-step, which takes statistics.
+    MixtureParameters : Parameters of a mixture.
 
     Examples
     --------
@@ -85,20 +99,52 @@ class SufficientStatistics:
     def of_moments(
         cls, layout: str, weight_sums: NDArray[np.float64], means: NDArray[np.float64], scatter: NDArray[np.float64]
     ) -> SufficientStatistics:
-        """Statistics of rows whose components have these weight sums, means, and scatter about them."""
+        """Make statistics of rows from weights, means, and scatter about the means.
+
+        Parameters
+        ----------
+        layout : {"full", "diagonal", "tied"}
+            Which second moments are stored.
+        weight_sums : ndarray of shape (K,)
+            Weight of each component.
+        means : ndarray of shape (K, D)
+            Means of the components, which are also the reference points.
+        scatter : ndarray
+            Second moments about the means, in the shape of the layout.
+
+        Returns
+        -------
+        SufficientStatistics
+            Statistics with a log-likelihood of 0.
+        """
         first_moments, total_weight = np.zeros_like(means), float(weight_sums.sum())
         return cls(layout, means, weight_sums, first_moments, scatter, 0.0, total_weight)
 
     @property
     def n_components(self) -> int:
+        """Number of components K."""
         return self.reference.shape[0]
 
     @property
     def n_features(self) -> int:
+        """Number of features D."""
         return self.reference.shape[1]
 
     def check_layout(self, layout: str, covariance_type: str) -> None:
-        """Raise ValueError if the statistics are not of the layout that a covariance type needs."""
+        """Check that the statistics have the layout that a covariance type needs.
+
+        Parameters
+        ----------
+        layout : {"full", "diagonal", "tied"}
+            The layout that is needed.
+        covariance_type : str
+            The covariance type that needs it, for the message.
+
+        Raises
+        ------
+        ValueError
+            If the statistics have another layout.
+        """
         if self.layout != layout:
             raise ValueError(
                 f"covariance_type {covariance_type!r} needs statistics of the {layout} layout, got the {self.layout} "
@@ -112,22 +158,24 @@ class SufficientStatistics:
 
     @property
     def mean_log_likelihood(self) -> float:
-        """``log_likelihood / total_weight``: nats per row."""
+        """Log-likelihood divided by the total weight, in nats per row."""
         return self.log_likelihood / self.total_weight if self.total_weight > 0 else float("nan")
 
     def recentred(self, reference: NDArray[np.float64]) -> SufficientStatistics:
-        """The same statistics about other reference points.
+        """Move the statistics to other reference points.
 
-        With ``d = c_k - c'_k``: ``f' = f + n d`` and ``S' = S + d f^T + f d^T + n d d^T``. What is lost is the rounding
-        of the larger of S and S', so reference points belong near the rows of their component.
+        With ``d = c_k - c'_k``: ``f' = f + n d`` and ``S' = S + d f^T + f d^T + n d d^T``. The error is the rounding of
+        the larger of S and S', so reference points should be near the rows of their component.
 
         Parameters
         ----------
-        reference : (K, D), or (D,) for all components
+        reference : ndarray of shape (K, D) or (D,)
+            New reference points, or one point for all components.
 
         Returns
         -------
         SufficientStatistics
+            Statistics of the same rows about the new points.
         """
         reference = np.broadcast_to(np.asarray(reference, dtype=np.float64), self.reference.shape)
         move = self.reference - reference
@@ -163,7 +211,18 @@ class SufficientStatistics:
         return self if isinstance(other, int) and other == 0 else NotImplemented
 
     def scaled(self, factor: float) -> SufficientStatistics:
-        """The statistics of the same rows with all weights times a factor."""
+        """Multiply the weights of all rows by a factor.
+
+        Parameters
+        ----------
+        factor : float
+            Factor of the weights.
+
+        Returns
+        -------
+        SufficientStatistics
+            Statistics of the same rows with the new weights.
+        """
         return replace(
             self,
             weight_sums=factor * self.weight_sums,

@@ -25,7 +25,7 @@ def two_clusters():
 
 
 @pytest.mark.parametrize("kind", ["nonparametric", "weighted"])
-def test_errors_of_clear_clusters_are_those_of_theory(two_clusters, kind):
+def test_errors_of_clear_clusters_agree_with_theory(two_clusters, kind):
     """Weights: binomial. Means: sd / sqrt(n). Variances: about var sqrt(2 / n)."""
     X, model = two_clusters
     result = bootstrap_parameters(model, X, n_replicates=400, kind=kind, random_state=0)
@@ -43,7 +43,7 @@ def test_errors_of_clear_clusters_are_those_of_theory(two_clusters, kind):
     assert ((low < model.means_) & (model.means_ < high)).all()
 
 
-def test_replicates_are_the_same_for_a_seed_and_any_number_of_processes(two_clusters):
+def test_replicates_depend_on_the_seed_and_not_on_the_number_of_processes(two_clusters):
     X, model = two_clusters
     runs = [bootstrap_parameters(model, X, n_replicates=6, random_state=3, n_processes=n).means for n in (None, 1, 2)]
     np.testing.assert_array_equal(runs[0], runs[1])
@@ -63,12 +63,12 @@ def test_weights_are_copies_and_failures_are_counted(two_clusters):
     assert len(result.weights) == 40 - result.n_failed
 
 
-def test_wrong_kinds_and_levels_are_refused(two_clusters):
+def test_invalid_kinds_and_levels_are_refused(two_clusters):
     X, model = two_clusters
-    with pytest.raises(ValueError, match="kind should be"):
+    with pytest.raises(ValueError, match="kind must be"):
         bootstrap_parameters(model, X, kind="jackknife")
     result = bootstrap_parameters(model, X, n_replicates=2, random_state=0)
-    with pytest.raises(ValueError, match="level should be between 0 and 1"):
+    with pytest.raises(ValueError, match="level must be between 0 and 1"):
         result.intervals(95)
 
 
@@ -87,7 +87,7 @@ def test_the_number_of_components_is_tested(two_clusters):
 
 
 def naive_combination(resp, weights):
-    """Every pair tried with all responsibilities at hand."""
+    """Try every pair, with all responsibilities in memory."""
     groups, merges = [[k] for k in range(resp.shape[1])], []
 
     def entropy(groups):
@@ -109,7 +109,7 @@ def naive_combination(resp, weights):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_joining_against_the_naive_twin(weighted, monkeypatch):
+def test_merging_equals_the_naive_twins(weighted, monkeypatch):
     X, _ = blobs(0, n_samples=300, n_features=2, separation=2.0)
     model = fit_quietly(GaussianMixture(6, random_state=0), X)
     weights = np.random.default_rng(0).uniform(0, 2, 300) if weighted else np.ones(300)
@@ -121,11 +121,11 @@ def test_joining_against_the_naive_twin(weighted, monkeypatch):
     for n_clusters in range(1, 7):
         assert len(np.unique(combined.clusters(n_clusters))) == n_clusters
         np.testing.assert_allclose(combined.predict_proba(X, n_clusters).sum(axis=1), 1)
-    with pytest.raises(ValueError, match="n_clusters should be from 1 to 6"):
+    with pytest.raises(ValueError, match="n_clusters must be an integer from 1 to 6"):
         combined.clusters(7)
 
 
-def test_a_cluster_that_is_no_gaussian_is_one_again():
+def test_components_of_a_cluster_that_is_not_gaussian_are_merged():
     rng = np.random.default_rng(0)
     angle = rng.uniform(0, np.pi, 900)
     arc = 5 * np.column_stack([np.cos(angle), np.sin(angle)]) + 0.2 * rng.normal(size=(900, 2))
@@ -136,7 +136,7 @@ def test_a_cluster_that_is_no_gaussian_is_one_again():
     assert adjusted_rand_score(labels, combine_components(model, X).predict(X, 2)) == 1
 
 
-def test_the_picture_of_entropies():
+def test_entropy_display():
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
     X, _ = blobs(0, n_samples=300, n_features=2)
@@ -147,7 +147,7 @@ def test_the_picture_of_entropies():
     np.testing.assert_array_equal(y, combined.entropies)
 
 
-def test_data_frames_and_wrong_numbers(two_clusters):
+def test_data_frames_and_invalid_numbers(two_clusters):
     X, _ = two_clusters
     frame = pd.DataFrame(X, columns=["a", "b"])
     model = GaussianMixture(2, random_state=0).fit(frame)
@@ -166,7 +166,7 @@ def test_data_frames_and_wrong_numbers(two_clusters):
     )
 
 
-def test_a_search_stands_for_its_best(two_clusters):
+def test_a_search_is_replaced_by_its_best_estimator(two_clusters):
     X, _ = two_clusters
     search = MixtureSearch([1, 2], covariance_types="VVI", random_state=0).fit(X)
     best = search.best_estimator_
@@ -181,11 +181,11 @@ def test_a_search_stands_for_its_best(two_clusters):
         bootstrap_likelihood_ratio(best, X, **options).statistics,
     )
     for use in (bootstrap_parameters, bootstrap_likelihood_ratio, combine_components):
-        with pytest.raises(TypeError, match=r"a fitted search for .*, but got MixtureSearch"):
+        with pytest.raises(TypeError, match=r"a fitted search for .*, got MixtureSearch"):
             use(MixtureSearch(), X)
 
 
-def test_results_say_in_a_line_what_they_are(two_clusters):
+def test_results_have_a_short_repr(two_clusters):
     X, model = two_clusters
     result = bootstrap_parameters(model, X, n_replicates=3, random_state=0)
     assert repr(result) == "ParameterBootstrap(3 replicates of 2 components and 2 features, 0 failed)"

@@ -10,7 +10,7 @@ from sklearn.datasets import load_iris
 from sklearn.model_selection import PredefinedSplit, cross_val_score
 
 from fastgmm import BayesianGaussianMixture, ConjugatePrior, CriterionDisplay, GaussianMixture, MixtureSearch
-from fastgmm.analysis import search as model_selection
+from fastgmm.analysis import cells
 from fastgmm.covariance import MCLUST_MODELS
 from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
@@ -31,7 +31,7 @@ def search(iris):
     return MixtureSearch(range(1, 5), random_state=0, estimator=GaussianMixture(tol=1e-6, max_iter=1000)).fit(iris)
 
 
-def test_iris_as_mclust_has_it(search):
+def test_iris_agrees_with_mclust(search):
     """Published: VEV with 2 components, BIC -561.7285 in mclust's sign, log-likelihood -215.726, 26 parameters."""
     assert search.best_params_ == {"covariance_type": "VEV", "n_components": 2}
     assert search.best_score_ == pytest.approx(561.7285, abs=2e-3)
@@ -42,7 +42,7 @@ def test_iris_as_mclust_has_it(search):
     assert best.icl == pytest.approx(561.7289, abs=2e-3)
 
 
-def test_every_cell_has_a_line_and_is_what_its_estimator_says(search, iris):
+def test_every_cell_has_a_row_that_agrees_with_its_estimator(search, iris):
     table = pd.DataFrame(search.results_)
     assert len(table) == 14 * 4
     assert list(dict.fromkeys(table.covariance_type)) == list(MCLUST_MODELS)
@@ -62,7 +62,7 @@ def test_every_cell_has_a_line_and_is_what_its_estimator_says(search, iris):
                                atol=1e-2)  # fmt: skip
 
 
-def test_predictions_are_the_bests(search, iris):
+def test_predictions_are_those_of_the_best_estimator(search, iris):
     np.testing.assert_array_equal(search.predict(iris), search.best_estimator_.predict(iris))
     np.testing.assert_array_equal(search.predict_proba(iris), search.best_estimator_.predict_proba(iris))
     np.testing.assert_array_equal(search.score_samples(iris), search.best_estimator_.score_samples(iris))
@@ -103,7 +103,7 @@ def test_weights_are_copies():
     np.testing.assert_allclose(weighted.results_["bic"][one], repeated.results_["bic"][one])
 
 
-def test_a_cell_that_fails_says_why_and_the_others_go_on():
+def test_a_failed_cell_has_a_reason_and_does_not_stop_the_search():
     X = np.vstack([np.zeros((30, 2)), np.random.default_rng(0).normal(size=(30, 2)) + 9])
     search = MixtureSearch([1, 2, 50], covariance_types=["EEE", "VVV"], random_state=0,
                            estimator=GaussianMixture(reg_covar=0)).fit(X)  # fmt: skip
@@ -116,14 +116,14 @@ def test_a_cell_that_fails_says_why_and_the_others_go_on():
         MixtureSearch(50, covariance_types="VVV").fit(X)
 
 
-def test_processes_find_the_same(iris):
+def test_processes_give_the_same_results(iris):
     options = {"covariance_types": ["EEE", "VEI"], "random_state": 0}
     one, two = (MixtureSearch([1, 2], n_processes=n, **options).fit(iris) for n in (None, 2))
     np.testing.assert_array_equal(one.results_["bic"], two.results_["bic"])
     np.testing.assert_array_equal(one.predict(iris), two.predict(iris))
 
 
-def test_patience_leaves_what_gets_worse():
+def test_patience_stops_a_model_that_gets_worse():
     X, _ = blobs(0, n_samples=500, n_features=2, n_components=2, separation=8.0)
     options = {"covariance_types": ["VVV"], "random_state": 0}
     patient = MixtureSearch(range(1, 10), **options).fit(X)
@@ -142,27 +142,27 @@ def test_one_feature_and_one_number():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_components": []}, "n_components should be whole numbers above 0"),
-        ({"n_components": [0, 1]}, "n_components should be whole numbers above 0"),
-        ({"covariance_types": ["round"]}, "covariance_types should be among"),
-        ({"covariance_types": []}, "covariance_types should be among"),
+        ({"n_components": []}, "n_components must be an integer above 0, or"),
+        ({"n_components": [0, 1]}, "n_components must be an integer above 0, or"),
+        ({"covariance_types": ["round"]}, "covariance_types must be among"),
+        ({"covariance_types": []}, "covariance_types must be among"),
         ({"criterion": "dic"}, "criterion"),
         ({"patience": 0}, "patience"),
     ],
 )
-def test_wrong_parameters_are_refused(options, message):
+def test_invalid_parameters_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         MixtureSearch(**options).fit(np.eye(4))
 
 
-def test_the_same_for_a_seed_and_verbose(capsys, iris):
+def test_results_depend_on_the_seed_and_verbose_prints_cells(capsys, iris):
     search = MixtureSearch([2, 3], covariance_types=["EEV"], random_state=3, verbose=1)
     first = search.fit(iris).results_["bic"]
     np.testing.assert_array_equal(first, clone(search).fit(iris).results_["bic"])
     assert "  EEV 3: " in capsys.readouterr().out
 
 
-def test_the_picture_has_a_line_a_model_and_a_ring(search):
+def test_criterion_display_has_a_line_per_model_and_a_ring(search):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
     display = CriterionDisplay.from_search(search)
@@ -177,7 +177,7 @@ def test_the_picture_has_a_line_a_model_and_a_ring(search):
     assert len(display.left_out_.get_offsets()) == 0
     again = CriterionDisplay.from_search(search, criterion="icl", ax=display.ax_)
     assert again.figure_ is display.figure_
-    with pytest.raises(ValueError, match="criterion should be one of"):
+    with pytest.raises(ValueError, match="criterion must be one of"):
         CriterionDisplay.from_search(search, criterion="x")
 
 
@@ -195,7 +195,7 @@ def test_groups_of_a_hierarchy_have_the_moments_of_their_rows():
         assert len(np.unique(cut_tree(joined.merges, n_groups))) == n_groups
 
 
-def test_more_groups_than_clusters_leave_empty_ones():
+def test_more_groups_than_clusters_give_empty_groups():
     joined = Hierarchy.of(np.ones(2), np.eye(2), np.zeros((2, 2, 2)), n_rows=2, n_components=2, floor=1e-6)
     sums, means, scatter = joined.moments(4)
     assert sums.tolist() == [1, 1, 0, 0]
@@ -203,7 +203,7 @@ def test_more_groups_than_clusters_leave_empty_ones():
     assert not scatter[2:].any()
 
 
-def test_a_splitter_is_taken_as_it_is():
+def test_a_splitter_is_used_unchanged():
     X = np.vstack([np.zeros((50, 1)), np.full((50, 1), 100.0)]) + np.random.default_rng(0).normal(size=(100, 1))
     halves = PredefinedSplit(np.repeat([0, 1], 50))
     search = MixtureSearch(1, covariance_types="V", criterion="cv", cv=halves).fit(X)
@@ -219,14 +219,14 @@ def test_names_of_features_are_kept(iris):
         search.predict(frame[list("dcba")])
 
 
-def test_wrong_estimators_are_refused_before_anything_is_fitted(iris):
+def test_invalid_estimators_are_refused_before_any_fit(iris):
     with pytest.raises(ValueError, match="'tol' parameter of GaussianMixture"):
         MixtureSearch(estimator=GaussianMixture(tol=-1)).fit(iris)
     with pytest.raises(ValueError, match="'estimator' parameter"):
         MixtureSearch(estimator=BayesianGaussianMixture()).fit(iris)
 
 
-def test_a_search_that_fails_leaves_things_as_they_were(iris):
+def test_a_failed_search_changes_nothing(iris):
     new = MixtureSearch(200, covariance_types="VVV")
     with pytest.raises(ValueError, match="None of 1 mixtures"):
         new.fit(iris)
@@ -240,14 +240,14 @@ def test_a_search_that_fails_leaves_things_as_they_were(iris):
 
 
 def unequal_clusters():
-    """The hierarchy's cut misses some."""
+    """Clusters that the cut of the hierarchy misses."""
     rng = np.random.default_rng(5)
     means, deviations = 2.5 * rng.normal(size=(9, 6)), rng.uniform(0.3, 1.5, (9, 6))
     labels = rng.choice(9, 2000, p=rng.dirichlet(np.full(9, 1.5)))
     return means[labels] + rng.normal(size=(2000, 6)) * deviations[labels]
 
 
-def test_warm_starts_raise_likelihoods_and_lower_none(iris):
+def test_warm_starts_raise_some_likelihoods_and_lower_none(iris):
     rose = 0
     for X in (iris, unequal_clusters()):
         options = {"covariance_types": ["VII", "EEE", "VVI", "VVV"], "random_state": 0}
@@ -261,7 +261,7 @@ def test_warm_starts_raise_likelihoods_and_lower_none(iris):
     assert rose >= 10
 
 
-def test_only_the_number_before_makes_a_start(iris, monkeypatch):
+def test_only_the_next_smaller_number_gives_a_warm_start(iris, monkeypatch):
     """Gaps and falling numbers are fitted from the hierarchy alone."""
     seen = []
 
@@ -269,8 +269,8 @@ def test_only_the_number_before_makes_a_start(iris, monkeypatch):
         seen.append((len(source.X), parameters.covariance_type, parameters.n_components))
         return add_component(source, parameters, reg_covar)
 
-    add_component = model_selection.add_component
-    monkeypatch.setattr(model_selection, "add_component", watched)
+    add_component = cells.add_component
+    monkeypatch.setattr(cells, "add_component", watched)
     options = {"covariance_types": ["EEE", "VVI"], "random_state": 0}
     for numbers, expected in (([1, 3, 5], []), ([3, 2, 1], []), ([4, 1, 5, 2], [4, 1])):
         search = MixtureSearch(numbers, **options).fit(iris)
@@ -283,14 +283,14 @@ def test_only_the_number_before_makes_a_start(iris, monkeypatch):
     assert seen == [(150, "EEE", 1), *[(100, "EEE", 1)] * 3]
 
 
-def test_a_cell_stands_if_one_of_its_starts_does(iris, monkeypatch):
+def test_a_cell_has_a_result_if_one_of_its_starts_has(iris, monkeypatch):
     def failing(self, cell, *rest):
         if cell.n_components == 2:
             raise ValueError("not this one")
         return from_hierarchy(self, cell, *rest)
 
-    from_hierarchy = MixtureSearch._from_hierarchy
-    monkeypatch.setattr(MixtureSearch, "_from_hierarchy", failing)
+    from_hierarchy = cells.CellFitter._from_hierarchy
+    monkeypatch.setattr(cells.CellFitter, "_from_hierarchy", failing)
     search = MixtureSearch([1, 2], covariance_types="VVV", random_state=0).fit(iris)
     assert search.results_["problem"].tolist() == ["", ""]
     assert search.best_score_ == pytest.approx(574.018, abs=0.01)  # mclust's
@@ -306,7 +306,7 @@ def test_warm_starts_take_a_prior_and_threads(iris):
     assert search.best_estimator_.prior is not None
 
 
-def test_what_failed_has_a_cross_below_the_lines():
+def test_failed_cells_have_crosses_below_the_lines():
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
     nan = np.nan
@@ -344,7 +344,7 @@ def test_fits_share_the_scatter_of_all_rows(monkeypatch):
     assert len(seen) > 30
     shared, own = (
         GaussianMixture(3, covariance_type="EEE", random_state=0).fit(rows)
-        for rows in (search._rows(X, None, 4, RandomStream(0)).source, X)
+        for rows in (search._fit_rows(X, None, 4, RandomStream(0)).source, X)
     )
     np.testing.assert_allclose(shared.covariances_, own.covariances_, rtol=0, atol=1e-10)
     np.testing.assert_allclose(shared.means_, own.means_, rtol=0, atol=1e-10)
@@ -367,7 +367,7 @@ def test_models_with_correlations_need_more_rows_than_features(n_rows, n_feature
     np.testing.assert_array_equal(search.predict(X) == search.predict(X)[0], labels == labels[0])
 
 
-def test_models_with_correlations_are_left_out_where_features_depend_on_each_other():
+def test_models_with_correlations_are_excluded_if_features_depend_on_each_other():
     X = np.random.default_rng(0).normal(size=(100, 2))
     X = np.c_[X, X.sum(axis=1), np.full(100, 3.0)]
     with pytest.warns(UserWarning, match="Left out VVV: features depend on each other"):

@@ -16,7 +16,7 @@ PARAMETERS = ("weights_", "means_", "covariances_", "precisions_", "precisions_c
 
 
 def from_the_same_start(X, parameters, n_iter, **options):
-    """Both libraries' estimators after so many iterations."""
+    """Return the estimators of both libraries after `n_iter` iterations."""
     given = {
         "weights_init": parameters.weights,
         "means_init": parameters.means,
@@ -34,7 +34,7 @@ def from_the_same_start(X, parameters, n_iter, **options):
 
 @pytest.mark.parametrize("n_iter", [1, 5])
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-def test_parameters_within_1e_8_of_scikit_learns(covariance_type, n_iter):
+def test_parameters_are_within_1e_8_of_scikit_learns(covariance_type, n_iter):
     for n_features in range(1, 34):
         X, labels = blobs(n_features, n_samples=400, n_features=n_features, separation=1.0)
         # Near the truth, so that no component dies: scikit-learn draws the mean of one with n_k < 1e-6 towards zero.
@@ -140,7 +140,7 @@ def test_densities_computed_by_hand():
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 @pytest.mark.parametrize(("dtype", "far"), [(np.float64, 1e12), (np.float32, 1e12)])
-def test_one_row_of_rubbish_does_not_cost_the_others_their_digits(covariance_type, dtype, far):
+def test_one_fill_value_does_not_reduce_the_precision_of_other_rows(covariance_type, dtype, far):
     """A fill value among the rows becomes a component of its own; the rest are fitted as if it were not there."""
     X = np.random.default_rng(0).normal(size=(1000, 2)).astype(dtype)
     alone = GaussianMixture(1, covariance_type=covariance_type).fit(X)

@@ -62,7 +62,7 @@ def some_problem(n_features=3, n_samples=400):
 @pytest.mark.parametrize("prior_type", PRIORS)
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 @pytest.mark.parametrize("n_features", [1, 3, 7])
-def test_every_step_is_that_of_scikit_learn(covariance_type, prior_type, n_features):
+def test_every_step_equals_scikit_learns(covariance_type, prior_type, n_features):
     X, resp = some_problem(n_features)
     for n_iter in (1, 12):
         theirs, their_bounds = theirs_after(X, resp, n_iter, covariance_type, prior_type)
@@ -77,7 +77,7 @@ def test_every_step_is_that_of_scikit_learn(covariance_type, prior_type, n_featu
 
 @pytest.mark.parametrize("prior_type", PRIORS)
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-def test_predictions_of_a_posterior_are_scikit_learns(covariance_type, prior_type):
+def test_predictions_of_a_posterior_equal_scikit_learns(covariance_type, prior_type):
     X, resp = some_problem()
     theirs, _ = theirs_after(X, resp, 3, covariance_type, prior_type)
     theirs._set_parameters(theirs._get_parameters())
@@ -133,7 +133,7 @@ def test_bounds_never_fall_and_weights_are_copies(covariance_type, prior_type):
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-def test_fits_of_either_library_end_alike(covariance_type):
+def test_both_libraries_converge_to_the_same_fit(covariance_type):
     """Clear clusters, more components than needed: the same clusters, the others without weight."""
     X, labels = blobs(0, n_samples=2000, n_features=3, separation=8.0)
     options = {"n_components": 6, "covariance_type": covariance_type, "random_state": 0, "max_iter": 500, "tol": 1e-4,
@@ -147,7 +147,7 @@ def test_fits_of_either_library_end_alike(covariance_type):
     assert ours.lower_bounds_[-1] == ours.lower_bound_
 
 
-def test_priors_are_those_that_are_given():
+def test_given_priors_are_used():
     X, _ = blobs(0, n_features=2)
     prior = {"weight_concentration_prior": 0.3, "mean_precision_prior": 2.0, "mean_prior": [1.0, 2.0],
              "degrees_of_freedom_prior": 5.0, "covariance_prior": [[2.0, 0.5], [0.5, 1.0]]}  # fmt: skip
@@ -175,7 +175,7 @@ def test_priors_are_those_that_are_given():
         ({"covariance_type": "VEV"}, "covariance_type"),
     ],
 )
-def test_wrong_parameters_are_refused(options, message):
+def test_invalid_parameters_are_refused(options, message):
     X, _ = blobs(0, n_features=2)
     model = BayesianGaussianMixture(n_components=2, **options)
     with pytest.raises(ValueError, match=message):
@@ -189,7 +189,7 @@ def test_components_are_keyword_only():
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_the_same_bits_for_any_number_of_threads_and_the_rows_dtype(dtype):
+def test_results_are_bit_for_bit_equal_for_any_number_of_threads_and_have_the_rows_dtype(dtype):
     X = blobs(0, n_samples=30_000, n_features=4)[0].astype(dtype)
     fits = [BayesianGaussianMixture(n_components=4, random_state=0, n_jobs=n).fit(X) for n in (1, 2)]
     for name in ("means_", "covariances_", "weights_", "mean_precision_", "degrees_of_freedom_", "mean_prior_"):
@@ -198,7 +198,7 @@ def test_the_same_bits_for_any_number_of_threads_and_the_rows_dtype(dtype):
     assert fits[0].score_samples(X).dtype == dtype
 
 
-def test_a_warm_start_goes_on():
+def test_a_warm_start_continues():
     X, _ = some_problem()
     whole = BayesianGaussianMixture(n_components=5, random_state=0, tol=0, max_iter=9).fit(X)
     parts = BayesianGaussianMixture(n_components=5, random_state=0, tol=0, max_iter=3, warm_start=True)
@@ -227,7 +227,7 @@ def test_starts_progress_and_warnings(capsys):
     assert fit_quietly(BayesianGaussianMixture(n_components=2, max_iter=0, random_state=0), X).n_iter_ == 0
 
 
-def test_a_component_without_rows_and_no_reg_covar_is_no_failure():
+def test_a_component_without_rows_does_not_fail_without_reg_covar():
     """The prior keeps covariances positive definite, whatever k-means finds."""
     X = np.repeat([[0.0, 0.0], [1.0, 0.5], [3.0, -1.0]], 20, axis=0)
     fitted = fit_quietly(BayesianGaussianMixture(n_components=5, reg_covar=0, random_state=0), X)
@@ -245,7 +245,7 @@ def test_every_start_makes_a_posterior(init_params, covariance_type):
     assert fitted.mean_precision_.shape == (4,)
 
 
-def test_priors_of_rows_with_weights_that_sum_to_one_are_ordinary():
+def test_priors_do_not_depend_on_the_unit_of_weights():
     X, _ = some_problem()
     fitted = BayesianGaussianMixture(n_components=2, random_state=0).fit(X, sample_weight=np.full(len(X), 1 / len(X)))
     np.testing.assert_allclose(fitted.covariance_prior_, np.cov(X.T))
@@ -294,6 +294,6 @@ def test_features_that_depend_on_each_other(make, covariance_type, n_components)
             assert np.linalg.eigvalsh(bgm.covariance_prior_)[0] > 0
 
 
-def test_a_prior_that_is_positive_definite_stays_as_it_is():
+def test_a_positive_definite_prior_is_not_changed():
     X = blobs(0, n_samples=200, n_features=3)[0]
     np.testing.assert_allclose(BayesianGaussianMixture().fit(X).covariance_prior_, np.cov(X.T), rtol=1e-12)

@@ -59,7 +59,7 @@ def quietly(call):
     ],
     ids=str,
 )
-def test_fits_end_as_in_memory(options, weighted, rows):
+def test_fits_equal_those_in_memory(options, weighted, rows):
     weights = W if weighted else None
     blocks = da.from_array(W, chunks=999) if weighted else None
     expected = quietly(lambda: GaussianMixture(4, random_state=0, **options).fit(X, sample_weight=weights))
@@ -105,7 +105,7 @@ def test_labels_and_responsibilities_to_start_from(weighted, rows, client, monke
     np.testing.assert_allclose(model.means_, expected.means_, rtol=0, atol=1e-9)
 
 
-def test_samples_are_those_of_rows_in_memory(rows, monkeypatch):
+def test_samples_equal_those_of_rows_in_memory(rows, monkeypatch):
     monkeypatch.setattr(sample_sizes, "ROWS", 500)
     options = {"n_components": 4, "covariance_type": "spherical", "random_state": 0}
     expected, model = GaussianMixture(**options).fit(X), DaskGaussianMixture(**options).fit(rows)
@@ -171,7 +171,7 @@ def test_a_killed_worker_changes_nothing(client, rows):
     assert model.n_iter_ == 12
 
 
-def test_a_fit_that_was_killed_is_resumed_with_the_same_rows_only(client, rows, tmp_path):
+def test_a_killed_fit_is_resumed_only_with_the_same_rows(client, rows, tmp_path):
     options = {"acceleration": None, "tol": 0.0, "max_iter": 8, "random_state": 0, "checkpoint": tmp_path / "state"}
 
     def fail(n_iter, *_):
@@ -197,7 +197,7 @@ def test_large_parameters_do_not_go_through_the_scheduler(rows, monkeypatch):
     np.testing.assert_allclose(model.means_, GaussianMixture(4, random_state=0).fit(X).means_, rtol=0, atol=1e-9)
 
 
-def test_a_sweep_is_one_task_a_worker(client, rows):
+def test_a_pass_is_one_task_per_worker(client, rows):
     source = dask_source.DaskSource(client, list(rows.rechunk((700, 3)).to_delayed()[:, 0]), None, 3, X.dtype)
     groups = source._blocks_by_worker()
     assert set(groups) <= set(client.scheduler_info()["workers"])
@@ -205,7 +205,7 @@ def test_a_sweep_is_one_task_a_worker(client, rows):
     assert source.reduce(lambda X, w: len(X)) == N
 
 
-def test_bayesian_mixtures_too(rows):
+def test_bayesian_mixtures(rows):
     options = {"n_components": 4, "random_state": 0, "max_iter": 10}
     model = quietly(lambda: DaskBayesianGaussianMixture(**options).fit(rows))
     expected = quietly(lambda: BayesianGaussianMixture(**options).fit(X))
@@ -229,7 +229,7 @@ def test_the_local_estimator_and_copies(client, rows):
     assert set(model.get_params()) == {*GaussianMixture().get_params(), "client"}
 
 
-def test_what_is_wrong_is_said(client, rows):
+def test_errors_name_the_problem(client, rows):
     bad = X.copy()
     bad[1500, 1] = np.nan
     model = DaskGaussianMixture(3)
@@ -240,7 +240,7 @@ def test_what_is_wrong_is_said(client, rows):
         model.fit(rows, sample_weight=da.from_array(-W, chunks=700))
     with pytest.raises(ValueError, match=r"expected \(6000,\)!"):
         model.fit(rows, sample_weight=da.from_array(W[1:], chunks=700))
-    with pytest.raises(ValueError, match="should be a Dask array or series"):
+    with pytest.raises(ValueError, match="must be a Dask array or series"):
         model.fit(rows[rows[:, 0] > 0], sample_weight=W)
     wrong = {
         "should have the shape of .6000,., but got .5999,.": np.zeros(N - 1, int),
@@ -248,7 +248,7 @@ def test_what_is_wrong_is_said(client, rows):
         "labels below n_components = 3, but got 3, in block 2": da.from_array(3 * (np.arange(N) == 1500), chunks=300),
         "all labels are negative": np.full(N, -1),
         "row 50 sums to 2.00000, in block 1": np.where(np.arange(N) == 750, 2 / 3, 1 / 3)[:, None] * np.ones(3),
-        "has 2 blocks, but X has 9": dd.from_pandas(pd.Series(np.zeros(N, int)), npartitions=2),
+        r"as many blocks as X \(9\), got 2": dd.from_pandas(pd.Series(np.zeros(N, int)), npartitions=2),
     }  # fmt: skip
     for message, given in wrong.items():
         with pytest.raises(ValueError, match=message):
@@ -260,10 +260,10 @@ def test_what_is_wrong_is_said(client, rows):
         fitted.predict(rows[:, :2])
     with pytest.raises(ValueError, match="n_components"):
         DaskGaussianMixture(0).fit(rows)
-    with pytest.raises(ValueError, match="out is for rows in files"):
+    with pytest.raises(ValueError, match="out must be None for a Dask collection"):
         fitted.predict(rows, out="labels.npy")
     words = dd.from_pandas(pd.DataFrame({"a": X[:, 0], "b": ["x"] * N}), npartitions=2)
-    with pytest.raises(ValueError, match="column 'b' should hold numbers"):
+    with pytest.raises(ValueError, match="column 'b' must hold numbers"):
         model.fit(words)
     holes = dd.from_pandas(pd.DataFrame({"a": pd.array([1.0, None, *[2.0] * (N - 2)], dtype="Float64")}), npartitions=2)
     with pytest.raises(ValueError, match="contains NaN, in row 1 of block 0"):
@@ -291,7 +291,7 @@ def test_a_fit_that_fails_leaves_nothing_on_the_cluster(client):
     assert len(set(tasks) - before) <= 1  # the one that failed
 
 
-def test_single_precision_stays(rows):
+def test_single_precision_is_kept(rows):
     model = DaskGaussianMixture(3, random_state=0).fit(rows.astype(np.float32))
     assert model.means_.dtype == np.float32
     assert model.score_samples(rows.astype(np.float32)).compute().dtype == np.float32
@@ -312,23 +312,23 @@ def test_complex_rows_are_refused(method, rows, fitted):
         with pytest.raises(ValueError, match="Complex data not supported"):
             getattr(fitted, method)(source)
     for source, message in (
-        (rows.astype(str), "should hold real numbers, but holds <U"),
+        (rows.astype(str), "must hold real numbers, but holds <U"),
         (rows[:, :0], r"0 feature\(s\)"),
-        (rows[:, rows[0] > -100], r"number of columns of X should be known.*compute_chunk_sizes"),
+        (rows[:, rows[0] > -100], r"X must have a known number of columns.*compute_chunk_sizes"),
     ):
         with pytest.raises(ValueError, match=message):
             getattr(fitted, method)(source)
 
 
 def said(blocks, dtype=float):
-    """A Dask array of blocks that may be something else than it says."""
+    """Return a Dask array whose blocks may differ from its metadata."""
     parts = [dask.delayed(block, traverse=False) for block in blocks]
     shapes = [block.shape for block in blocks]
     return da.concatenate([da.from_delayed(p, shape=s, dtype=dtype) for p, s in zip(parts, shapes, strict=True)])
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_blocks_that_are_not_what_the_collection_says_are_refused(method, fitted):
+def test_blocks_that_differ_from_the_metadata_are_refused(method, fitted):
     def call(source):
         found = getattr(fitted, method)(source)
         return found.compute() if hasattr(found, "compute") else found
@@ -397,7 +397,7 @@ def test_nullable_and_other_dtypes_of_frames(client):
     with pytest.raises(ValueError, match="contains NaN"):
         model.predict(table).compute()
     for kind in ("category", object):
-        with pytest.raises(ValueError, match="column 'a' should hold numbers, but holds"):
+        with pytest.raises(ValueError, match="column 'a' must hold numbers, but holds"):
             DaskGaussianMixture(**options).fit(dd.from_pandas(frame.astype({"a": kind}), npartitions=3))
 
 

@@ -28,7 +28,7 @@ FITTED = ("weights_", "means_", "covariances_", "precisions_", "precisions_chole
 
 
 def message_of(call):
-    """Type and text of the error that a call raises."""
+    """Return type and text of the error that a call raises."""
     with pytest.raises(Exception) as caught:  # noqa: PT011
         call()
     return type(caught.value), str(caught.value)
@@ -119,7 +119,7 @@ def test_collapse_gets_scikit_learns_error_and_the_components(covariance_type):
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "diag", "spherical"])
-def test_component_held_up_by_reg_covar_is_named(covariance_type):
+def test_the_warning_names_a_component_that_only_reg_covar_keeps_from_collapsing(covariance_type):
     X, _ = blobs(n_components=2)
     X = np.vstack([X, np.full((30, 3), 50.0)])
     with pytest.warns(DegenerateComponentWarning, match=r"Component\(s\) \d collapsed") as caught:
@@ -132,7 +132,7 @@ def test_component_held_up_by_reg_covar_is_named(covariance_type):
         GaussianMixture(1, covariance_type=covariance_type).fit(constant)
 
 
-def test_no_convergence_is_said():
+def test_missing_convergence_is_a_warning():
     X, _ = blobs()
     with pytest.warns(ConvergenceWarning, match="Best performing initialization did not converge. Try different init"):
         model = GaussianMixture(3, max_iter=1).fit(X)
@@ -203,7 +203,7 @@ def test_weight_3_is_three_copies_and_weight_0_is_absence(init_params, covarianc
         assert value == pytest.approx(getattr(weighted, method)(copies), rel=1e-9)
 
 
-def test_weights_can_make_up_for_rows():
+def test_weights_count_as_rows():
     X = np.array([[0.0], [1.0]])
     assert GaussianMixture(1).fit(X, sample_weight=[3, 1]).means_[0, 0] == pytest.approx(0.25)
     with pytest.raises(ValueError, match="Expected n_samples >= n_components but got n_components = 2, n_samples = 1"):
@@ -315,7 +315,7 @@ def test_from_parameters_checks_them():
         GaussianMixture.from_parameters([1.0], [[0.0, 0.0]], [1.0], covariance_type="oblong")
 
 
-def test_a_failed_fit_leaves_the_model_as_it_was():
+def test_a_failed_fit_does_not_change_the_model():
     X, _ = blobs()
     model = GaussianMixture(3, random_state=0).fit(X)
     before, labels = copy.deepcopy(model.__dict__), model.predict(X)
@@ -357,7 +357,7 @@ def test_parameters_are_not_changed_by_a_fit():
     assert clone(model).get_params()["weights_init"] == weights
 
 
-def test_warm_start_goes_on():
+def test_a_warm_start_continues():
     X, _ = blobs(separation=1.5)
     options = {"tol": 0, "random_state": 0, "acceleration": None}
     whole = fit_quietly(GaussianMixture(3, max_iter=6, **options), X)

@@ -117,8 +117,8 @@ def test_grid_search_over_arange():
     ],
     ids=str,
 )  # fmt: skip
-def test_what_scikit_learn_refuses_is_refused_with_the_name(cls, options):
-    """Arrays of no dimensions too."""
+def test_values_that_scikit_learn_refuses_are_refused_by_name(cls, options):
+    """Includes arrays without dimensions."""
     (name,) = options
     with pytest.raises(ValueError, match=f"The '{name}' parameter of .* must be"):
         sklearn.mixture.GaussianMixture(**options).fit(X)
@@ -127,7 +127,7 @@ def test_what_scikit_learn_refuses_is_refused_with_the_name(cls, options):
 
 
 @pytest.mark.parametrize("cls", PARAMETERS)
-def test_booleans_are_what_scikit_learn_takes_them_for(cls):
+def test_booleans_are_treated_as_by_scikit_learn(cls):
     sklearn.mixture.GaussianMixture(n_init=True, random_state=False).fit(X)
     model = cls(n_components=True, n_init=True, random_state=False).fit(X)
     assert_equal(model, cls(n_components=1, n_init=1, random_state=0).fit(X))
@@ -203,7 +203,7 @@ def test_streams_from_a_mixture(kind):
 
 
 @pytest.mark.parametrize("wrong", [0, -1, np.inf, np.nan, "many", None, np.array([1, 2])], ids=repr)
-def test_streams_from_mixtures_of_no_number_of_rows(wrong):
+def test_streams_from_mixtures_with_an_invalid_number_of_rows(wrong):
     known = GaussianMixture(2, random_state=0).fit(X)
     with pytest.raises(ValueError, match="n_samples must be a number of rows above 0 and finite, got"):
         StreamingGaussianMixture.from_mixture(known, wrong)
@@ -238,7 +238,7 @@ def test_rows_in_blocks():
 
 
 class Kind(str, enum.Enum):  # noqa: UP042, for a StrEnum's str() is its text
-    """As programs name their choices."""
+    """An enumeration of strings, as programs use for options."""
 
     FULL = "full"
     DIAG = "diag"
@@ -253,7 +253,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", ["full", np.str_("full"), Kind.FULL, np.array("full")], ids=repr)
-def test_strings_of_any_type_are_strings(text):
+def test_subclasses_of_str_are_accepted(text):
     assert type(plain(text)) is str
     assert plain(text) == "full"
 
@@ -261,7 +261,7 @@ def test_strings_of_any_type_are_strings(text):
 @pytest.mark.parametrize("texts", TEXTS, ids=["numpy", "enum"])
 @pytest.mark.parametrize("cls", PARAMETERS)
 def test_texts_of_every_estimator(cls, texts, tmp_path):
-    """A fit whose state is kept too, and one that goes on from the last."""
+    """Includes a fit with a checkpoint, and one with a warm start."""
     options = {"n_components": 2, "random_state": 0}
     if cls is not StreamingGaussianMixture:
         options["checkpoint"] = tmp_path / "state"

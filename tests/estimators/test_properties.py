@@ -19,7 +19,7 @@ settings.load_profile("fastgmm")
 
 @st.composite
 def problems(draw, max_features=5):
-    """Parameters and rows that they could have produced."""
+    """Draw parameters, and rows from them."""
     covariance_type = draw(st.sampled_from(COVARIANCE_TYPES))
     n_components, n_features = draw(st.integers(1, 4)), draw(st.integers(1, max_features))
     seed = draw(st.integers(0, 2**32 - 1))
@@ -29,7 +29,7 @@ def problems(draw, max_features=5):
 
 
 def fitted(X, parameters, **options):
-    """Some iterations from given parameters."""
+    """Run EM iterations from given parameters."""
     form = parameters.model.form
     model = GaussianMixture(
         parameters.n_components,

@@ -28,7 +28,7 @@ READ = {
 
 
 def fitted(name, covariance_type, **options):
-    """scikit-learn's fit."""
+    """Return a fit of scikit-learn."""
     cls = getattr(sklearn.mixture, name)
     return cls(n_components=3, covariance_type=covariance_type, max_iter=1000, random_state=0, **options).fit(X)
 
@@ -43,7 +43,7 @@ def rebuilt(theirs, names, **options):
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 @pytest.mark.parametrize("name", READ)
-def test_predictions_need_what_scikit_learns_need(name, covariance_type):
+def test_predictions_need_the_attributes_that_scikit_learns_need(name, covariance_type):
     theirs = fitted(name, covariance_type)
     model = pickle.loads(pickle.dumps(rebuilt(theirs, READ[name])))
     for method in ("predict", "predict_proba", "score_samples", "score"):
@@ -70,7 +70,7 @@ def test_samples_need_weights_means_and_covariances(name, covariance_type):
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-def test_everything_else_from_three_arrays(covariance_type):
+def test_three_arrays_suffice_for_all_other_methods(covariance_type):
     theirs = fitted("GaussianMixture", covariance_type)
     model = rebuilt(theirs, READ["GaussianMixture"])
     for method in ("bic", "aic"):
@@ -98,7 +98,7 @@ def test_lower_triangular_factors_are_read_as_scikit_learn_reads_them(name, cova
     np.testing.assert_allclose(model.predict_proba(X), theirs.predict_proba(X), atol=1e-9)
 
 
-def test_lists_and_integers_will_do():
+def test_attributes_may_be_lists_and_integers():
     model = GaussianMixture(2, covariance_type="spherical")
     model.weights_, model.means_, model.precisions_cholesky_ = [0.5, 0.5], [[0, 0], [4, 4]], [1, 1]
     np.testing.assert_array_equal(model.predict([[0.0, 1.0], [4.0, 3.0]]), [0, 1])
@@ -108,15 +108,15 @@ def test_lists_and_integers_will_do():
 def test_arrays_of_another_type_and_rows_of_another_width_are_refused():
     model = rebuilt(fitted("GaussianMixture", "full"), READ["GaussianMixture"])
     model.covariance_type = "diag"
-    with pytest.raises(ValueError, match=r"precisions_cholesky_ of shape \(3, 3, 3\) are no mixture .* 'diag'"):
+    with pytest.raises(ValueError, match=r"covariance_type='diag', got \(3, 3\) and \(3, 3, 3\)"):
         model.predict(X)
     for name in READ:
         with pytest.raises(ValueError, match=r"X must have shape \(n_samples, 3\) .*, got shape \(200, 2\)"):
             rebuilt(fitted(name, "full"), READ[name]).predict(X[:, :2])
 
 
-def test_the_concentration_says_what_prior_it_is_of():
-    """An array of two rows, as files keep a tuple of two arrays."""
+def test_the_shape_of_the_concentration_decides_the_prior():
+    """An array with two rows, as a file may store a tuple of two arrays."""
     theirs = fitted("BayesianGaussianMixture", "full")
     model = rebuilt(theirs, READ["BayesianGaussianMixture"])
     model.weight_concentration_ = np.array(theirs.weight_concentration_)

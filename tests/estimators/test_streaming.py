@@ -75,13 +75,13 @@ def twin(X, start, covariance_type, learning_decay, batch_size=BATCH, init_size=
 
 
 def start_of(model):
-    """The parameters of a fitted model as the twin takes them."""
+    """Return the parameters of a fitted model in the form that the twin takes."""
     return model.weights_, model.means_, full_covariances(model._parameters())
 
 
 @pytest.mark.parametrize("learning_decay", [0.6, 0.8, 1])
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-def test_every_step_is_that_of_the_naive_twin(covariance_type, learning_decay):
+def test_every_step_equals_the_naive_twins(covariance_type, learning_decay):
     X = rows()
     model = streaming(covariance_type=covariance_type, learning_decay=learning_decay).partial_fit(X[:INIT])
     (weights, means, covariances), before = twin(X, start_of(model), covariance_type, learning_decay)
@@ -94,7 +94,7 @@ def test_every_step_is_that_of_the_naive_twin(covariance_type, learning_decay):
     assert (model.n_steps_, model.n_samples_seen_) == (10, 700)
 
 
-def test_the_rows_of_the_start_are_fitted_as_gaussian_mixture_would():
+def test_the_start_equals_a_fit_of_gaussian_mixture():
     X = rows(INIT)
     ours, theirs = streaming().partial_fit(X), GaussianMixture(3, tol=1e-4, max_iter=1000, random_state=0).fit(X)
     np.testing.assert_array_equal(ours.means_, theirs.means_)
@@ -105,7 +105,7 @@ def test_the_rows_of_the_start_are_fitted_as_gaussian_mixture_would():
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "VEV"])
-def test_the_answer_does_not_depend_on_how_the_stream_is_cut(covariance_type, dtype):
+def test_the_result_does_not_depend_on_the_blocks(covariance_type, dtype):
     X, weights = rows(530).astype(dtype), np.random.default_rng(0).integers(0, 4, 530)
     for sample_weight in (None, weights):
         models = []
@@ -120,7 +120,7 @@ def test_the_answer_does_not_depend_on_how_the_stream_is_cut(covariance_type, dt
         assert models[0].means_.dtype == dtype
 
 
-def test_a_look_changes_nothing_and_sees_all_rows():
+def test_reading_attributes_changes_nothing_and_includes_all_rows():
     X = rows(430)
     unseen, seen = streaming(), streaming()
     for begin in range(0, len(X), 10):
@@ -144,7 +144,7 @@ def test_memory_order_and_later_changes_of_a_block_do_not_matter():
     assert_same_bits(model, other.partial_fit(X[120:]))
 
 
-def test_the_same_bits_for_any_number_of_threads():
+def test_results_are_bit_for_bit_equal_for_any_number_of_threads():
     X = rows(60_000)
     one, two = (streaming(n_jobs=n, init_size=20_000, batch_size=20_000).partial_fit(X) for n in (1, 2))
     assert_same_bits(one, two)
@@ -190,7 +190,7 @@ def test_held_out_rows_are_nearly_as_likely_as_after_an_exact_fit():
         assert exact - model.score(X[100_000:]) < 0.015
 
 
-def test_a_batch_with_weights_is_the_batch_of_the_copies():
+def test_a_batch_with_weights_equals_the_batch_of_the_copies():
     rng = np.random.default_rng(0)
     X, weights = rows(600), np.concatenate([rng.permutation([1] * 25 + [3] * 25) for _ in range(12)])
     weighted = streaming(init_size=200, batch_size=50)
@@ -254,7 +254,7 @@ def test_with_a_half_life_the_model_follows_drift_and_without_it_lags():
 
 
 @pytest.mark.parametrize("covariance_type", [*COVARIANCE_TYPES, "VVE", "EEV"])
-def test_a_component_whose_rows_stop_coming_stays_where_it_was(covariance_type):
+def test_a_component_without_new_rows_keeps_its_mean_and_covariance(covariance_type):
     rng = np.random.default_rng(0)
     both = rng.normal(size=(2000, 2)) + np.array([30.0, 0.0]) * rng.integers(0, 2, (2000, 1))
     model = StreamingGaussianMixture(
@@ -271,7 +271,7 @@ def test_a_component_whose_rows_stop_coming_stays_where_it_was(covariance_type):
     assert back.weights_[far] > 0.5  # and takes its rows again when they come back
 
 
-def test_far_from_zero_no_digits_are_lost():
+def test_rows_far_from_zero_lose_no_digits():
     X = rows(3000)
     for covariance_type in [*COVARIANCE_TYPES, "VEV", "EVE"]:
         near, far = (
@@ -281,7 +281,7 @@ def test_far_from_zero_no_digits_are_lost():
         np.testing.assert_allclose(far.means_ - 1e8, near.means_, atol=1e-5)
 
 
-def test_equal_rows_and_no_rows_make_no_nan():
+def test_equal_rows_and_empty_components_give_no_nan():
     X = np.repeat([[0.0, 0.0], [1.0, 2.0]], 300, axis=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateComponentWarning)
@@ -295,7 +295,7 @@ def test_equal_rows_and_no_rows_make_no_nan():
         assert all(np.isfinite(getattr(model, name)).all() for name in LEARNT)
 
 
-def test_without_reg_covar_a_collapse_is_scikit_learns_error():
+def test_a_collapse_without_reg_covar_raises_scikit_learns_error():
     X = rows(260)
     model = streaming(n_components=1, reg_covar=0, half_life=3).partial_fit(X)
     full_batches = streaming(n_components=1, reg_covar=0, half_life=3).partial_fit(X[:250])
@@ -316,7 +316,7 @@ def forks(covariance_type="full", **options):
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-def test_the_statistics_of_a_sum_are_those_of_all_rows_once(covariance_type):
+def test_the_statistics_of_a_sum_count_all_rows_once(covariance_type):
     parent, _, (one, other, third) = forks(covariance_type, learning_decay=1)
     both = one + other
     twice = parent.statistics_.scaled(-1)
@@ -331,7 +331,7 @@ def test_the_statistics_of_a_sum_are_those_of_all_rows_once(covariance_type):
     np.testing.assert_allclose(all_of_them.weights_, statistics.weight_sums / 1200, rtol=1e-12)
 
 
-def test_the_statistics_of_a_sum_are_those_of_the_rows_themselves():
+def test_the_statistics_of_a_sum_equal_those_of_the_rows():
     """One batch each, so that all responsibilities are those of the parent's parameters."""
     X = rows(900)
     parent = streaming(learning_decay=1, batch_size=350).partial_fit(X[:INIT])
@@ -346,7 +346,7 @@ def test_the_statistics_of_a_sum_are_those_of_the_rows_themselves():
 
 
 @pytest.mark.parametrize("options", [{}, {"half_life": 250}])
-def test_a_fork_is_the_same_model_and_the_past_is_forgotten_as_in_both(options):
+def test_a_fork_is_a_copy_and_a_sum_forgets_the_past_as_both_do(options):
     parent, parts, (one, other, _) = forks(**options)
     fork = parent.fork()
     for name in LEARNT:
@@ -362,7 +362,7 @@ def test_a_fork_is_the_same_model_and_the_past_is_forgotten_as_in_both(options):
     assert np.isfinite((one + other).partial_fit(parts[2]).means_).all()
 
 
-def test_forks_learn_on_other_machines_what_one_stream_does():
+def test_pickled_forks_add_up_to_one_stream():
     X = random_rows(random_parameters("full", 4, 3, seed=2, spread=2.0), 60_000)
     parent = StreamingGaussianMixture(4, init_size=2000, random_state=0).partial_fit(X[:2000])
     halves = [pickle.loads(pickle.dumps(parent.fork())).partial_fit(X[begin:50_000:2]) for begin in (2000, 2001)]
@@ -372,7 +372,7 @@ def test_forks_learn_on_other_machines_what_one_stream_does():
     assert together.score(X[50_000:]) > parent.score(X[50_000:])
 
 
-def test_models_that_do_not_fit_together_are_refused():
+def test_models_with_different_pasts_are_not_added():
     parent, parts, (one, other, _) = forks()
     with pytest.raises(ValueError, match=r"did not begin from the same start.*fork\(\)"):
         one + parent
@@ -396,7 +396,7 @@ def test_models_that_do_not_fit_together_are_refused():
         streaming().partial_fit(parts[0][:1]).fork()
 
 
-def test_copies_of_a_start_add_without_a_fork():
+def test_copies_of_a_start_can_be_added_without_a_fork():
     X = rows(800)
     start = streaming(learning_decay=1).partial_fit(X[:INIT])
     one, other = copy.deepcopy(start).partial_fit(X[INIT:500]), copy.deepcopy(start).partial_fit(X[500:])
@@ -406,7 +406,7 @@ def test_copies_of_a_start_add_without_a_fork():
 # The estimator
 
 
-def test_pickled_and_taken_up_again_it_gives_the_same_bits():
+def test_a_pickled_stream_continues_bit_for_bit():
     X = rows(900)
     for cut in (90, 430):  # before and after the start
         through, paused = streaming(random_state=None, half_life=400), streaming(half_life=400)
@@ -415,7 +415,7 @@ def test_pickled_and_taken_up_again_it_gives_the_same_bits():
         assert_same_bits(through, paused.partial_fit(X[cut:]))
 
 
-def test_a_random_state_is_drawn_from_once():
+def test_a_random_state_is_used_once():
     X = rows(150)
     state = np.random.RandomState(3)
     model = streaming(random_state=state).partial_fit(X[:100])
@@ -426,7 +426,7 @@ def test_a_random_state_is_drawn_from_once():
     np.testing.assert_array_equal(state.get_state()[1], before)
 
 
-def test_before_there_are_enough_rows_there_is_no_model():
+def test_too_few_rows_give_no_model():
     X = rows(20)
     model = streaming()
     with pytest.raises(NotFittedError, match="not fitted yet"):
@@ -444,7 +444,7 @@ def test_before_there_are_enough_rows_there_is_no_model():
         assert len(model.partial_fit(X[2:3]).predict(X)) == 20
 
 
-def test_bad_rows_are_refused_and_nothing_has_changed():
+def test_invalid_rows_are_refused_and_change_nothing():
     X = rows(460)
     model = streaming().partial_fit(X)
     before, probabilities = dict(vars(model)), model.predict_proba(X)
@@ -465,15 +465,15 @@ def test_bad_rows_are_refused_and_nothing_has_changed():
     np.testing.assert_array_equal(model.predict_proba(X), probabilities)
 
 
-def test_bad_parameters_are_refused():
+def test_invalid_parameters_are_refused():
     X = rows(300)
     for options, text in [
         ({"learning_decay": 0.5}, "'learning_decay'"),
         ({"learning_decay": 1.1}, "'learning_decay'"),
         ({"batch_size": 0}, "'batch_size'"),
         ({"half_life": 0.5}, "'half_life'"),
-        ({"half_life": 2}, "half_life should be at least n_components=3, for each component to have rows, but is 2"),
-        ({"init_size": 2}, "init_size should be at least n_components=3, but is 2"),
+        ({"half_life": 2}, r"half_life must be >= n_components \(3\), so that each component keeps rows, got 2"),
+        ({"init_size": 2}, r"init_size must be >= n_components \(3\), got 2"),
         ({"covariance_type": "E"}, "is for 1 feature"),
     ]:
         model = streaming(**options)
@@ -493,7 +493,7 @@ def clone_with(model, **options):
     return copy.deepcopy(model).set_params(**options)
 
 
-def test_fit_begins_anew_in_random_order():
+def test_fit_starts_anew_in_random_order():
     X = rows(4000)
     X = X[X[:, 0].argsort()]
     model = streaming()
@@ -508,7 +508,7 @@ def test_fit_begins_anew_in_random_order():
     np.testing.assert_array_equal(streaming().fit_predict(X), model.predict(X))
 
 
-def test_a_stream_goes_on_from_a_fitted_mixture():
+def test_a_stream_continues_from_a_fitted_mixture():
     X = rows(1000)
     for covariance_type in [*COVARIANCE_TYPES, "VEV"]:
         mixture = GaussianMixture(3, covariance_type=covariance_type, tol=1e-8, max_iter=1000, random_state=0)
@@ -544,7 +544,7 @@ def test_dtypes_and_names_of_features():
     np.testing.assert_allclose(single.means_, double.means_, atol=1e-3)
 
 
-def test_what_the_other_estimators_do_it_does():
+def test_methods_of_other_estimators():
     X = rows(1000)
     model = streaming(n_components=2).partial_fit(X)
     assert clone(model).get_params() == model.get_params()
@@ -556,7 +556,7 @@ def test_what_the_other_estimators_do_it_does():
     np.testing.assert_allclose(model.precisions_ @ model.covariances_, np.tile(np.eye(3), (2, 1, 1)), atol=1e-9)
 
 
-def test_more_parameters_wait_for_more_rows_and_a_half_life_for_fewer():
+def test_default_sizes_grow_with_parameters_and_shrink_with_half_life():
     sizes = {}
     for n_features in (2, 12):
         for half_life in (None, 100):
@@ -566,7 +566,7 @@ def test_more_parameters_wait_for_more_rows_and_a_half_life_for_fewer():
 
 
 @pytest.mark.parametrize("decay", [0.51, 0.7, 1.0])
-def test_the_pace(decay):
+def test_the_forgetting_schedule(decay):
     pace = ForgettingSchedule(100, decay)
     assert pace.effective_rows(37) == 37  # less than a batch counts in full
     assert pace.effective_rows(10_000) == pytest.approx(100 * 100**decay)

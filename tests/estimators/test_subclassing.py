@@ -24,7 +24,7 @@ def ignored(self, *arguments, **options):
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("hook", HOOKS)
-def test_an_overridden_hook_is_refused_when_the_class_is_made(estimator, hook):
+def test_an_overridden_hook_is_refused_when_the_class_is_defined(estimator, hook):
     with pytest.raises(TypeError, match=f"^Constrained overrides {hook}, .* Subclass the class of sklearn.mixture"):
         type("Constrained", (estimator,), {hook: ignored})
 
@@ -74,7 +74,7 @@ def test_methods_that_fits_call_may_be_overridden():
     np.testing.assert_allclose(Helped(1).fit(X).means_, GaussianMixture(1).fit(X).means_ + 1)
 
 
-def test_what_scikit_learns_classes_define_themselves_may_be_inherited():
+def test_methods_of_scikit_learns_classes_may_be_inherited():
     class Both(GaussianMixture, sklearn.mixture.GaussianMixture):
         pass
 
@@ -124,6 +124,6 @@ def test_subclasses_with_constructors_and_mixins_of_their_own():
     assert clone(Mixed(2, random_state=0)).fit(X).describe() == "Mixed of 2"
 
 
-def test_every_class_of_the_package_is_one_that_the_check_accepts():
+def test_the_check_accepts_every_class_of_the_package():
     for name in ("GaussianMixture", "BayesianGaussianMixture", "DaskGaussianMixture", "DaskBayesianGaussianMixture"):
         type("Mine", (getattr(fastgmm, name),), {})

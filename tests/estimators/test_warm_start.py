@@ -27,7 +27,7 @@ def loudly(estimator, X):
 @pytest.mark.parametrize("estimator", [GaussianMixture, BayesianGaussianMixture])
 @pytest.mark.parametrize("before", BASIC_TYPES)
 @pytest.mark.parametrize("after", BASIC_TYPES)
-def test_another_covariance_type_ends_where_a_new_fit_does(estimator, before, after):
+def test_a_warm_start_of_another_covariance_type_converges_like_a_new_fit(estimator, before, after):
     options = {"n_components": 2, "random_state": 0, "tol": 1e-7, "max_iter": 2000}
     model = loudly(estimator(covariance_type=before, warm_start=True, **options), SQUARE)
     loudly(model.set_params(covariance_type=after), SQUARE)
@@ -51,7 +51,7 @@ def test_mclusts_models_are_warm_starts_for_each_other():
 
 @pytest.mark.parametrize("after", [name for name in ALL_TYPES if len(name) > 1])
 @pytest.mark.parametrize("before", BASIC_TYPES)
-def test_conversion_keeps_weights_means_and_what_a_model_can_hold(before, after):
+def test_conversion_keeps_weights_means_and_covariances_that_the_model_allows(before, after):
     parameters = random_parameters(before, 3, 3)
     converted = convert(parameters, after)
     np.testing.assert_allclose(converted.weights, parameters.weights, rtol=1e-9)
@@ -80,7 +80,7 @@ def test_an_unchanged_warm_start_continues_at_the_last_bound():
     assert bayesian.fit(SQUARE).n_iter_ == 1
 
 
-def test_a_prior_that_is_set_or_removed_is_no_part_of_the_next_bound():
+def test_a_changed_prior_starts_a_new_bound():
     """The bound of a fit with a prior has the prior in it."""
     options = {"random_state": 0, "tol": 1e-7, "max_iter": 1000}
     model = GaussianMixture(2, warm_start=True, prior=ConjugatePrior(shrinkage=5.0), **options).fit(SQUARE)
@@ -124,7 +124,7 @@ def test_rows_of_another_dtype_continue():
 
 
 @pytest.mark.parametrize("estimator", [GaussianMixture, BayesianGaussianMixture])
-def test_predictions_are_those_of_the_fit_whatever_has_been_set_since(estimator):
+def test_predictions_do_not_depend_on_parameters_set_after_the_fit(estimator):
     model = estimator(n_components=2, covariance_type="tied", random_state=0).fit(SQUARE)
     proba, scores, drawn = model.predict_proba(SQUARE), model.score_samples(SQUARE), model.sample(9)[0]
     model.set_params(covariance_type="diag")
@@ -133,7 +133,7 @@ def test_predictions_are_those_of_the_fit_whatever_has_been_set_since(estimator)
     np.testing.assert_array_equal(model.sample(9)[0], drawn)
 
 
-def test_arrays_that_a_user_sets_after_a_new_type_are_of_that_type():
+def test_arrays_set_after_a_new_covariance_type_have_that_type():
     model = GaussianMixture(3, random_state=0).fit(SQUARE)
     model.set_params(covariance_type="diag")
     model.means_, model.covariances_ = np.zeros((3, 2)), np.ones((3, 2))

@@ -59,7 +59,7 @@ def test_one_warning_for_a_fit(options, rows_and_components):
     assert caught[0].filename == __file__
 
 
-def test_the_one_warning_says_everything():
+def test_the_warning_names_all_problems():
     (caught,) = warnings_of(lambda: GaussianMixture(5, random_state=0, max_iter=1, tol=0.0).fit(THREE))
     text = str(caught.message)
     assert text.startswith("Number of distinct clusters (3) found smaller than n_clusters (5).")  # scikit-learn's
@@ -88,7 +88,7 @@ def test_the_one_warning_says_everything():
         lambda: GridSearchCV(GaussianMixture(random_state=0), {"n_components": [2, 3]}, cv=2).fit(COLLAPSING),
     ],
 )
-def test_programs_that_silence_convergence_warnings_have_silence(call):
+def test_a_filter_of_convergence_warnings_silences_all(call):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -125,7 +125,7 @@ def test_fits_on_a_cluster_warn_once():
     assert [w.category for w in ours] == [DegenerateComponentWarning]
 
 
-def test_a_model_that_one_warning_is_of_is_fitted_all_the_same():
+def test_a_model_with_a_warning_is_fitted():
     with pytest.warns(DegenerateComponentWarning, match=r"^Component\(s\) \d collapsed"):
         model = GaussianMixture(3, random_state=0).fit(COLLAPSING)
     assert model.converged_
