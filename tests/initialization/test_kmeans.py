@@ -6,19 +6,12 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-import fastgmm.initialization.kmeans
+import fastgmm.initialization.seeding
 import reference
 from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
-from fastgmm.initialization.kmeans import (
-    Clusters,
-    _draw_by_distance,
-    best_start,
-    farthest_rows,
-    kmeans,
-    kmeans_plusplus,
-    lloyd,
-)
+from fastgmm.initialization.kmeans import Clusters, best_start, farthest_rows, kmeans, lloyd
+from fastgmm.initialization.seeding import _draw_by_distance, kmeans_plusplus
 from fastgmm.kernels.tiles.rows import tiling
 from helpers import blobs, start_of
 
@@ -107,7 +100,7 @@ def test_few_rows_are_drawn_as_many_are(weighted, monkeypatch):
     X, _ = blobs(n_components=5, n_samples=3000)
     weights = np.random.default_rng(0).integers(0, 3, len(X)).astype(float) if weighted else None
     at_once = kmeans_plusplus(ArraySource(X, weights), 12, RandomStream(1))
-    monkeypatch.setattr(fastgmm.initialization.kmeans, "SERIAL_ROWS", 0)
+    monkeypatch.setattr(fastgmm.initialization.seeding, "SERIAL_ROWS", 0)
     np.testing.assert_array_equal(kmeans_plusplus(ArraySource(X, weights), 12, RandomStream(1)), at_once)
 
 
@@ -122,8 +115,8 @@ def test_draws_use_the_width_of_the_tiles_of_the_potential(monkeypatch):
         seen.add(width)
         return _draw_by_distance(source, origin, latest, closest, potential, width, uniforms)
 
-    monkeypatch.setattr(fastgmm.initialization.kmeans, "SERIAL_ROWS", 0)
-    monkeypatch.setattr(fastgmm.initialization.kmeans, "_draw_by_distance", draw)
+    monkeypatch.setattr(fastgmm.initialization.seeding, "SERIAL_ROWS", 0)
+    monkeypatch.setattr(fastgmm.initialization.seeding, "_draw_by_distance", draw)
     kmeans_plusplus(ArraySource(X), 8, RandomStream(0))
     assert seen == widths[n_features]
 
@@ -132,14 +125,14 @@ def test_draws_use_the_width_of_the_tiles_of_the_potential(monkeypatch):
 def single_precision_seeds(monkeypatch):
     """Record for each call whether the seeds drawn in single precision were kept."""
     kept = []
-    draw = fastgmm.initialization.kmeans._seeds_in_single_precision
+    draw = fastgmm.initialization.seeding._seeds_in_single_precision
 
     def watched(*arguments):
         rows = draw(*arguments)
         kept.append(rows is not None)
         return rows
 
-    monkeypatch.setattr(fastgmm.initialization.kmeans, "_seeds_in_single_precision", watched)
+    monkeypatch.setattr(fastgmm.initialization.seeding, "_seeds_in_single_precision", watched)
     return kept
 
 
@@ -151,7 +144,7 @@ def test_of_many_rows_seeds_are_drawn_in_single_precision(single_precision_seeds
     source = ArraySource(X + 1e6, weights)
     points = [kmeans_plusplus(source, 16, RandomStream(seed)) for seed in range(5)]
     assert single_precision_seeds == [True] * 5
-    monkeypatch.setattr(fastgmm.initialization.kmeans, "SINGLE_CLUSTERS", 17)
+    monkeypatch.setattr(fastgmm.initialization.seeding, "SINGLE_CLUSTERS", 17)
     precisely = [kmeans_plusplus(source, 16, RandomStream(seed)) for seed in range(5)]
     assert len(single_precision_seeds) == 5
     rows = set(map(tuple, source.X))
