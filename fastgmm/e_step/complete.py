@@ -28,7 +28,7 @@ def accumulate(
     X: NDArray,
     sample_weight: ArrayLike | None = None,
     *,
-    known: SufficientStatistics | None = None,
+    earlier_pass: SufficientStatistics | None = None,
     n_jobs: int | None = None,
     log_prob_norm: NDArray | None = None,
     exact_below: float = math.inf,
@@ -42,7 +42,7 @@ def accumulate(
     X : (n, D) float64 or float32
     sample_weight : (n,), optional
         How often each row counts; ones if not given.
-    known : SufficientStatistics, optional
+    earlier_pass : SufficientStatistics, optional
         Statistics of the same rows from an earlier pass. The tied layout takes over from them what never changes.
     n_jobs : int, optional
         Threads; None is Numba's own setting.
@@ -63,7 +63,7 @@ def accumulate(
     if not parameters.needs_double(X.dtype):
         arguments = inputs | outputs | {"exact_below": exact_below}
         with np.errstate(over="ignore", invalid="ignore"):
-            statistics = _accumulate(parameters, X, arguments, known, n_jobs)
+            statistics = _accumulate(parameters, X, arguments, earlier_pass, n_jobs)
         if not has_overflowed(statistics, X.dtype):
             return statistics
     with np.errstate(over="ignore", invalid="ignore"):
@@ -74,32 +74,34 @@ def _accumulate(
     parameters: MixtureParameters,
     X: NDArray,
     arguments: dict[str, Any],
-    known: SufficientStatistics | None,
+    earlier_pass: SufficientStatistics | None,
     n_jobs: int | None,
 ) -> SufficientStatistics:
     """Make an E-step in the arithmetic of the rows' dtype.
 
-    A pass of the tied layout needs the total scatter only, and takes it from `known` if it can. The M-step computes the
-    scatter about the means as a difference. If that would lose too many digits, the full layout makes the pass instead.
+    A pass of the tied layout needs the total scatter only, and takes it from `earlier_pass` if it can. The M-step
+    computes the scatter about the means as a difference. If that would lose too many digits, the full layout makes the
+    pass instead.
 
     Parameters
     ----------
-    parameters, X, known, n_jobs
+    parameters, X, earlier_pass, n_jobs
         As for `accumulate`.
     arguments : dict
         The other arguments of `kernels.accumulate`: weights and outputs.
     """
     layout, is_shared = parameters.model.layout, parameters.model.form.is_shared
-    if not is_shared or known is None or not known.has_shared_scatter:
-        known = None
-    if known is not None and not _has_common_reference(known, X.dtype):  # an earlier pass found the fast pass lossy
+    if not is_shared or earlier_pass is None or not earlier_pass.has_shared_scatter:
+        earlier_pass = None
+    if earlier_pass is not None and not _has_common_reference(earlier_pass, X.dtype):
+        # The earlier pass was made in the full layout, since the tied layout would have lost digits.
         return _accumulate_tied_precisely(parameters, X, arguments, n_jobs)
-    step = parameters.e_step(X.dtype, None if known is None else known.reference[0])
+    step = parameters.e_step(X.dtype, None if earlier_pass is None else earlier_pass.reference[0])
     if step.is_centred:
         return _accumulate_tied_precisely(parameters, X, arguments, n_jobs)
     with thread_limit(n_jobs):
-        sums = kernels.accumulate(layout, X, step.operands, with_scatter=known is None, **arguments)
-    statistics = statistics_of(layout, step.operands, sums, arguments["sample_weight"], len(X), known)
+        sums = kernels.accumulate(layout, X, step.operands, with_scatter=earlier_pass is None, **arguments)
+    statistics = statistics_of(layout, step.operands, sums, arguments["sample_weight"], len(X), earlier_pass)
     if is_shared and _is_lossy(statistics, parameters, X.dtype):
         return _accumulate_tied_precisely(parameters, X, arguments, n_jobs)
     return statistics
@@ -111,7 +113,7 @@ def statistics_of(
     sums: tuple[NDArray, NDArray, NDArray, float],
     sample_weight: ArrayLike | None,
     n_samples: int,
-    known: SufficientStatistics | None = None,
+    earlier_pass: SufficientStatistics | None = None,
 ) -> SufficientStatistics:
     """Return the kernels' sums as statistics.
 
@@ -125,14 +127,14 @@ def statistics_of(
     sample_weight : (n,), optional
     n_samples : int
         Number of rows; the total weight if there are no weights.
-    known : SufficientStatistics, optional
+    earlier_pass : SufficientStatistics, optional
         Their scatter takes the place of the kernel's.
     """
     weight_sums, first_moments, scatter, log_likelihood = sums
     # The kernels used reference points rounded to the rows' dtype, so the statistics are about the rounded ones.
     origin = operands.origin.astype(np.float64)
     reference = LAYOUTS[layout].reference_points(origin, operands.means)
-    scatter = LAYOUTS[layout].from_kernel(scatter) if known is None else known.scatter
+    scatter = LAYOUTS[layout].from_kernel(scatter) if earlier_pass is None else earlier_pass.scatter
     total_weight = n_samples if sample_weight is None else np.sum(sample_weight, dtype=np.float64)
     return SufficientStatistics(
         layout, reference, weight_sums, first_moments, scatter, log_likelihood, float(total_weight)

@@ -289,7 +289,7 @@ def _resp(parameters: MixtureParameters, source: ArraySource) -> Array:
     """Responsibilities times the rows' weights, (n, K)."""
     resp = np.empty((len(source.X), parameters.n_components), source.dtype)
     # A pass of EM, not `predict_proba`: there is no other kernel to be compiled, or loaded, for a fit.
-    accumulate(parameters, source.X, source.sample_weight, known=source.known, resp=resp)
+    accumulate(parameters, source.X, source.sample_weight, earlier_pass=source.earlier_pass, resp=resp)
     return resp.astype(np.float64)
 
 

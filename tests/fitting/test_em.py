@@ -96,7 +96,7 @@ def test_tied_scatter_is_summed_once_and_stays_right():
     parameters = random_parameters("tied", 3, 3)
     first = accumulate(parameters, X)
     parameters = maximise(first, "tied")
-    fresh, reusing = accumulate(parameters, X), accumulate(parameters, X, known=first)
+    fresh, reusing = accumulate(parameters, X), accumulate(parameters, X, earlier_pass=first)
     assert reusing.scatter is first.scatter
     moved = reusing.recentred(fresh.reference)
     np.testing.assert_allclose(moved.scatter, fresh.scatter, rtol=1e-10)
