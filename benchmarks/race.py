@@ -41,7 +41,8 @@ from benchmarks.common import (
 from fastgmm.cli.environment import describe_environment
 from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
-from fastgmm.initialization.kmeans import kmeans_plusplus, lloyd
+from fastgmm.initialization.kmeans import lloyd
+from fastgmm.initialization.seeding import kmeans_plusplus
 
 README_SHAPES = [
     ("full", 500_000, 2, 8),

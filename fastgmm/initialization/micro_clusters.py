@@ -12,8 +12,9 @@ from fastgmm.e_step.given import accumulate_labels
 from fastgmm.m_step.maximum_likelihood import estimate_weights_and_means
 
 from .hierarchy import Hierarchy
-from .kmeans import kmeans_plusplus, lloyd
+from .kmeans import lloyd
 from .samples import enough_rows
+from .seeding import kmeans_plusplus
 from .start import Start, StartRequest
 
 Array = NDArray[np.float64]

@@ -6,19 +6,12 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-import fastgmm.initialization.kmeans
+import fastgmm.initialization.seeding
 import reference
 from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
-from fastgmm.initialization.kmeans import (
-    Clusters,
-    _draw_by_distance,
-    best_start,
-    farthest_rows,
-    kmeans,
-    kmeans_plusplus,
-    lloyd,
-)
+from fastgmm.initialization.kmeans import Clusters, best_start, farthest_rows, kmeans, lloyd
+from fastgmm.initialization.seeding import _draw_by_distance, kmeans_plusplus
 from fastgmm.kernels.tiles.rows import tiling
 from helpers import blobs, start_of
 
@@ -26,7 +19,7 @@ DTYPES = (np.float64, np.float32)
 
 
 def test_random_stream_is_frozen():
-    """Written down so that it never changes: seeded fits of today are seeded fits of tomorrow."""
+    """The numbers must never change, so that a seed always gives the same fit."""
     stream = RandomStream(42)
     assert [stream.word() for _ in range(3)] == [13679457532755275413, 2949826092126892291, 5139283748462763858]
     assert RandomStream(0).uniform() == 0.8833108082136426
@@ -84,13 +77,13 @@ def test_kmeans_with_fewer_distinct_rows_than_clusters():
 
 
 def test_kmeans_moves_empty_clusters_to_the_farthest_rows():
-    """Two identical centres in a heavy clump: the second one has nothing, and a far row is left to it."""
+    """Of two equal centres in a cluster, the second has no rows and moves to the farthest row."""
     X = np.vstack([np.zeros((50, 1)), [[100.0]]])
     moved = farthest_rows(ArraySource(X), np.zeros(1), np.zeros((2, 1)), 1, np.zeros((1, 1)))
     np.testing.assert_array_equal(moved, [[100.0]])
     weights = np.append(np.ones(50), 0.0)
     moved = farthest_rows(ArraySource(X, weights), np.zeros(1), np.zeros((2, 1)), 1, np.full((1, 1), 7.0))
-    np.testing.assert_array_equal(moved, [[7.0]])  # a row of weight 0 is not there
+    np.testing.assert_array_equal(moved, [[7.0]])  # a row of weight 0 does not count
 
 
 def test_kmeans_plusplus_spreads():
@@ -107,12 +100,12 @@ def test_few_rows_are_drawn_as_many_are(weighted, monkeypatch):
     X, _ = blobs(n_components=5, n_samples=3000)
     weights = np.random.default_rng(0).integers(0, 3, len(X)).astype(float) if weighted else None
     at_once = kmeans_plusplus(ArraySource(X, weights), 12, RandomStream(1))
-    monkeypatch.setattr(fastgmm.initialization.kmeans, "FEW_ENOUGH", 0)
+    monkeypatch.setattr(fastgmm.initialization.seeding, "SERIAL_ROWS", 0)
     np.testing.assert_array_equal(kmeans_plusplus(ArraySource(X, weights), 12, RandomStream(1)), at_once)
 
 
 def test_draws_use_the_width_of_the_tiles_of_the_potential(monkeypatch):
-    """With many features a step with more candidates has narrower tiles."""
+    """With many features, a step with more candidate rows has narrower tiles."""
     widths = [{tiling(3000, 4 + d + n, np.dtype(float), multiply_adds=0).width for n in (1, 5)} for d in range(250)]
     n_features = next(d for d in range(100, 250) if len(widths[d]) > 1)
     X, seen = np.random.default_rng(0).normal(size=(3000, n_features)), set()
@@ -122,36 +115,36 @@ def test_draws_use_the_width_of_the_tiles_of_the_potential(monkeypatch):
         seen.add(width)
         return _draw_by_distance(source, origin, latest, closest, potential, width, uniforms)
 
-    monkeypatch.setattr(fastgmm.initialization.kmeans, "FEW_ENOUGH", 0)
-    monkeypatch.setattr(fastgmm.initialization.kmeans, "_draw_by_distance", draw)
+    monkeypatch.setattr(fastgmm.initialization.seeding, "SERIAL_ROWS", 0)
+    monkeypatch.setattr(fastgmm.initialization.seeding, "_draw_by_distance", draw)
     kmeans_plusplus(ArraySource(X), 8, RandomStream(0))
     assert seen == widths[n_features]
 
 
 @pytest.fixture
 def single_precision_seeds(monkeypatch):
-    """Whether the seeds drawn from a copy in single precision were kept, call for call."""
+    """Record for each call whether the seeds drawn in single precision were kept."""
     kept = []
-    draw = fastgmm.initialization.kmeans._seeds_in_single_precision
+    draw = fastgmm.initialization.seeding._seeds_in_single_precision
 
     def watched(*arguments):
         rows = draw(*arguments)
         kept.append(rows is not None)
         return rows
 
-    monkeypatch.setattr(fastgmm.initialization.kmeans, "_seeds_in_single_precision", watched)
+    monkeypatch.setattr(fastgmm.initialization.seeding, "_seeds_in_single_precision", watched)
     return kept
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_of_many_rows_seeds_are_drawn_in_single_precision(single_precision_seeds, weighted, monkeypatch):
-    """The same seeds but where a draw or a choice is within rounding: rows of X, in double precision."""
+    """The seeds are rows of X in double precision; they are the same unless rounding decides a draw or a choice."""
     X, _ = blobs(n_components=16, n_features=5, n_samples=20_000, separation=6)
     weights = np.random.default_rng(0).uniform(0.5, 2, size=len(X)) if weighted else None
     source = ArraySource(X + 1e6, weights)
     points = [kmeans_plusplus(source, 16, RandomStream(seed)) for seed in range(5)]
     assert single_precision_seeds == [True] * 5
-    monkeypatch.setattr(fastgmm.initialization.kmeans, "SINGLE_CLUSTERS", 17)
+    monkeypatch.setattr(fastgmm.initialization.seeding, "SINGLE_CLUSTERS", 17)
     precisely = [kmeans_plusplus(source, 16, RandomStream(seed)) for seed in range(5)]
     assert len(single_precision_seeds) == 5
     rows = set(map(tuple, source.X))
@@ -161,7 +154,7 @@ def test_of_many_rows_seeds_are_drawn_in_single_precision(single_precision_seeds
 
 @pytest.mark.parametrize("scale", [1.0, 1e30, 1e100])
 def test_seeds_that_single_precision_cannot_tell_apart(single_precision_seeds, scale):
-    """Eight clusters far from each other but for a ninth row, beside which they are one point; or too large."""
+    """Beside a row very far away, eight clusters are one point in float32; very large rows leave its range."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 8, size=20_000)
     X = (3 * labels[:, np.newaxis] + rng.normal(size=(20_000, 2)) * 0.01) * scale
@@ -174,10 +167,10 @@ def test_seeds_that_single_precision_cannot_tell_apart(single_precision_seeds, s
 
 
 def test_kmeans_plusplus_draws_by_squared_distance():
-    """From 0, rows at 1 and 3 are drawn in proportion 1 : 9 (one draw each: greedy choice would prefer the better)."""
+    """From 0, rows at 1 and 3 are drawn in proportion 1 : 9, with one draw for each seed."""
     X = np.array([[0.0], [1.0], [3.0]])
     latest = np.array([[0.0]])
-    for closest in (np.array([0.0, 1.0, 9.0]), np.full(3, 20.0)):  # the latest is among them, or not yet
+    for closest in (np.array([0.0, 1.0, 9.0]), np.full(3, 20.0)):  # with and without distances to the latest row
 
         def draw(source, potential, u, closest=closest):
             arguments = np.zeros(1), latest, closest, np.array([potential]), 3, np.array([u])
@@ -196,7 +189,7 @@ def test_a_row_far_away_is_drawn_as_a_centre():
 
 
 def plain_lloyd(X, centres, weights, n_steps):
-    """Lloyd's algorithm as it is written down, the labels of every step."""
+    """Return the centres of plain Lloyd's algorithm, and the labels of every step."""
     X, centres, history = X.astype(np.float64), centres.copy(), []
     for _ in range(n_steps):
         history.append(reference.squared_distances(X, centres).argmin(axis=1))
@@ -211,7 +204,7 @@ def plain_lloyd(X, centres, weights, n_steps):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sparing_distances_changes_no_label(dtype, weighted, order):
-    """Overlapping clusters, of which many rows change theirs, in every step."""
+    """With overlapping clusters, many rows change their cluster in every step."""
     rng = np.random.default_rng(0)
     for n_features, n_clusters in ((1, 2), (2, 7), (5, 3), (16, 12)):
         X, _ = blobs(n_components=n_clusters, n_features=n_features, n_samples=3000, separation=1.5)
@@ -230,11 +223,11 @@ def test_sparing_distances_changes_no_label(dtype, weighted, order):
             assert (clusters.labels != step).mean() < (1e-12 if dtype is np.float64 else 1e-3)
             centres = clusters.means()
         assert looked_at[0] == 1
-        assert looked_at[-1] < 0.5  # the point of it
+        assert looked_at[-1] < 0.5  # distances are spared
 
 
 def test_sums_that_have_lost_their_digits_are_formed_anew():
-    """A row of 1e20 leaves a cluster of ordinary ones: the difference of the sums says nothing about these."""
+    """When a row of 1e20 leaves a cluster, the difference of the sums has no digits of the other rows."""
     X = np.vstack([np.random.default_rng(0).normal(size=(200, 2)), [[1e20, 1e20]]])
     clusters = Clusters(ArraySource(X), np.zeros(2), 2)
     clusters.assign(np.array([[0.0, 0.0], [0.0, -1e30]]))
@@ -245,7 +238,7 @@ def test_sums_that_have_lost_their_digits_are_formed_anew():
 
 
 def test_a_cluster_that_loses_all_its_rows_is_empty():
-    """Of weights that are no whole numbers differences leave a rest, not zero."""
+    """Differences of sums of fractional weights leave a rounding error, not zero."""
     X, weights = np.linspace(0, 1, 100)[:, np.newaxis], np.random.default_rng(0).uniform(size=100)
     clusters = Clusters(ArraySource(X, weights), np.zeros(1), 2)
     clusters.assign(np.array([[0.0], [1.0]]))
@@ -257,7 +250,7 @@ def test_a_cluster_that_loses_all_its_rows_is_empty():
 
 
 def test_one_bound_covers_what_single_precision_rounds():
-    """Many small moves, none of which a gap in float32 can feel, do not add up to a wrong label."""
+    """Many moves, each too small to change a gap in float32, do not add up to a wrong label."""
     X = np.linspace(-1, 1, 4001)[:, np.newaxis]
     clusters, centres = Clusters(ArraySource(X), np.zeros(1), 2), np.array([[-1.0], [1.0]])
     for _ in range(300):

@@ -6,7 +6,8 @@ import pytest
 from fastgmm import kernels
 from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
-from fastgmm.initialization.kmeans import best_start, kmeans_plusplus
+from fastgmm.initialization.kmeans import best_start
+from fastgmm.initialization.seeding import kmeans_plusplus
 from helpers import DTYPES, blobs
 
 FARTHEST = 1e30
