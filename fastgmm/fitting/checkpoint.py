@@ -1,6 +1,7 @@
-"""Checkpoints: files with the state of a fit, so that a fit that is killed loses at most one pass.
+"""Checkpoints: files with the state of a fit, from which it can be resumed.
 
-A checkpoint is a header and data (see `data.plain_data`). Loading it runs no code from the file.
+A fit that is killed loses at most one pass. A checkpoint is a header and data (see `data.plain_data`). Loading it runs
+no code from the file.
 
     16 bytes   identification of the file: `MAGIC`
      4 bytes   version of the format
@@ -76,7 +77,7 @@ TYPES = listed(
 
 
 class CheckpointFile:
-    """A file for the state of one fit; a `options.CheckpointStore`.
+    """A file for the state of one fit; implements `options.CheckpointStore`.
 
     Parameters
     ----------
@@ -94,7 +95,9 @@ class CheckpointFile:
         self.loaded_checksum: int | None = None
 
     def begin(self) -> None:
-        """Check, when a fit begins, that a state can be saved. An older state stays until there is a newer one.
+        """Check, when a fit begins, that a state can be saved.
+
+        An older state stays until there is a newer one.
 
         Raises
         ------
@@ -141,7 +144,7 @@ class CheckpointFile:
         self._checked_row_checksum()
 
     def _checked_row_checksum(self) -> int | None:
-        """Return the checksum of all rows, of the loaded state if they have not been read.
+        """Return the checksum of all rows; the loaded one if they were not read.
 
         Raises
         ------
@@ -182,7 +185,7 @@ class CheckpointFile:
 
 
 def check_checkpoint(path: str | os.PathLike, read: Sequence[Path] = ()) -> None:
-    """Check that a checkpoint can be written to a path, and that no other kind of file is there.
+    """Check that a checkpoint can be written to a path and replaces no other file.
 
     Parameters
     ----------

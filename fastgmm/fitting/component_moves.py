@@ -16,7 +16,7 @@ HALF_MEAN_DISTANCE = np.sqrt(2 / np.pi)
 
 
 def pairs_by_merge_loss(parameters: MixtureParameters) -> list[tuple[int, int]]:
-    """Return all pairs of components, in the order of the likelihood that their merge loses.
+    """Return all pairs of components, ordered by the likelihood that a merge loses.
 
     It is the classification likelihood: for weights w and covariances S the sum of ``w (log w - log det S / 2)``, up to
     terms that a merge does not change. Flops: K^2 D^3 / 6.
@@ -43,9 +43,10 @@ def pairs_by_merge_loss(parameters: MixtureParameters) -> list[tuple[int, int]]:
 def components_by_shape(
     resp: Array, source: ArraySource, weights: Array, means: Array, covariances: Array
 ) -> NDArray[np.intp]:
-    """Return the components in the order of how little they look like Gaussians along their longest axes.
+    """Return the components, those that look least like Gaussians first.
 
-    Two clusters in one component make it flat or lopsided there: its skewness and excess kurtosis differ from 0.
+    They are judged along their longest axes. Two clusters in one component make it flat or lopsided there: its skewness
+    and excess kurtosis differ from 0.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ def components_by_shape(
 
 
 def split_and_merge(parameters: MixtureParameters, i: int, j: int, k: int) -> MixtureParameters:
-    """Merge components i and j, and split component k in two halves across its longest axis.
+    """Merge components i and j, and split component k across its longest axis.
 
     Raises
     ------
@@ -113,7 +114,7 @@ def full_moments(parameters: MixtureParameters) -> tuple[Array, Array, Array]:
 
 
 def _skewness_and_excess(resp: Array, source: ArraySource, means: Array, full: Array) -> tuple[Array, Array]:
-    """Return the skewness and the excess kurtosis of each component along its longest axis, (K,) each."""
+    """Return skewness and excess kurtosis along each component's longest axis, (K,)."""
     values, vectors = np.linalg.eigh(full)
     axes = vectors[:, :, -1] / np.sqrt(values[:, -1:])
     z = serial_matmul(source.X, axes.T.astype(source.X.dtype)) - np.einsum("kd,kd->k", means, axes)
@@ -123,14 +124,22 @@ def _skewness_and_excess(resp: Array, source: ArraySource, means: Array, full: A
 
 
 def _halves(covariance: Array) -> tuple[Array, Array]:
-    """Split a Gaussian across its longest axis; return the offset of the halves' means, and their covariance."""
+    """Split a Gaussian in two halves across its longest axis.
+
+    Returns
+    -------
+    offset : (D,) float64
+        From the mean of the Gaussian to that of the second half.
+    covariance : (D, D) float64
+        Of each half.
+    """
     values, vectors = np.linalg.eigh(covariance)
     offset = HALF_MEAN_DISTANCE * np.sqrt(max(values[-1], 0.0)) * vectors[:, -1]
     return offset, covariance - np.outer(offset, offset)
 
 
 def _in_model(parameters: MixtureParameters, weights: Array, means: Array, full: Array) -> MixtureParameters:
-    """Return the parameters of the same covariance model that are nearest to full covariances (K, D, D)."""
+    """Return parameters of the same covariance model, given full covariances."""
     model, weights = parameters.model, weights / weights.sum()
     scatter = model.form.scatter(np.maximum(weights, 1e-300)[:, np.newaxis, np.newaxis] * full)
     covariances = model.covariances(scatter, np.maximum(weights, 1e-300), before=parameters.covariances)
@@ -139,5 +148,5 @@ def _in_model(parameters: MixtureParameters, weights: Array, means: Array, full:
 
 
 def _classification_likelihood(weights: Array, full: Array) -> Array:
-    """Return the part of each component in the classification likelihood per row, (K,)."""
+    """Return each component's part of the classification likelihood per row, (K,)."""
     return np.where(weights > 0, weights * (np.log(weights) - np.linalg.slogdet(full)[1] / 2), 0.0)

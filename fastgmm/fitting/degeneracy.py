@@ -1,4 +1,4 @@
-"""Degenerate components: those without rows, and those that are flat in a direction."""
+"""Degenerate components: those without rows, and those that are flat."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def degenerate_components(parameters: MixtureParameters, reg_covar: float) -> It
 
 
 def flat_components(parameters: MixtureParameters, reg_covar: float) -> NDArray[np.intp]:
-    """Return the components that are flat in a direction in which the mixture as a whole is not.
+    """Return the components that are flat in a direction where the mixture is not.
 
     A component is flat in a direction if only `reg_covar`, or the rounding of the rows, keeps its variance positive
     there.

@@ -1,4 +1,7 @@
-"""The EM loop: a pass over all rows, an M-step, and a test of convergence. Every run of EM uses it."""
+"""The EM loop: a pass over all rows, an M-step, and a test of convergence.
+
+Every run of EM is a call of `run`.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ from .run_state import EMResult, RunState
 def full_pass(
     source: Source, parameters: MixtureParameters, earlier_pass: SufficientStatistics | None = None
 ) -> SufficientStatistics:
-    """Make one pass over all rows; `earlier_pass` are the statistics of an earlier pass over them."""
+    """Make one pass over all rows and return the sufficient statistics.
+
+    `earlier_pass` are the statistics of an earlier pass over the same rows.
+    """
     return source.reduce(functools.partial(accumulate, parameters), earlier_pass=earlier_pass)
 
 
@@ -40,7 +46,7 @@ def run(
     save_state: Callable[[RunState], None] | None = None,
     resumed: RunState | None = None,
 ) -> EMResult:
-    """Alternate E-steps and M-steps until an EM step changes the bound by less than a tolerance.
+    """Alternate E-steps and M-steps until the bound changes by less than `tol`.
 
     A change that is NaN is not convergence. A fall that is smaller than the tolerance is (see `EMResult.is_settled`).
 
@@ -128,7 +134,7 @@ def _advance(state: RunState, statistics: SufficientStatistics, options: FitOpti
 
 
 def _choose_next_point(state: RunState) -> None:
-    """Choose the next point: a proposal of the accelerator, or the parameters after the last M-step."""
+    """Continue from a proposal of the accelerator, if any, or from the last M-step."""
     result, proposal = state.result, None
     if state.accelerator is not None and not (state.proposed or result.converged):
         proposal = state.accelerator.propose(state.point, result.parameters, result.last_change)
@@ -136,7 +142,13 @@ def _choose_next_point(state: RunState) -> None:
 
 
 def finished(result: EMResult) -> EMResult:
-    """Return the result of a run that is part of a larger one; raise KeyboardInterrupt if it was interrupted."""
+    """Return the result of a run that is part of a larger one.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If the run was interrupted.
+    """
     if result.interrupted:
         raise KeyboardInterrupt
     return result

@@ -40,12 +40,15 @@ class ForgettingSchedule:
         return n_rows * max(1.0, n_rows / self.batch_size) ** (self.learning_decay - 1)
 
     def retained(self, n_before: float, n_new: int) -> float:
-        """Return the factor of the statistics of `n_before` rows after `n_new` others, between 0 and 1."""
+        """Return the factor of the statistics of `n_before` rows after `n_new` others.
+
+        It is between 0 and 1.
+        """
         factor = (self.effective_rows(n_before + n_new) - n_new) / self.effective_rows(n_before)
         return float(min(max(factor, 0.0), 1.0) * 2 ** (-n_new / self.half_life))
 
     def recency(self, n_rows: int) -> NDArray[np.float64] | None:
-        """Return the weight of each row of a batch at its end, (n_rows,); None if all are 1."""
+        """Return the weight of each row at the end of a batch; None if all are 1."""
         if self.half_life == math.inf:
             return None
         return 2.0 ** (-np.arange(n_rows - 1, -1, -1.0) / self.half_life)
@@ -56,7 +59,7 @@ class ForgettingSchedule:
         return float(n_rows if recency is None else recency.sum())
 
     def batch_weights(self, sample_weight: NDArray[np.float64] | None, n_rows: int) -> NDArray[np.float64] | None:
-        """Return the weights of a batch's rows times their recency, (n_rows,); None if all are 1."""
+        """Return sample weights times recency, (n_rows,); None if all are 1."""
         recency = self.recency(n_rows)
         if recency is None or sample_weight is None:
             return sample_weight if recency is None else recency

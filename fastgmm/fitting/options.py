@@ -1,4 +1,4 @@
-"""Options that all runs of a fit have in common, and the protocols of those who save and watch a fit."""
+"""Options of all runs of a fit, and protocols of those who save and watch it."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class FitOptions:
         return self.acceleration is not None and self.acceleration.progressive and 0 < self.tol <= LIGHT_MOVES_TOL
 
     def make_accelerator(self, source: Source, tol: float) -> Accelerator | None:
-        """Return a new accelerator for a run to a tolerance in nats per row; None for plain EM.
+        """Return a new accelerator for a run to a tolerance; None for plain EM.
 
         With the default acceleration, fits to a coarse tolerance are plain EM.
         """
@@ -114,6 +114,6 @@ class FitOptions:
         return self.acceleration.accelerator(count_rows(source), self.objective.reg_covar)
 
     def save_state(self, *, light_moves: bool) -> Callable[[RunState], None] | None:
-        """Return a function that saves the state of a run; None if there is no checkpoint."""
+        """Return a function that saves the state of a run; None without a checkpoint."""
         checkpoint = self.checkpoint
         return None if checkpoint is None else lambda state: checkpoint.save(CheckpointState(state, light_moves))

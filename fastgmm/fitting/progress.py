@@ -9,7 +9,9 @@ from .run_state import EMResult
 
 
 class PrintProgress:
-    """Observer of a fit (see `options.FitObserver`) that prints what scikit-learn prints and calls the callback.
+    """Observer of a fit that prints what scikit-learn prints and calls a callback.
+
+    It implements `options.FitObserver`.
 
     Parameters
     ----------

@@ -1,4 +1,7 @@
-"""A stream of rows in blocks of any size, cut into the start and the batches of stepwise EM."""
+"""A stream of rows, divided into the start and the batches of stepwise EM.
+
+The rows come in blocks of any size.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,10 @@ class StreamOptions:
     options: dict[str, Any]
 
     def next(self, model: StepwiseEM | None, X: NDArray, sample_weight: NDArray[np.float64] | None) -> StepwiseEM:
-        """Return the model that has learnt these rows too: by a start if there is none yet, else by a step."""
+        """Return the model that has learnt these rows too.
+
+        If there is no model yet, they are fitted as the start. Otherwise they are a batch.
+        """
         if model is not None:
             return model.learn(X, sample_weight, self.forgetting, reg_covar=self.reg_covar)
         parameters = self.start(X, self.forgetting.batch_weights(sample_weight, len(X)), **self.options)
@@ -153,7 +159,10 @@ class RowStream:
 
     @cached_property
     def present(self) -> StepwiseEM | None:
-        """The model that has learnt the buffered rows too, as a last batch; None if there are too few rows."""
+        """The model that has learnt the buffered rows too, as a last batch.
+
+        None if there are too few rows.
+        """
         if not self.buffer or not self.has_model:
             return self.model
         return self.options.next(self.model, *_joined(self.buffer))
@@ -169,7 +178,7 @@ def _part(X: NDArray, sample_weight: NDArray[np.float64] | None, begin: int, end
 
 
 def _joined(parts: Sequence[Rows]) -> Rows:
-    """Return blocks of rows as one, C-contiguous, so that the same rows give the same bits."""
+    """Join blocks of rows; C-contiguous, so that equal rows give equal bits."""
     X = np.ascontiguousarray(parts[0][0] if len(parts) == 1 else np.concatenate([X for X, _ in parts]))
     if all(weights is None for _, weights in parts):
         return X, None

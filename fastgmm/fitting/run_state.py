@@ -96,10 +96,11 @@ class EMResult:
         self.lower_bounds.append(max(self.bound, self.floor))
 
     def is_settled(self, tol: float, limit_tol: float) -> bool:
-        """Return whether the last change is smaller than `tol` and the limit nearer than `limit_tol`.
+        """Return whether the run has converged.
 
-        The change may be a fall, as in scikit-learn. If `reg_covar` is not small, EM steps converge to a point where
-        the likelihood does not have its maximum, and every step lowers it by less than the step before.
+        The last change must be smaller than `tol`, and the estimated limit nearer than `limit_tol`. The change may be a
+        fall, as in scikit-learn. If `reg_covar` is not small, EM steps converge to a point where the likelihood does
+        not have its maximum, and every step lowers it by less than the step before.
         """
         return abs(self.last_change) < tol and (limit_tol == math.inf or self.remaining < limit_tol)
 
@@ -164,12 +165,12 @@ class CheckpointState(NamedTuple):
 
 
 def remaining_rise(rise: float, ratio: float) -> float:
-    """Return the sum of the rises to come if each is `ratio` times the one before, ``rise ratio / (1 - ratio)``.
+    """Return the sum of the rises to come if each is `ratio` times the one before.
 
-    This is Aitken's estimate (for mixtures: Boehning et al., 1994, Annals of the Institute of Statistical Mathematics
-    46). The ratio is the largest of the last six, because a step after a proposal first undoes its errors, and such
-    rises shrink fast. With three ratios, 6 of 16 fits to ``limit_tol=1e-4`` ended more than 1e-3 from the limit; with
-    six, 2 did.
+    It is ``rise ratio / (1 - ratio)``, Aitken's estimate (for mixtures: Boehning et al., 1994, Annals of the Institute
+    of Statistical Mathematics 46). The ratio is the largest of the last six, because a step after a proposal first
+    undoes its errors, and such rises shrink fast. With three ratios, 6 of 16 fits to ``limit_tol=1e-4`` ended more than
+    1e-3 from the limit; with six, 2 did.
 
     Parameters
     ----------

@@ -60,7 +60,7 @@ def enough_for_short_runs(n_rows: int, n_features: int, n_components: int, covar
 
 
 def _saves_time(source: Source, n_rows: int, min_ratio: float) -> bool:
-    """Return whether a sample of `n_rows` fits in memory and is a small enough part of the rows."""
+    """Return whether a sample is small, in bytes and relative to all rows."""
     if n_rows * source.n_features * source.dtype.itemsize > SAMPLE_BYTES:
         return False
     return source.effective_rows >= min_ratio * n_rows

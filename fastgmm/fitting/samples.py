@@ -1,4 +1,4 @@
-"""EM on growing samples: a cheap way from a start to a point near the end of EM on all rows."""
+"""EM on growing samples: a cheap way from a start to nearly the end of EM."""
 
 from __future__ import annotations
 
@@ -118,7 +118,10 @@ def start_from_samples(
 
 
 def _n_steps(result: EMResult, tol: float) -> float:
-    """Return the number of steps until one changed the bound by less than a tolerance; infinite if none did."""
+    """Return the number of steps until one changed the bound by less than `tol`.
+
+    It is infinite if there was none.
+    """
     return next(
         (n for n, (before, after) in enumerate(pairwise(result.lower_bounds)) if abs(after - before) < tol), math.inf
     )

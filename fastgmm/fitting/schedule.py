@@ -64,17 +64,35 @@ def fit(
         If there is a checkpoint and EM would run to its end from several starts.
     """
     n_init = n_init if starts.is_random else 1
-    runs_each_start = options.acceleration is None or options.max_iter == 0 or source.n_samples < sample_sizes.ROWS
+    is_cheap = options.max_iter == 0 or source.n_samples < sample_sizes.ROWS
     if options.checkpoint is not None:
-        if runs_each_start and n_init > 1:
+        if (is_cheap or options.acceleration is None) and n_init > 1:
             raise ValueError(
                 f"checkpoint supports one run: set n_init=1 (got {n_init}). More starts need an acceleration, max_iter "
                 f"above 0 and at least {sample_sizes.ROWS} rows."
             )
         options.checkpoint.begin()
-    if runs_each_start or not starts.is_random:
+    if is_cheap or options.acceleration is None or not starts.is_random:
         return _best_of(source, starts, options, n_init, seeds, observer)
-    return _fit_best_start(source, starts, options, [next(seeds) for _ in range(n_init)], observer)
+    observer.start(0)
+    drawn = [next(seeds) for _ in range(n_init)]
+    has_samples = (
+        options.acceleration.progressive and not starts.user_start and sample_sizes.growing(source, *starts.mixture)
+    )
+    start = _choose_start(source, starts, options, drawn[:1] if has_samples else drawn, observer)
+    if has_samples:
+        point = start_from_samples(source, starts, start, options, n_init, RandomStream(drawn[0]), observer)
+        # A component that did not collapse on a sample may still collapse on all rows.
+        with contextlib.suppress(IllDefinedCovarianceError):
+            return _finish(
+                source,
+                point.parameters,
+                options,
+                observer,
+                statistics=point.statistics,
+                lower_bound=point.lower_bound,
+            )
+    return _finish(source, start, options, observer, light_moves=not starts.user_start)
 
 
 def continue_from(
@@ -112,36 +130,17 @@ def resume(source: Source, state: CheckpointState, options: FitOptions, observer
     return _finish(source, state.run.point, options, observer, resumed=state.run, light_moves=state.light_moves)
 
 
-def _fit_best_start(
+def _choose_start(
     source: Source, starts: Starts, options: FitOptions, seeds: list[int], observer: FitObserver
-) -> EMResult:
-    """Choose one of several starts by short runs or on samples, and run EM on all rows from it."""
-    observer.start(0)
-    has_samples = (
-        options.acceleration is not None
-        and options.acceleration.progressive
-        and not starts.user_start
-        and sample_sizes.growing(source, *starts.mixture)
-    )
-    if len(seeds) > 1 and not has_samples:
+) -> MixtureParameters:
+    """Return the start of the only seed, or the best of several after short runs."""
+    if len(seeds) == 1:
+        start, n_distinct = starts.make(source, seeds[0])
+    else:
         start, n_distinct = short_runs(source, functools.partial(starts.make, source), options, seeds)
         observer.note(f"Best of {len(seeds)} starts after {sum(STEPS_PER_ROUND)} iterations")
-    else:
-        start, n_distinct = starts.make(source, seeds[0])
     observer.duplicates(n_distinct)
-    if has_samples:
-        point = start_from_samples(source, starts, start, options, len(seeds), RandomStream(seeds[0]), observer)
-        # A component that did not collapse on a sample may still collapse on all rows.
-        with contextlib.suppress(IllDefinedCovarianceError):
-            return _finish(
-                source,
-                point.parameters,
-                options,
-                observer,
-                statistics=point.statistics,
-                lower_bound=point.lower_bound,
-            )
-    return _finish(source, start, options, observer, light_moves=not starts.user_start)
+    return start
 
 
 def _finish(
@@ -182,7 +181,10 @@ def _finish(
 def _best_of(
     source: Source, starts: Starts, options: FitOptions, n_init: int, seeds: Iterator[int], observer: FitObserver
 ) -> EMResult:
-    """Run EM to its end from each start and return the best result; after an interrupt, the best so far."""
+    """Run EM to its end from each start and return the best result.
+
+    After an interrupt, it is the best so far.
+    """
     best: EMResult | None = None
     for init in range(n_init):
         observer.start(init)

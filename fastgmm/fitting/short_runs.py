@@ -1,4 +1,4 @@
-"""Short runs: rounds of EM steps from several starts, each of which discards the worse half."""
+"""Short runs: a few EM steps from several starts, of which the best is kept."""
 
 from __future__ import annotations
 
@@ -67,7 +67,13 @@ def short_runs(
 
 
 def _successful(tasks: Iterable[Callable[[], Result]]) -> Iterator[Result]:
-    """Yield the results of the tasks in which no component collapses; if there is none, raise the last error."""
+    """Yield the results of the tasks in which no component collapses.
+
+    Raises
+    ------
+    IllDefinedCovarianceError
+        If there is none; it is the error of the last task.
+    """
     last_error, succeeded = None, False
     for task in tasks:
         try:

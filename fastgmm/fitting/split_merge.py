@@ -76,7 +76,7 @@ def improve(
     max_iter: int | None = None,
     reg_covar: float = 0.0,
 ) -> EMResult:
-    """Merge two components and split a third, up to `n_moves` times, if EM then ends higher.
+    """Merge two components and split a third, if EM then ends higher.
 
     The idea is that of SMEM (Ueda, Nakano, Ghahramani & Hinton, 2000, Neural Computation 12). The candidates are the
     pairs of components whose merge loses the least likelihood, and the components that look least like Gaussians. Each
@@ -143,9 +143,10 @@ def _is_flatter(parameters: MixtureParameters, before: MixtureParameters, reg_co
 def _best_move(
     sample: ArraySource, parameters: MixtureParameters, run: Callable[..., EMResult], budget: MoveBudget, n_tried: int
 ) -> MixtureParameters | None:
-    """Return the best move after a few EM steps on a sample; None if EM without a move is at least as high.
+    """Return the parameters after a few EM steps from the best move.
 
-    `n_tried` is the number of groups of moves that have been tried before: they are skipped.
+    None if EM without a move is as high. `n_tried` is the number of groups of moves that have been tried before: they
+    are skipped.
     """
 
     def after_steps(point: MixtureParameters) -> EMResult:
@@ -161,7 +162,7 @@ def _best_move(
 
 
 def _moves(parameters: MixtureParameters, sample: ArraySource, budget: MoveBudget) -> Iterator[tuple[int, int, int]]:
-    """Yield moves (i, j, k), which merge i and j and split k: the most promising first."""
+    """Yield moves, the most promising first: (i, j, k) merges i and j and splits k."""
     resp = _weighted_resp(parameters, sample)
     splits = [int(k) for k in components_by_shape(resp, sample, *full_moments(parameters))]
     pairs = pairs_by_merge_loss(parameters)
@@ -179,7 +180,10 @@ def _run_to_end(
     budget: MoveBudget,
     max_iter: int | None,
 ) -> EMResult:
-    """Run EM on all rows after a move: to its end, or until it is clear that the end is not higher."""
+    """Run EM on all rows after a move.
+
+    It runs to its end, or until `budget.judge_tol` shows that the end is not higher.
+    """
     common = {"history": result, "floor": result.lower_bound, "on_iteration": observer.iteration}
     limit = {} if max_iter is None else {"max_iter": max_iter}
     if budget.judge_tol is None:
@@ -205,11 +209,12 @@ def _attempt(run: Callable[..., EMResult], source: Source, parameters: MixturePa
 
 
 def add_component(source: ArraySource, parameters: MixtureParameters, reg_covar: float) -> MixtureParameters | None:
-    """Return a start with one component more: a component that looks least like a Gaussian is split.
+    """Return a start with one component more, made by a split.
 
-    Two components are tried, for a few EM steps, on a sample if there are many rows. The split is that of the full
-    covariance of the component's rows, whatever the covariance model: rows that the model describes by a sphere have a
-    longest axis too. So 52 of 112 likelihoods of a search rose, and 37 with the covariances of the model.
+    A component that looks least like a Gaussian is split. Two components are tried, for a few EM steps, on a sample if
+    there are many rows. The split is that of the full covariance of the component's rows, whatever the covariance
+    model: rows that the model describes by a sphere have a longest axis too. So 52 of 112 likelihoods of a search rose,
+    and 37 with the covariances of the model.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ class Accelerator(Protocol):
     """Contract of an acceleration of the EM loop."""
 
     def propose(self, point: MixtureParameters, updated: MixtureParameters, rise: float) -> MixtureParameters | None:
-        """Return the point from which to continue instead of `updated`, or None to continue from `updated`.
+        """Return the point from which to continue; None to continue from `updated`.
 
         Parameters
         ----------
@@ -44,7 +44,7 @@ class Accelerator(Protocol):
         """
 
     def judge(self, accepted: bool) -> None:
-        """Note whether the last proposal was accepted: whether the bound there was not lower."""
+        """Note whether the last proposal was accepted, because its bound was not lower."""
 
 
 class Squarem:
@@ -102,7 +102,7 @@ class Squarem:
     def _extrapolate(
         self, first: MixtureParameters, second: MixtureParameters, third: MixtureParameters
     ) -> MixtureParameters | None:
-        """Return the point that two EM steps lead to; None if it is not farther than the second step."""
+        """Extrapolate two EM steps; None if that goes no farther than the second."""
         form, chosen = third.model.form, self._extrapolated_components(third)
         if not chosen.any():  # coordinates cost K D^3 multiply-adds
             return None
@@ -130,7 +130,7 @@ class Squarem:
         )
 
     def _extrapolated_components(self, parameters: MixtureParameters) -> NDArray[np.bool_]:
-        """Return which components have enough rows, and variances well above `reg_covar`; (K,)."""
+        """Return which components have enough rows, and variances above `reg_covar`."""
         n_components, n_features = parameters.means.shape
         factor = parameters.model.form.factor(parameters.precisions_cholesky, n_components, n_features)
         precision = (factor**2).sum(axis=(1, 2))  # the trace of the precision; for "spherical", one diagonal element
@@ -138,15 +138,15 @@ class Squarem:
         return has_rows & (precision * self.reg_covar < MAX_REGULARISED_PART)
 
     def _coordinates(self, parameters: MixtureParameters) -> list[Array]:
-        """Return the coordinates of parameters: those of the weights, the means and the covariances."""
+        """Return the coordinates of the weights, the means and the covariances."""
         assert self.frame is not None
         shapes = parameters.model.form.coordinates(parameters.means, parameters.covariances, self.frame)
         return [np.log(parameters.weights), *shapes]
 
     def _parameters(self, coordinates: list[Array], reference: MixtureParameters) -> MixtureParameters | None:
-        """Return the parameters with given coordinates and the covariance model of `reference`.
+        """Return the parameters with these coordinates; None if they are not finite.
 
-        None if they are not finite.
+        The covariance model is that of `reference`.
         """
         assert self.frame is not None
         log_weights, means, shapes = coordinates

@@ -1,9 +1,9 @@
-"""Stepwise EM: a mixture learnt from a stream of rows, in batches, each of which is read once.
+"""Stepwise EM: a mixture learnt from a stream of rows, in batches.
 
-In each step, the statistics of a batch, taken under the current parameters, are added to those of the earlier rows,
-whose weight decreases, and an M-step follows (Cappé & Moulines, 2009, "On-line expectation-maximization algorithm for
-latent data models", Journal of the Royal Statistical Society B 71). Statistics remain sums. So the statistics that two
-machines have gathered since a common start can be added.
+Each batch is read once. In each step, the statistics of a batch, taken under the current parameters, are added to those
+of the earlier rows, whose weight decreases, and an M-step follows (Cappé & Moulines, 2009, "On-line
+expectation-maximization algorithm for latent data models", Journal of the Royal Statistical Society B 71). Statistics
+remain sums. So the statistics that two machines have gathered since a common start can be added.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class StepwiseEM:
         sample_weight: NDArray[np.float64] | None,
         forgetting: ForgettingSchedule,
     ) -> StepwiseEM:
-        """Return the model after a start: parameters that were fitted to the first rows, and their statistics."""
+        """Return the model after a start: parameters fitted to the first rows."""
         share = forgetting.effective_rows(len(X)) / len(X)
         statistics = accumulate(parameters, X, forgetting.batch_weights(sample_weight, len(X))).scaled(share)
         return cls(parameters, statistics, len(X), share * forgetting.effective_batch_rows(len(X)))
@@ -123,7 +123,10 @@ class StepwiseEM:
 
     @property
     def mean_log_likelihood(self) -> float:
-        """Mean log-likelihood of the rows after the past, each before it was learnt; without any, of the past."""
+        """Mean log-likelihood of the rows after the past, each before it was learnt.
+
+        If there are none, it is that of the past.
+        """
         return (self.past if self.fresh is None else self.fresh).mean_log_likelihood
 
     def learn(
@@ -164,7 +167,10 @@ class StepwiseEM:
         return after_batch._maximised(reg_covar)
 
     def fork(self) -> StepwiseEM:
-        """Return the same model with all its rows in the past, which it then has in common with other forks."""
+        """Return the same model with all its rows in the past.
+
+        The past is what it has in common with other forks.
+        """
         return StepwiseEM(self.parameters, self.statistics, self.n_rows, self.n_effective, self.n_steps)
 
     def merged(self, other: StepwiseEM, *, reg_covar: float) -> StepwiseEM:
@@ -218,7 +224,7 @@ class StepwiseEM:
 
 
 def _statistics_of(parameters: MixtureParameters, weight_sums: NDArray, reg_covar: float) -> SufficientStatistics:
-    """Return statistics from which an M-step makes the means and covariances of `parameters`."""
+    """Return statistics from which an M-step makes these means and covariances."""
     # The M-step adds `reg_covar` again. If it were not taken off here, a component without rows would grow.
     return statistics_like(parameters, weight_sums, parameters.covariance_type, reg_covar=reg_covar)
 
@@ -229,6 +235,6 @@ def _digest(X: NDArray) -> bytes:
 
 
 def _are_equal(one: SufficientStatistics, other: SufficientStatistics) -> bool:
-    """Return whether two statistics are equal bit for bit, without the log-likelihood."""
+    """Return whether two statistics are equal, apart from the log-likelihood."""
     names = ("layout", "reference", "weight_sums", "first_moments", "scatter")
     return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
