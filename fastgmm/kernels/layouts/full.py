@@ -14,7 +14,7 @@ with stored centred columns 16 features took 1.16 times as long. With at most `U
 specialised for their number: no loops over features, all accumulators in registers.
 
 Cache: the E-step needs a group of rows (4 D vectors) and one factor in L1, and all factors in L2. The M-step needs the
-tile and its centred copy (2 D T numbers) in L2, of which eight features at a time are in L1.
+tile and its centred copy (2 D T numbers) in L2, and eight features of the copy at a time in L1.
 """
 
 from __future__ import annotations
