@@ -1,4 +1,4 @@
-"""Print what an iteration of `BayesianGaussianMixture` costs: fastgmm and scikit-learn, medians.
+"""Print the time of an iteration of `BayesianGaussianMixture`, in fastgmm and in scikit-learn; medians.
 
 python benchmarks/bayesian.py
 """
@@ -21,11 +21,11 @@ from fastgmm import BayesianGaussianMixture
 from fastgmm.cli.environment import describe_environment
 
 SHAPES = ((500_000, 2, 8), (200_000, 10, 10), (100_000, 32, 16), (100_000, 16, 64))
-COLUMNS = ("type", "rows", "D", "K", "ms an iteration", "scikit-learn's", "over scikit-learn")
+COLUMNS = ("type", "rows", "D", "K", "ms per iteration", "scikit-learn's", "over scikit-learn")
 
 
 def iteration(engine: type, X, first: int, more: int, rounds: int, **options) -> float:
-    """Seconds of an iteration: of a long fit less those of a short one from the same start."""
+    """Return the seconds of an iteration: those of a long fit minus those of a short one, from the same start."""
 
     def take(max_iter: int) -> float:
         return seconds(lambda: fit_quietly(engine(max_iter=max_iter, tol=0.0, **options), X))
@@ -34,17 +34,17 @@ def iteration(engine: type, X, first: int, more: int, rounds: int, **options) ->
 
 
 def rows() -> Iterator[dict]:
-    """A line for each type and shape."""
+    """Yield a line for each covariance type and shape."""
     for covariance_type in ("full", "tied", "diag", "spherical"):
         for n_samples, n_features, n_components in SHAPES:
             X = make_rows(n_samples, n_features, n_components)
             options = {"n_components": n_components, "covariance_type": covariance_type, "random_state": 0,
                        "init_params": "random_from_data"}  # fmt: skip
-            fit_quietly(BayesianGaussianMixture(**options, max_iter=1), X)  # compiled now
+            fit_quietly(BayesianGaussianMixture(**options, max_iter=1), X)  # compile before the clock runs
             ours = iteration(BayesianGaussianMixture, X, 2, 10, 5, **options)
             theirs = iteration(sklearn.mixture.BayesianGaussianMixture, X, 1, 2, 3, **options)
             yield {"type": covariance_type, "rows": n_samples, "D": n_features, "K": n_components,
-                   "ms an iteration": 1e3 * ours, "scikit-learn's": 1e3 * theirs,
+                   "ms per iteration": 1e3 * ours, "scikit-learn's": 1e3 * theirs,
                    "over scikit-learn": theirs / ours}  # fmt: skip
 
 

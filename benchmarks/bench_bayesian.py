@@ -1,4 +1,4 @@
-"""Variational iterations of both libraries: equal start, equal number of iterations."""
+"""Variational iterations of both libraries, with equal starts and equal numbers of iterations."""
 
 import functools
 
@@ -9,7 +9,7 @@ import fastgmm
 from .common import compare, fit_quietly, make_rows
 
 LIBRARIES = {"fastgmm": fastgmm.BayesianGaussianMixture, "scikit-learn": sklearn.mixture.BayesianGaussianMixture}
-# As many rows as take scikit-learn a tenth of a second or so an iteration.
+# The numbers of rows are such that an iteration of scikit-learn takes about a tenth of a second.
 CASES = {
     "full 50000x10 K=10": ("full", 50_000, 10, 10),
     "full 100000x2 K=8": ("full", 100_000, 2, 8),
@@ -21,7 +21,7 @@ N_ITER = 5
 
 
 def make_estimator(library, case, n_iter=N_ITER):
-    """An estimator that runs exactly so many iterations from rows drawn as means."""
+    """Return an estimator that runs exactly `n_iter` iterations from means drawn from the rows."""
     covariance_type, _, _, n_components = CASES[case]
     options = {"covariance_type": covariance_type, "init_params": "random_from_data", "random_state": 0}
     return LIBRARIES[library](n_components=n_components, max_iter=n_iter, tol=0.0, **options)
@@ -36,14 +36,14 @@ class Bayesian:
 
     def setup(self, library, case):
         self.X, self.estimator = make_rows(*CASES[case][1:]), make_estimator(library, case)
-        fit_quietly(make_estimator("fastgmm", case), self.X)  # compiled now, not while the clock runs
+        fit_quietly(make_estimator("fastgmm", case), self.X)  # compile before the clock runs
 
     def time_fit(self, library, case):
         fit_quietly(self.estimator, self.X)
 
 
 class BayesianSpeedup:
-    """Both libraries in turn in one process: how many times faster an iteration is, the start not counted."""
+    """How many times faster an iteration is, without the start; both libraries in turn in one process."""
 
     params = (list(CASES),)
     param_names = ("case",)

@@ -1,4 +1,4 @@
-"""What the first call costs: importing, compiling, loading compiled kernels from the disk cache."""
+"""The cost of the first call: importing, compiling, loading compiled kernels from the disk cache."""
 
 FIT = """
 import warnings
@@ -16,7 +16,7 @@ os.environ["NUMBA_CACHE_DIR"] = folder.name
 
 
 class Import:
-    """Seconds to import, in a new process each."""
+    """Seconds to import, each time in a new process."""
 
     number, repeat = 1, 5
 

@@ -1,8 +1,9 @@
-"""EM iterations of both libraries: equal start, equal number of iterations."""
+"""EM iterations of both libraries, with equal starts and equal numbers of iterations."""
 
 from .common import FULL_FEATURES, compare, fit_quietly, make_estimator, make_rows, make_start, rows_for
 
-# Features and components; as many rows as take scikit-learn a tenth of a second or so an iteration.
+# Features and components. The numbers of rows are such that an iteration of scikit-learn takes about a tenth of a
+# second.
 SHAPES = {
     "full": [*((d, 8) for d in FULL_FEATURES), (2, 2), (32, 2), (2, 64), (16, 64), (64, 64)],
     "diag": [(2, 8), (16, 64), (40, 512), (100, 64)],
@@ -10,7 +11,7 @@ SHAPES = {
     "spherical": [(2, 8), (16, 64), (40, 64)],
 }
 CASES = ["full 300x2 K=3"] + [
-    f"{name} {rows_for(name, d, k, work=5e7, most=200_000)}x{d} K={k}"
+    f"{name} {rows_for(name, d, k, work=5e7, max_rows=200_000)}x{d} K={k}"
     for name, shapes in SHAPES.items()
     for d, k in shapes
 ]
@@ -18,12 +19,14 @@ N_ITER = 5
 
 
 def parse(case):
-    """Covariance type, rows, features and components of a case's name."""
+    """Return the covariance type, rows, features and components that a case's name states."""
     covariance_type, shape, components = case.split()
     return covariance_type, *map(int, shape.split("x")), int(components[2:])
 
 
 class _Fit:
+    """Rows and estimators of both libraries for a case."""
+
     timeout = 600
 
     def prepare(self, case, dtype):
@@ -45,14 +48,14 @@ class Fit(_Fit):
 
     def setup(self, library, case, dtype):
         self.prepare(case, dtype)
-        fit_quietly(self.estimators["fastgmm"], self.X)  # compiled now, not while the clock runs
+        fit_quietly(self.estimators["fastgmm"], self.X)  # compile before the clock runs
 
     def time_fit(self, library, case, dtype):
         fit_quietly(self.estimators[library], self.X)
 
 
 class Speedup(_Fit):
-    """Both libraries in turn in one process: how many times faster, and how equal the likelihoods they reach are."""
+    """How many times faster, and the difference of the likelihoods; both libraries in turn in one process."""
 
     params = (CASES, ["float64", "float32"])
     param_names = ("case", "dtype")

@@ -1,4 +1,7 @@
-"""Peak memory of a fit, initialisation included. What the rows take (64 MB) and the interpreter are in every figure."""
+"""Peak memory of a fit, including its initialisation.
+
+Every figure includes the rows (64 MB) and the interpreter.
+"""
 
 from .common import LIBRARIES, fit_quietly, make_rows
 

@@ -1,4 +1,4 @@
-"""EM iterations of mclust's fourteen models: no peer in Python, but tracked."""
+"""EM iterations of mclust's fourteen models, which have no peer in Python."""
 
 from fastgmm import GaussianMixture
 
@@ -10,7 +10,7 @@ N_ITER = 5
 
 
 class Models:
-    """Seconds for five iterations, and for the statistics of the labels that all models start from."""
+    """Seconds for five iterations, including the statistics of the labels from which all models start."""
 
     params = (list(MODELS), list(CASES))
     param_names = ("model", "case")
@@ -23,7 +23,7 @@ class Models:
         labels = fit_quietly(GaussianMixture(n_components, covariance_type="VII", max_iter=5, **start), self.X)
         options = {"resp_init": labels.predict(self.X), "acceleration": None, "tol": 0.0, "max_iter": N_ITER}
         self.estimator = GaussianMixture(n_components, covariance_type=model, **options)
-        fit_quietly(self.estimator, self.X)  # compiled now, not while the clock runs
+        fit_quietly(self.estimator, self.X)  # compile before the clock runs
 
     def time_fit(self, model, case):
         fit_quietly(self.estimator, self.X)

@@ -1,4 +1,4 @@
-"""EM iterations over rows in files beside the same in memory, and steps of a stream."""
+"""EM iterations over rows in files and in memory, and steps of a stream."""
 
 import shutil
 import tempfile
@@ -10,11 +10,12 @@ import fastgmm
 
 from .common import compare, fit_quietly, make_estimator, make_rows, make_start
 
-SHAPE, N_ITER = (2_000_000, 6), 5
+SHAPE = (2_000_000, 6)
+N_ITER = 5
 
 
 class Rows:
-    """Files of 96 MB, which the system has in its cache."""
+    """Files of 96 MB, which are in the cache of the operating system."""
 
     params = (["npy", "parquet"], [8, 64])
     param_names = ("file", "components")
@@ -44,7 +45,7 @@ class Rows:
         fit_quietly(self.model, self.source)
 
     def track_over_memory(self, kind, n_components):
-        """How many times as long it takes as in memory."""
+        """Return how many times as long the fit takes as with rows in memory."""
         calls = {
             name: lambda X=X: fit_quietly(self.model, X) for name, X in (("file", self.source), ("memory", self.X))
         }
@@ -54,7 +55,7 @@ class Rows:
     track_over_memory.unit = "times"
 
 
-class RandomStream:
+class Stream:
     """One pass of stepwise EM."""
 
     params = (["full", "diag"],)

@@ -1,4 +1,4 @@
-"""A small search over models and numbers of components: its time, and the likelihoods that it finds."""
+"""A small search over models and numbers of components: its time, and the likelihoods it finds."""
 
 import numpy as np
 from sklearn.datasets import load_iris
@@ -21,13 +21,13 @@ class Search:
     def setup(self, rows, warm_starts):
         self.X = ROWS[rows]()
         self.search = MixtureSearch(range(1, 7), covariance_types=TYPES, random_state=0, warm_starts=warm_starts)
-        self.search.fit(self.X)  # compiled now, not while the clock runs
+        self.search.fit(self.X)  # compile before the clock runs
 
     def time_fit(self, rows, warm_starts):
         self.search.fit(self.X)
 
     def track_likelihood(self, rows, warm_starts):
-        """The mean over cells; those that failed count as the worst of their model."""
+        """Return the mean over cells; a cell that failed counts as the worst of its model."""
         results = self.search.results_
         likelihoods = results["log_likelihood"].reshape(len(TYPES), -1)
         return float(np.where(np.isnan(likelihoods), np.nanmin(likelihoods, axis=1)[:, None], likelihoods).mean())

@@ -1,10 +1,10 @@
-"""Initialisation: scikit-learn's four names, start only (max_iter=0)."""
+"""Initialisation by scikit-learn's four methods, without iterations (max_iter=0)."""
 
 from .common import LIBRARIES, fit_quietly, make_rows
 
 
 class Start:
-    """Seconds to a start."""
+    """Seconds for a start."""
 
     params = (["fastgmm", "scikit-learn"], ["kmeans", "k-means++", "random", "random_from_data"])
     param_names = ("library", "init_params")
@@ -13,7 +13,7 @@ class Start:
     def setup(self, library, init_params):
         self.X = make_rows(100_000, 8, 32)
         self.estimator = LIBRARIES[library](32, init_params=init_params, max_iter=0, random_state=0)
-        fit_quietly(self.estimator, self.X)  # compiled now, the loop over many rows included
+        fit_quietly(self.estimator, self.X)  # compile before the clock runs, also the loop over many rows
 
     def time_start(self, library, init_params):
         fit_quietly(self.estimator, self.X)

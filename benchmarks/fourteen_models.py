@@ -1,12 +1,17 @@
-"""Compare the fourteen covariance models with R's mclust (Debian's r-cran-mclust): answers, or an iteration's cost.
+"""Compare the fourteen covariance models with R's mclust (Debian's r-cran-mclust): results, or time per iteration.
 
-    python benchmarks/fourteen_models.py                       the same partition, one M-step, EM to its end
-    python benchmarks/fourteen_models.py --speed 200000 10 10  seconds an iteration for rows x features x components
+    python benchmarks/fourteen_models.py                       one M-step from the same partition, and EM to its end
+    python benchmarks/fourteen_models.py --speed 200000 10 10  time per iteration for rows x features x components
 
-Columns of answers: parameters here and there; after one M-step from a partition, run to its end in both, what it is to
-raise, the log-likelihood of rows and partition, here less there; of models with common axes how steeply that still
-rises if these are turned, here and there, in nats per radian (0 at a maximum); log-likelihoods of all rows, in nats,
-after that step and after EM with tight tolerances, here and here less there.
+Columns of the results:
+
+* the numbers of parameters of both libraries;
+* the objective of one M-step from a partition, iterated to convergence in both libraries: the log-likelihood of rows
+  and partition, minus that of mclust;
+* for models with common axes, the slope of this objective if the axes are rotated, in nats per radian, in both
+  libraries (it is 0 at a maximum);
+* the log-likelihoods of all rows, in nats, after that step and after EM with tight tolerances, and the differences from
+  mclust.
 """
 
 from __future__ import annotations
@@ -38,11 +43,11 @@ COMMON_AXES = ("EVE", "VVE")
 SCRIPT = Path(__file__).with_name("mclust.R")
 ANSWERS = ("rows from", "rows", "D", "K", "model", "parameters", "mclust's", "raised, less mclust's",
            "slope", "mclust's slope", "one M-step", "less mclust's", "EM", "less mclust's EM")  # fmt: skip
-SPEED = ("model", "ms an iteration", "mclust's", "over mclust")
+SPEED = ("model", "ms per iteration", "mclust's", "over mclust")
 
 
 class Theirs(NamedTuple):
-    """What mclust says of a model."""
+    """The results of mclust for a model, as `mclust.R` prints them."""
 
     n_parameters: int
     complete: float
@@ -54,7 +59,7 @@ class Theirs(NamedTuple):
 
 
 def mclust(X: np.ndarray, labels: np.ndarray, n_components: int, tol: float, max_iter: int, models=MODELS):
-    """Each model's line of `mclust.R`."""
+    """Run `mclust.R`, and return its results by model."""
     with tempfile.TemporaryDirectory() as folder:
         np.asfortranarray(X).T.tofile(Path(folder) / "rows.bin")
         (labels + 1).astype(np.int32).tofile(Path(folder) / "labels.bin")
@@ -71,7 +76,7 @@ def mclust(X: np.ndarray, labels: np.ndarray, n_components: int, tol: float, max
 
 
 def data_sets() -> Iterator[tuple[str, np.ndarray, int]]:
-    """Rows that are not in mclust's manual, and numbers of components."""
+    """Yield names, rows that are not in mclust's manual, and numbers of components."""
     wine = StandardScaler().fit_transform(load_wine().data)[:, [0, 1, 2, 6, 9, 12]]
     yield from (("wine", wine, k) for k in (2, 3))
     digits = PCA(5, random_state=0).fit_transform(load_digits().data)
@@ -82,7 +87,7 @@ def data_sets() -> Iterator[tuple[str, np.ndarray, int]]:
 
 
 def complete(model: GaussianMixture, X: np.ndarray, labels: np.ndarray) -> float:
-    """The log-likelihood of rows and partition."""
+    """Return the log-likelihood of rows and partition."""
     parameters = model._parameters()
     full = parameters.model.form.full(parameters.covariances, *parameters.means.shape)
     return sum(
@@ -92,11 +97,11 @@ def complete(model: GaussianMixture, X: np.ndarray, labels: np.ndarray) -> float
 
 
 def slope(covariances: np.ndarray, X: np.ndarray, labels: np.ndarray) -> float:
-    """How steeply the log-likelihood of rows and partition rises when the covariances' common axes are turned.
+    """Return the slope of the log-likelihood of rows and partition when the common axes are rotated.
 
-    The largest ``|sum_k (1 / v_ki - 1 / v_kj) (D^T W_k D)_ij|`` for axes i and j, in nats per radian.
+    It is the largest ``|sum_k (1 / v_ki - 1 / v_kj) (D^T W_k D)_ij|`` for axes i and j, in nats per radian.
     """
-    # A sum in which no two matrices weigh the same has their common axes.
+    # A sum of the matrices with different weights has their common axes.
     axes = np.linalg.eigh(np.tensordot(0.5 + np.arange(len(covariances)) * 0.618 % 1, covariances, axes=1))[1]
     total = 0.0
     for k, covariance in enumerate(covariances):
@@ -107,7 +112,7 @@ def slope(covariances: np.ndarray, X: np.ndarray, labels: np.ndarray) -> float:
 
 
 def answers() -> Iterator[dict]:
-    """A line for each data set, number of components and model."""
+    """Yield a line for each data set, number of components and model."""
     for name, X, n_components in data_sets():
         X = np.ascontiguousarray(X)
         labels = fit_quietly(GaussianMixture(n_components, covariance_type="VII", random_state=0), X).predict(X)
@@ -121,8 +126,8 @@ def answers() -> Iterator[dict]:
                 covariances = once._parameters().model.form.full(once.covariances_, *once.means_.shape)
             except ValueError:
                 values, covariances = (np.nan, np.nan, np.nan), np.full((n_components, X.shape[1], X.shape[1]), np.nan)
-            turned = (covariances, theirs[model].covariances) if model in COMMON_AXES else ()
-            slopes = [f"{slope(some, X, labels):.0e}" for some in turned] or ["", ""]
+            both = (covariances, theirs[model].covariances) if model in COMMON_AXES else ()
+            slopes = [f"{slope(matrices, X, labels):.0e}" for matrices in both] or ["", ""]
             yield {
                 "rows from": name, "rows": X.shape[0], "D": X.shape[1], "K": n_components, "model": model,
                 "parameters": once._n_parameters(), "mclust's": theirs[model].n_parameters,
@@ -134,7 +139,7 @@ def answers() -> Iterator[dict]:
 
 
 def speed(n_samples: int, n_features: int, n_components: int) -> Iterator[dict]:
-    """A line for each model."""
+    """Yield a line for each model."""
     X = make_rows(n_samples, n_features, n_components)
     labels = fit_quietly(GaussianMixture(n_components, covariance_type="VII", random_state=0), X).predict(X)
     for model in MODELS:
@@ -147,7 +152,7 @@ def speed(n_samples: int, n_features: int, n_components: int) -> Iterator[dict]:
         take(1)
         ours = statistics.median((take(11) - take(1)) / 10 for _ in range(5))
         theirs = mclust(X, labels, n_components, 0.0, 4, (model,))[model].seconds
-        yield {"model": model, "ms an iteration": 1e3 * ours, "mclust's": 1e3 * theirs, "over mclust": theirs / ours}
+        yield {"model": model, "ms per iteration": 1e3 * ours, "mclust's": 1e3 * theirs, "over mclust": theirs / ours}
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
-# R's mclust on rows and a starting partition: one M-step, EM to its end, seconds for an iteration.
+# Run R's mclust on rows and a partition: one M-step, EM to its end, seconds per iteration.
 #
-#   Rscript mclust.R FOLDER N D K TOL MODEL...
+#   Rscript mclust.R FOLDER N D K TOL ITERATIONS MODEL...
 #
-# FOLDER has rows.bin (N x D doubles, column after column) and labels.bin (N integers from 1). A line for each model:
-# name, parameters, what an M-step raises (the log-likelihood of rows and partition), log-likelihood after one M-step, after
-# EM, its iterations, seconds for an iteration. The covariances of the M-step go to MODEL.bin in FOLDER, (D, D, K).
+# FOLDER contains rows.bin (N x D doubles, column after column) and labels.bin (N integers from 1). The script prints a line
+# for each model: name, number of parameters, log-likelihood of rows and partition after one M-step, log-likelihood after that
+# step, log-likelihood after EM, number of iterations, seconds per iteration. It writes the covariances of the M-step,
+# (D, D, K), to MODEL.bin in FOLDER.
 suppressMessages(library(mclust))
 arguments <- commandArgs(TRUE)
 folder <- arguments[1]
@@ -13,7 +14,7 @@ tol <- as.numeric(arguments[5]); iterations <- as.integer(arguments[6]); models 
 X <- matrix(readBin(file.path(folder, "rows.bin"), "double", n * d), n, d)
 z <- unmap(readBin(file.path(folder, "labels.bin"), "integer", n), groups = seq_len(k))
 control <- emControl(tol = c(tol, 1e-9), itmax = c(iterations, 10000))
-# By default VEE, EVE and VVE stop early, and are off by up to 0.07 in the rows' log-likelihood.
+# With the default control, VEE, EVE and VVE stop early: log-likelihoods of the rows are off by up to 0.07.
 to_its_end <- emControl(tol = c(tol, 1e-16), itmax = c(iterations, 1000000))
 for (model in models) {
   step <- mstep(data = X, modelName = model, z = z, warn = FALSE, control = to_its_end)
@@ -22,7 +23,7 @@ for (model in models) {
   complete <- sum((log_dens + rep(log(step$parameters$pro), each = n))[z == 1])
   once <- estep(data = X, modelName = model, parameters = step$parameters, warn = FALSE)$loglik
   seconds <- system.time(fit <- me(data = X, modelName = model, z = z, control = control, warn = FALSE))[["elapsed"]]
-  done <- as.numeric(attr(fit, "info"))[1]  # for some models it has no names
+  done <- as.numeric(attr(fit, "info"))[1]  # the attribute has no names for some models
   cat(model, nMclustParams(model, d, k), format(complete, digits = 15), format(once, digits = 15), format(fit$loglik, digits = 15), done,
       format(seconds / max(done, 1), digits = 6), "\n")
 }

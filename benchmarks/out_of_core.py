@@ -1,10 +1,11 @@
-"""Rows that are read against rows in memory: seconds a pass, memory, the same answer.
+"""Compare fits of rows in files with fits of rows in memory: time per pass, peak memory, and results.
 
     python benchmarks/out_of_core.py folder --rows 12000000
 
-writes the rows (once) to ``.npy`` and Parquet files in the folder, and prints for each number of components the seconds
-of an EM iteration in memory, of reading the blocks alone, and of both together, the peak of memory beyond a process
-that has done the same with few rows, and how far the means are from those in memory. Each fit is a process of its own.
+writes the rows, once, to ``.npy`` and Parquet files in the folder. For each number of components it prints the seconds
+of an EM iteration in memory, of reading the blocks alone, and of a fit from the file. It also prints the peak of memory
+above that of a process that fits few rows, and the largest difference of the means from those in memory. Each fit runs
+in a process of its own.
 """
 
 from __future__ import annotations
@@ -26,73 +27,78 @@ if __package__ in (None, ""):
 import fastgmm
 from benchmarks.common import make_rows
 
-FEATURES, SWEEPS, FEW = 6, 12, 10_000
+FEATURES = 6
+N_PASSES = 12
+# Number of rows of the fit that warms a process up.
+FEW_ROWS = 10_000
 
 
 def peak() -> float:
-    """Peak of the process's memory, in MB. (`ru_maxrss` of a new process begins at what its parent had.)"""
+    """Return the peak memory of this process, in MB. (`ru_maxrss` of a new process starts at that of its parent.)"""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def start(n_components: int) -> dict:
-    """Parameters to start from that no rows are needed for."""
+    """Return initial parameters that do not depend on the rows."""
     rng = np.random.default_rng(1)
     precisions = np.tile(np.eye(FEATURES) / 4, (n_components, 1, 1))
     means = 2 * rng.normal(size=(n_components, FEATURES))
     return {"weights_init": np.full(n_components, 1 / n_components), "means_init": means, "precisions_init": precisions}
 
 
-def timed_fit(X, n_components: int, n_sweeps: int) -> tuple[list[float], np.ndarray]:
-    """Seconds of each pass but the first, and the means at the end."""
-    at: list[float] = []
+def timed_fit(X, n_components: int, n_passes: int) -> tuple[list[float], np.ndarray]:
+    """Return the seconds of each pass but the first, and the final means."""
+    times: list[float] = []
     model = fastgmm.GaussianMixture(
         n_components,
         acceleration=None,
         tol=0,
-        max_iter=n_sweeps,
-        callback=lambda *_: at.append(time.perf_counter()),
+        max_iter=n_passes,
+        callback=lambda *_: times.append(time.perf_counter()),
         **start(n_components),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(X)
-    return list(np.diff(at)), model.means_
+    return list(np.diff(times)), model.means_
 
 
 def child(kind: str, path: str, n_components: int) -> dict:
-    """One measurement, in this process."""
-    fastgmm.GaussianMixture(n_components, max_iter=2, **start(n_components), tol=10).fit(make_rows(FEW, FEATURES, 8))
+    """Make one measurement in this process."""
+    fastgmm.GaussianMixture(n_components, max_iter=2, **start(n_components), tol=10).fit(
+        make_rows(FEW_ROWS, FEATURES, 8)
+    )
     if kind == "memory":
-        seconds, means = timed_fit(np.load(path), n_components, SWEEPS)
+        seconds, means = timed_fit(np.load(path), n_components, N_PASSES)
         return {"seconds": statistics.median(seconds), "means": means.tolist()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        timed_fit(fastgmm.rows(make_rows(FEW, FEATURES, 8)), n_components, 2)
+        timed_fit(fastgmm.rows(make_rows(FEW_ROWS, FEATURES, 8)), n_components, 2)
         if path.endswith(".parquet"):
-            import pyarrow.parquet  # noqa: F401  its own memory is not that of the rows
+            import pyarrow.parquet  # noqa: F401  so that its own memory is not counted
     before, source = peak(), fastgmm.rows(path)
     if kind == "reading":
         seconds = []
-        for _ in range(SWEEPS):
+        for _ in range(N_PASSES):
             begun = time.perf_counter()
             for _ in source.blocks():
                 pass
             seconds.append(time.perf_counter() - begun)
         return {"seconds": statistics.median(seconds)}
-    seconds, means = timed_fit(source, n_components, SWEEPS)
+    seconds, means = timed_fit(source, n_components, N_PASSES)
     return {"seconds": statistics.median(seconds), "means": means.tolist(), "megabytes": peak() - before}
 
 
 def measure(kind: str, path: Path, n_components: int) -> dict:
-    """One measurement, in a process of its own."""
+    """Make one measurement in a new process."""
     command = [sys.executable, __file__, "--child", kind, str(path), str(n_components)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def write(folder: Path, n_rows: int) -> dict[str, Path]:
-    """The files, made block by block."""
+    """Write the files block by block, unless they exist, and return their paths."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -107,7 +113,7 @@ def write(folder: Path, n_rows: int) -> dict[str, Path]:
         np.lib.format.write_array_header_1_0(file, header)
         for i in range(0, n_rows, 1_000_000):
             X = make_rows(min(1_000_000, n_rows - i), FEATURES, 8, seed=0)
-            X += np.random.default_rng(i).normal(scale=0.1, size=X.shape)  # the same mixture, other rows
+            X += np.random.default_rng(i).normal(scale=0.1, size=X.shape)  # other rows of the same mixture
             file.write(X.data)
             writer.write_table(pa.table(dict(zip(names, X.T, strict=True))))
     return paths
@@ -119,7 +125,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--rows", type=int, default=12_000_000)
     parser.add_argument("--components", type=int, nargs="*", default=[8, 64])
-    parser.add_argument("--no-memory", action="store_true", help="leave out what needs all rows in memory")
+    parser.add_argument("--no-memory", action="store_true", help="leave out the fits that need all rows in memory")
     parser.add_argument("--child", nargs=3)
     arguments = parser.parse_args()
     if arguments.child:
@@ -127,7 +133,7 @@ def main() -> None:
         print(json.dumps(child(kind, path, int(n_components))))
         return
     paths = write(arguments.folder, arguments.rows)
-    print(f"{arguments.rows} x {FEATURES}; seconds a pass, median of {SWEEPS - 1}")
+    print(f"{arguments.rows} x {FEATURES}; seconds per pass, median of {N_PASSES - 1}")
     print(f"{'':>10}{'K':>4}{'in memory':>11}{'reading':>9}{'fit':>8}{'over longer':>13}{'MB':>6}{'means apart':>13}")
     for n_components in arguments.components:
         memory = None if arguments.no_memory else measure("memory", paths["npy"], n_components)

@@ -1,4 +1,4 @@
-"""Libraries that can do the same iterations: equal rows, equal start, equal number."""
+"""Libraries that run the same EM iterations, from equal rows and an equal start."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ try:
 except ImportError:
     daal4py = None
 
-# Runs so many iterations and returns the means, and the mean log-likelihood at the last E-step if the library has one.
+# A function that runs a number of iterations. It returns the means, and the mean log-likelihood of the last E-step, or
+# None if the library has none.
 Run = Callable[[int], tuple[np.ndarray, float | None]]
 
 
 def fastgmm(X: np.ndarray, n_components: int, covariance_type: str, start: dict, n_jobs: int | None = None) -> Run:
-    """This library's estimator."""
+    """Return a function that runs fastgmm's estimator."""
 
     def run(n_iter: int) -> tuple[np.ndarray, float | None]:
         estimator = make_estimator("fastgmm", n_components, covariance_type, start, n_iter, n_jobs=n_jobs)
@@ -31,7 +32,7 @@ def fastgmm(X: np.ndarray, n_components: int, covariance_type: str, start: dict,
 
 
 def scikit_learn(X: np.ndarray, n_components: int, covariance_type: str, start: dict) -> Run:
-    """scikit-learn's estimator."""
+    """Return a function that runs scikit-learn's estimator."""
 
     def run(n_iter: int) -> tuple[np.ndarray, float | None]:
         estimator = fit_quietly(make_estimator("scikit-learn", n_components, covariance_type, start, n_iter), X)
@@ -41,7 +42,10 @@ def scikit_learn(X: np.ndarray, n_components: int, covariance_type: str, start: 
 
 
 def onedal(X: np.ndarray, n_components: int, covariance_type: str, start: dict) -> Run | None:
-    """oneDAL's EM (PyPI: scikit-learn-intelex), which has two covariance types; None if it cannot run this."""
+    """Return a function that runs oneDAL's EM (PyPI: scikit-learn-intelex), or None if it cannot run this shape.
+
+    It has two covariance types.
+    """
     storage = {"full": "full", "diag": "diagonal"}.get(covariance_type)
     if storage is None or daal4py is None:
         return None
@@ -61,12 +65,12 @@ def onedal(X: np.ndarray, n_components: int, covariance_type: str, start: dict) 
 
     try:
         return run if np.isfinite(run(5)[0]).all() else None
-    except RuntimeError:  # it gives up, for instance, with 512 diagonal components
+    except RuntimeError:  # for instance with 512 diagonal components
         return None
 
 
 def versions() -> str:
-    """The peers and their versions."""
+    """Return the names and versions of the peers."""
     found = []
     for name in ("scikit-learn", "scikit-learn-intelex"):
         with contextlib.suppress(PackageNotFoundError):

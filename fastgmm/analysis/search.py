@@ -305,7 +305,7 @@ class MixtureSearch(DensityMixin, BaseEstimator):
         n_components = min(n_components, len(X))
         source = ArraySource(X, weights)
         if any(get_model(name).form.is_shared for name in self._types(X.shape[1])):
-            source = replace(source, known=total_scatter(source))
+            source = replace(source, earlier_pass=total_scatter(source))
         return Rows(source, micro_clusters(source, n_components, stream, plain(self._template().reg_covar)))
 
     def _folds(self, X: NDArray, weights: NDArray | None, n_components: int, stream: RandomStream) -> list[tuple]:

@@ -1,7 +1,7 @@
-"""What the covariances of a mixture may be: models, the forms they are stored in, and the registry of both.
+"""Covariance models, and the forms that store covariances.
 
-Plain NumPy on sufficient statistics. The rows and the kernels know nothing of models, only of the three layouts that
-the forms map to: spherical and diagonal forms are read by the diagonal layout, matrices by "full" or "tied".
+Everything here is NumPy on sufficient statistics. The rows and the kernels do not depend on the model, only on the
+layout of its form: the diagonal layout reads spherical and diagonal forms, "full" and "tied" read matrices.
 """
 
 from .errors import IllDefinedCovarianceError

@@ -1,10 +1,11 @@
-"""Axes that covariances have in common: Jacobi rotations, many at a time.
+"""Common axes of several covariances, found by Jacobi rotations.
 
-Common principal components (Flury, 1984, Journal of the American Statistical Association 79) by rotations in planes, as
-in Flury & Gautschi (1986, SIAM Journal on Scientific and Statistical Computing 7), but for given variances: then the
-best angle has a closed form, every rotation lowers what is minimised, and rotations in planes without a common axis do
-not disturb each other. mclust's way, majorisation over all orthogonal matrices (Browne & McNicholas, 2014, Advances in
-Data Analysis and Classification 8), needs hundreds of steps where this needs some sweeps.
+These are common principal components (Flury, 1984, Journal of the American Statistical Association 79). They are found
+by rotations in planes, as in Flury & Gautschi (1986, SIAM Journal on Scientific and Statistical Computing 7), but for
+fixed variances. Then the best angle has a closed form, every rotation lowers the objective, and rotations in planes
+without a common axis are independent, so that many are made at once. mclust majorises over all orthogonal matrices
+(Browne & McNicholas, 2014, Advances in Data Analysis and Classification 8), which takes hundreds of steps where the
+rotations take tens of sweeps.
 """
 
 from __future__ import annotations
@@ -16,27 +17,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-# Sweeps end when one lowers the objective by less than this, per row: by its rounding. (1e-12 spares a tenth of the
-# sweeps and leaves slopes 30 times as steep: likelihoods of the rows are off by 1e-5.) Cold starts: the pooled axes,
-# the features' own, and those of so many of the heaviest components; the best after some sweeps goes on. From the axes
-# before some are enough, since the next EM step makes more: with 500 an EM iteration of 178 rows took 0.4 s.
-TOLERANCE, SOME_SWEEPS, MAX_SWEEPS, OWN_AXES = 1e-15, 10, 500, 4
+# Sweeps stop when one lowers the objective, in nats per row, by no more than this: by rounding. With 1e-12 the result
+# still has slopes 30 times as steep, which changes log-likelihoods by 1e-5.
+TOLERANCE = 1e-15
+# Number of sweeps from each start, and from the axes of the previous EM step. The next EM step continues from there.
+SHORT_SWEEPS = 10
+# Number of sweeps from the best start.
+MAX_SWEEPS = 500
+# Number of components, those of the largest weight, whose own axes are tried as a start.
+N_OWN_AXES = 4
 
 
 def common_orientation(
     scatter: Array, weight_sums: Array, variances: Callable[[Array], Array], before: Array | None = None
 ) -> tuple[Array, Array]:
-    """Axes D and variances along them that minimise ``sum_k n_k sum_d log v_kd + sum_kd (D^T W_k D)_dd / v_kd``.
+    """Find the common axes, and the variances along them, of highest likelihood.
 
-    There are several minima. Without `before` that which the best of some starts leads to is found; with it some steps
-    are made from there.
+    They minimise ``sum_k n_k sum_d log v_kd + sum_kd (D^T W_k D)_dd / v_kd`` over orthogonal D and variances v. There
+    are several local minima. Without `before`, the search starts from the pooled axes, the features' axes and those of
+    the heaviest components, and continues from the best of them. With `before`, it makes a few sweeps from there.
 
     Parameters
     ----------
     scatter : (K, D, D)
     weight_sums : (K,)
     variances : callable (along) -> (K, D)
-        The variances v that are best for sums of squares ``along`` axes, (K, D).
+        Returns the best variances, given the sums of squares ``along`` the axes, (K, D).
     before : (K, D, D), optional
         Matrices whose common axes are the start.
 
@@ -52,12 +58,12 @@ def common_orientation(
 
     with np.errstate(all="ignore"):
         if before is not None:
-            _, vectors, along = descend(_axes_of(before), SOME_SWEEPS)
+            _, vectors, along = descend(_axes_of(before), SHORT_SWEEPS)
         else:
-            heaviest = np.argsort(-weight_sums, kind="stable")[:OWN_AXES]
+            heaviest = np.argsort(-weight_sums, kind="stable")[:N_OWN_AXES]
             starts = [_axes_of(scatter), np.eye(scatter.shape[1]), *variances_and_axes(scatter[heaviest])[1]]
-            found = [descend(start, SOME_SWEEPS) for start in starts]
-            best = min(found, key=lambda end: end[0] if np.isfinite(end[0]) else np.inf)
+            results = [descend(start, SHORT_SWEEPS) for start in starts]
+            best = min(results, key=lambda result: result[0] if np.isfinite(result[0]) else np.inf)
             _, vectors, along = descend(best[1], MAX_SWEEPS)
         return vectors, variances(along)
 
@@ -65,7 +71,10 @@ def common_orientation(
 def _descend(
     scatter: Array, weight_sums: Array, variances: Callable[[Array], Array], vectors: Array, n_sweeps: int
 ) -> tuple[float, Array, Array]:
-    """Sweeps of rotations from some axes: the objective per row, the axes, and the sums of squares along them."""
+    """Make sweeps of rotations.
+
+    Return the objective per row, the axes, and the sums of squares along them.
+    """
     rotated, vectors = vectors.T @ scatter @ vectors, vectors.copy()
     rounds = planes(scatter.shape[1])
 
@@ -76,19 +85,21 @@ def _descend(
     for _ in range(n_sweeps):
         for i, j in rounds:
             _rotate(rotated, vectors, 1 / variances(np.einsum("kdd->kd", rotated)), i, j)
-        level = objective()
-        settled = not lowest - level > TOLERANCE
-        lowest = level
-        if settled:
+        value = objective()
+        converged = not lowest - value > TOLERANCE
+        lowest = value
+        if converged:
             break
     return lowest, vectors, np.einsum("kdd->kd", rotated)
 
 
 def _rotate(rotated: Array, vectors: Array, precisions: Array, i: NDArray[np.intp], j: NDArray[np.intp]) -> None:
-    """Turn axes i and j, of all planes at once, to where ``sum_kd T_kdd p_kd`` is lowest.
+    """Rotate axes i and j of several planes in place.
 
-    In a plane that is ``u^T M u`` for the new axis i, plus what does not depend on it, with M the sum of the planes'
-    parts of T_k times ``p_ki - p_kj``: u is M's eigenvector of the lower eigenvalue.
+    The angle of each plane minimises ``sum_kd T_kdd p_kd``.
+
+    In one plane the sum is ``u^T M u`` plus a constant. Here u is the new axis i, and M is the sum over k of the
+    plane's part of T_k times ``p_ki - p_kj``. The best u is the eigenvector of the lower eigenvalue of M.
     """
     factor = precisions[:, i] - precisions[:, j]
     m_ii, m_jj, m_ij = ((factor * rotated[:, a, b]).sum(axis=0) for a, b in ((i, i), (j, j), (i, j)))
@@ -101,7 +112,10 @@ def _rotate(rotated: Array, vectors: Array, precisions: Array, i: NDArray[np.int
 
 @functools.cache
 def planes(n_features: int) -> tuple[tuple[NDArray[np.intp], NDArray[np.intp]], ...]:
-    """All pairs of axes in rounds of pairs without a common axis, as in a round-robin tournament."""
+    """Return all pairs of axes in rounds, as in a round-robin tournament.
+
+    No two pairs of a round share an axis.
+    """
     players = list(range(n_features + n_features % 2))
     rounds = []
     for _ in range(len(players) - 1):
@@ -114,7 +128,10 @@ def planes(n_features: int) -> tuple[tuple[NDArray[np.intp], NDArray[np.intp]], 
 
 
 def variances_and_axes(matrices: Array) -> tuple[Array, Array]:
-    """`np.linalg.eigh`, with NaN where numbers are too large for it, or none."""
+    """Return the eigenvalues and eigenvectors of symmetric matrices.
+
+    They are NaN if the decomposition fails.
+    """
     try:
         values, vectors = np.linalg.eigh(matrices)
     except np.linalg.LinAlgError:
@@ -123,7 +140,10 @@ def variances_and_axes(matrices: Array) -> tuple[Array, Array]:
 
 
 def _axes_of(matrices: Array) -> Array:
-    """The common axes of matrices that have such: those of a sum in which no two of them weigh the same."""
+    """Return the common axes of matrices that have common axes.
+
+    A sum of the matrices with different weights has these axes.
+    """
     scale = np.maximum(np.trace(matrices, axis1=1, axis2=2), 1e-300)
     factors = (0.5 + (np.arange(len(matrices)) * 0.6180339887498949) % 1.0) / scale
     return variances_and_axes(np.tensordot(factors, matrices, axes=1))[1]

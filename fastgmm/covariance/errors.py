@@ -1,4 +1,4 @@
-"""The error of covariances that have no factors."""
+"""The error that covariances without Cholesky factors raise."""
 
 from __future__ import annotations
 
@@ -6,14 +6,23 @@ from collections.abc import Sequence
 
 
 class IllDefinedCovarianceError(ValueError):
-    """Covariances that are not positive definite.
+    """Covariances that are not positive definite or not finite.
 
     Attributes
     ----------
     components : list of int
-        Whose covariances these are; empty if all components share one.
+        Numbers of the components with such covariances; empty if all components share one covariance.
     overflowed : bool
-        Whether they are infinite or NaN because squares of the rows overflow.
+        Whether the covariances are infinite or NaN because squares of the rows overflow.
+
+    Examples
+    --------
+    >>> from fastgmm.engine import IllDefinedCovarianceError, MixtureParameters
+    >>> try:
+    ...     MixtureParameters.create([0.5, 0.5], [[0.0], [1.0]], [1.0, 0.0], "spherical")
+    ... except IllDefinedCovarianceError as error:
+    ...     print(error, error.components)
+    the covariance of component 1 is not positive definite [1]
     """
 
     def __init__(self, components: Sequence[int], overflowed: bool = False):
@@ -21,15 +30,15 @@ class IllDefinedCovarianceError(ValueError):
         super().__init__(self.describe())
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.components, self.overflowed)  # to be raised across processes
+        return type(self), (self.components, self.overflowed)  # so that other processes can raise it
 
     def describe(self) -> str:
-        """Which covariances, as a phrase."""
-        what = "finite: squares of the rows overflow, so divide the rows by a power of ten"
-        what = what if self.overflowed else "positive definite"
+        """Return which covariances are ill-defined and why, as a clause."""
+        overflow = "finite: squares of the rows overflow, so divide the rows by a power of ten"
+        requirement = overflow if self.overflowed else "positive definite"
         if not self.components:
-            return f"the covariance that all components share is not {what}"
+            return f"the covariance that all components share is not {requirement}"
         listed = ", ".join(map(str, self.components[:10])) + (", ..." if len(self.components) > 10 else "")
         if len(self.components) == 1:
-            return f"the covariance of component {listed} is not {what}"
-        return f"the covariances of components {listed} are not {what}"
+            return f"the covariance of component {listed} is not {requirement}"
+        return f"the covariances of components {listed} are not {requirement}"

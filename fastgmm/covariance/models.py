@@ -1,8 +1,9 @@
-"""Covariance models: what the M-step does with the scatter, and how many parameters that has.
+"""The registry of covariance models.
 
-A model is a form, a function from within-component scatter to covariances and a count of parameters: plain NumPy. To
-add one, write the function (see `m_steps`) and register it. ``covariance_type`` is looked up here and nowhere
-else. Names in capitals are mclust's, three letters for volume, shape and orientation: equal, variable, or the identity.
+A model has a form, an M-step (a NumPy function from within-component scatter to covariances) and a count of parameters.
+To add a model, write its M-step in `m_steps` and add it to the registry. ``covariance_type`` is looked up here and
+nowhere else. The names in capitals are mclust's. Their three letters stand for volume, shape and orientation, each
+equal for all components (E), variable (V), or the identity (I).
 """
 
 from __future__ import annotations
@@ -14,43 +15,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import m_steps
-from .forms import Diagonal, Form, Full, Spherical, Tied
+from .forms import Form
+from .matrix_forms import Full, Tied
+from .scale_forms import Diagonal, Spherical
 
 Array = NDArray[np.float64]
 
 
 class Maximise(Protocol):
-    """An M-step: see `m_steps`."""
+    """The M-step of a covariance model; see `m_steps`."""
 
     def __call__(self, scatter: Array, weight_sums: Array, before: Array | None = None) -> Array: ...
 
 
 class Count(Protocol):
-    """How many free parameters the covariances of K components in D dimensions have."""
+    """A function that counts the free parameters of covariances."""
 
     def __call__(self, n_components: int, n_features: int, /) -> int: ...
 
 
 @dataclass(frozen=True)
 class CovarianceModel:
-    """What the covariances of a mixture may be.
+    """A constraint on the covariances of a mixture.
 
     Attributes
     ----------
     name : str
-        Its ``covariance_type``.
+        The ``covariance_type``.
     form : Form
-        How its covariances are stored.
+        How the covariances are stored.
     maximise : callable (scatter, weight_sums, before) -> covariances
-        The covariances of highest likelihood given the within-component scatter about the means.
+        Returns the covariances of highest likelihood, given the within-component scatter about the means.
     n_covariance_parameters : callable (n_components, n_features) -> int
-        Number of free parameters of the covariances.
+        Returns the number of free parameters of the covariances.
     is_linear : bool
-        Whether the coordinates of its covariances (`Form.coordinates`) are a linear space.
+        Whether the coordinates of the model's covariances (`Form.coordinates`) form a linear space.
     n_features : int or None
-        For how many features it is; None for any number.
+        The only number of features that the model supports; None if it supports any.
     mclust_name : str
-        What mclust calls it.
+        mclust's name of the model.
     """
 
     name: str
@@ -77,7 +80,7 @@ class CovarianceModel:
 
     @property
     def has_prior(self) -> bool:
-        """Whether there is a conjugate prior: mclust has none for these four either."""
+        """Whether a conjugate prior exists; mclust has none for the same four models."""
         return self.mclust_name not in ("VEE", "EVE", "VVE", "EVV")
 
     @property
@@ -86,17 +89,18 @@ class CovarianceModel:
         return self.form.layout
 
     def n_parameters(self, n_components: int, n_features: int) -> int:
-        """Number of free parameters of a mixture: of the covariances, the means and the weights."""
+        """Return the number of free parameters of a mixture."""
         covariances = self.n_covariance_parameters(n_components, n_features)
         return covariances + n_components * n_features + n_components - 1
 
     def covariances(
         self, scatter: Array, weight_sums: Array, *, reg_covar: float = 0.0, before: Array | None = None
     ) -> Array:
-        """The model's covariances of highest likelihood, with `reg_covar` added to the variances of the scatter.
+        """Return the covariances of highest likelihood.
 
-        Without constraints that is adding it to every variance of the result, as scikit-learn does; with constraints
-        it keeps them.
+        `reg_covar` is added to the variances of the scatter.
+        For a model without constraints, this adds `reg_covar` to every variance of the result, as scikit-learn does.
+        For the other models, the result still satisfies the constraints.
         """
         if reg_covar:
             scatter = scatter.copy()
@@ -104,26 +108,32 @@ class CovarianceModel:
         return self.maximise(scatter, weight_sums, before)
 
     def nearest(self, covariances: Array, weights: Array, before: Array | None = None) -> Array:
-        """The covariances of the model that rows with these would have, (K, ...) and weights (K,); of the same form."""
+        """Return the model's covariances for rows with any covariances.
+
+        `covariances` are in the form of the model, and `weights` are (K,). A linear model returns them unchanged.
+        """
         if self.is_linear:
             return covariances
         return self.maximise(self.form.scatter_of(covariances, weights, covariances.shape[-1]), weights, before)
 
     def check_features(self, n_features: int) -> None:
-        """Raise ValueError if the model is not for so many features."""
+        """Raise ValueError if the model does not support this number of features."""
         if self.n_features not in (None, n_features):
             raise ValueError(
-                f"covariance_type {self.name!r} is for {self.n_features} feature, but there are {n_features}. Of more "
-                "features 'EII' has one variance for all components and 'VII' one for each."
+                f"covariance_type {self.name!r} is for {self.n_features} feature, but there are {n_features}. For more "
+                "features, use 'EII' (one variance for all components) or 'VII' (one for each component)."
             )
 
     def _counts(self, weight_sums: Array) -> Array:
-        """How many rows are in each of these variances, (1,) or (K, 1)."""
+        """Return the weight of the rows in each variance, (1,) or (K, 1)."""
         return weight_sums.sum(keepdims=True) if self.form.is_shared else weight_sums[:, np.newaxis]
 
 
 def triangle(n: int) -> int:
-    """Pairs of n things, which is also the number of angles of n orthogonal axes."""
+    """Return the number of pairs of n axes.
+
+    It is the number of angles that determine an orthogonal matrix.
+    """
     return n * (n - 1) // 2
 
 
@@ -146,7 +156,7 @@ _MCLUST = (
     CovarianceModel("VVV", Full(), m_steps.free, lambda K, D: K * (D + triangle(D))),
 )
 _BY_NAME = {model.name: model for model in _MCLUST}
-# Scikit-learn's names, and mclust's for one feature.
+# scikit-learn's names, and mclust's names for one feature.
 _ALIASES = {"full": "VVV", "tied": "EEE", "diag": "VVI", "spherical": "VII", "E": "EII", "V": "VII"}
 _MODELS = {
     **{
@@ -159,11 +169,17 @@ _MODELS = {
 COVARIANCE_TYPES = tuple(_MODELS)
 MCLUST_MODELS = tuple(_BY_NAME)
 BASIC_TYPES = ("full", "tied", "diag", "spherical")
-"""Scikit-learn's: every form once."""
+"""The names of scikit-learn's four covariance types, one for each form."""
 
 
 def get_model(covariance_type: str) -> CovarianceModel:
-    """The model of a ``covariance_type``."""
+    """Return the model of a ``covariance_type``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model.
+    """
     try:
         return _MODELS[covariance_type]
     except KeyError:

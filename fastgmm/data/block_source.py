@@ -115,7 +115,7 @@ class BlockSource:
     ):
         self.reader, self.on_walk = reader, on_walk
         self.rows_per_block = max(256, block_bytes // (reader.n_features * reader.dtype.itemsize))
-        self.known = None
+        self.earlier_pass = None
         self._checked = False
         # Checksums of some rows of every block when it was first read, by its first row and its number of rows.
         self._checksums: dict[tuple[int, int], int] = {}
@@ -191,7 +191,7 @@ class BlockSource:
             return pandas.DataFrame(columns)
         return pyarrow.table(columns)
 
-    def reduce(self, function: BlockFunction, *, known: Any = None) -> Any:
+    def reduce(self, function: BlockFunction, *, earlier_pass: Any = None) -> Any:
         total = None
         for part in self.each(function):
             total = part if total is None else total + part

@@ -101,7 +101,7 @@ class DaskSource:
         self.total_weight = float(sum(s.total_weight for s in self.summaries))
         if not self.total_weight > 0:
             raise ValueError("Sample weights must contain at least one non-zero number.")
-        self.known = self.checksum = None
+        self.earlier_pass = self.checksum = None
         self._point: NDArray[np.float64] | None = None
         self._found: dict[str, list] = {}
         self._asked = -math.inf
@@ -138,7 +138,7 @@ class DaskSource:
         tasks = [beside(prepare, values[i], block, i) for i, block in zip(self._there, self.futures, strict=True)]
         return self.client.compute(tasks)
 
-    def reduce(self, function: BlockFunction, *, known: Any = None) -> Any:
+    def reduce(self, function: BlockFunction, *, earlier_pass: Any = None) -> Any:
         return self._reduce(function, None)
 
     def reduce_with(self, given: list, function: Callable[[NDArray, Weights, NDArray], Any]) -> Any:

@@ -42,7 +42,7 @@ class Source(Protocol):
         How many rows of equal weight are worth as much: ``(sum w)^2 / sum w^2`` (Kish, 1965, Survey Sampling).
     most_resident : int
         So many rows, at most, should be taken into memory at a time.
-    known : SufficientStatistics or None
+    earlier_pass : SufficientStatistics or None
         Of an earlier pass over these rows, for what never changes.
     checksum : int or None
         Of all rows, if `fingerprint` is not of all of them, and they have been read since it was asked for.
@@ -51,7 +51,7 @@ class Source(Protocol):
     @property
     def checksum(self) -> int | None: ...
     @property
-    def known(self) -> Any: ...
+    def earlier_pass(self) -> Any: ...
     @property
     def n_samples(self) -> int: ...
     @property
@@ -67,11 +67,11 @@ class Source(Protocol):
     @property
     def most_resident(self) -> float: ...
 
-    def reduce(self, function: BlockFunction, *, known: Any = None) -> Any:
+    def reduce(self, function: BlockFunction, *, earlier_pass: Any = None) -> Any:
         """The sum of a function of the blocks.
 
-        `known` is what the same sum was before, with other parameters: a source that is one block hands it on to the
-        function, as a keyword.
+        `earlier_pass` is what the same sum was before, with other parameters: a source that is one block hands it on to
+        the function, as a keyword.
         """
 
     def reduce_with(self, given: Any, function: Callable[[NDArray, Weights, NDArray], Any]) -> Any:
@@ -132,7 +132,7 @@ class ArraySource:
     X : (N, D) float64 or float32
     sample_weight : (N,) float64 or None
         None is ones.
-    known : SufficientStatistics or None
+    earlier_pass : SufficientStatistics or None
         Of an earlier pass over these rows, for what never changes.
     n_outliers : int
         The last rows, as many as this, are in every sample that is drawn; see `outliers`.
@@ -140,7 +140,7 @@ class ArraySource:
 
     X: NDArray
     sample_weight: Weights = None
-    known: Any = None
+    earlier_pass: Any = None
     n_outliers: int = 0
     most_resident = float("inf")
     checksum = None
@@ -172,10 +172,10 @@ class ArraySource:
         scaled = self.sample_weight / self.sample_weight.max()
         return float(scaled.sum() ** 2 / (scaled**2).sum())
 
-    def reduce(self, function: BlockFunction, *, known: Any = None) -> Any:
-        if known is None:
+    def reduce(self, function: BlockFunction, *, earlier_pass: Any = None) -> Any:
+        if earlier_pass is None:
             return function(self.X, self.sample_weight)
-        return function(self.X, self.sample_weight, known=known)  # type: ignore[call-arg]
+        return function(self.X, self.sample_weight, earlier_pass=earlier_pass)  # type: ignore[call-arg]
 
     def reduce_with(self, given: Any, function: Callable[[NDArray, Weights, NDArray], Any]) -> Any:
         return function(self.X, self.sample_weight, given)
@@ -239,4 +239,6 @@ def squares_leave_range(points: NDArray) -> bool:
 
 def in_range(source: ArraySource) -> ArraySource:
     """The rows, copied to float64 if distances between them leave the range of float32."""
-    return replace(source, X=source.X.astype(np.float64), known=None) if squares_leave_range(source.X) else source
+    if not squares_leave_range(source.X):
+        return source
+    return replace(source, X=source.X.astype(np.float64), earlier_pass=None)

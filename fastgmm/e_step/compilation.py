@@ -13,6 +13,13 @@ from fastgmm.mixture.parameters import MixtureParameters
 from .complete import accumulate
 from .scores import predict
 
+# Numbers of rows for one thread and for several threads: the kernels have a loop for each.
+SERIAL_ROWS = 128
+PARALLEL_ROWS = 131_072
+# Numbers of components. With the larger one, labels of many rows have a kernel of their own.
+FEW_COMPONENTS = 8
+MANY_COMPONENTS = 128
+
 
 def warmup(*, n_jobs: int | None = None) -> list[str]:
     """Compile every kernel, or load it from the disk cache, and return the names of what was made ready.
@@ -21,24 +28,24 @@ def warmup(*, n_jobs: int | None = None) -> list[str]:
     """
     ready = []
     for dtype in (np.float64, np.float32):
-        # A few rows run on one thread, many on several: those are two loops to compile.
-        for n_samples in (128, 131_072):
+        for n_samples in (SERIAL_ROWS, PARALLEL_ROWS):
             for n_features in (*range(1, kernels.UNROLLED_FEATURES + 2), kernels.SEARCHED_FEATURES):
                 for name in BASIC_TYPES if n_features in (2, kernels.UNROLLED_FEATURES + 1) else ("full",):
                     _run_every_pass(name, n_samples, n_features, dtype, n_jobs)
             _run_initialization(n_samples, dtype, n_jobs)
         ready += [f"{name} {np.dtype(dtype)}" for name in (*BASIC_TYPES, "k-means and random starts")]
     covariances = np.tile(np.eye(64), (128, 1, 1))
-    for some in (covariances[:1], covariances):
-        kernels.factor_covariances(some)
+    for few_or_many in (covariances[:1], covariances):
+        kernels.factor_covariances(few_or_many)
     kernels.sum_of_chunks(np.zeros((2, 2**20)))
     return ready
 
 
 def _run_every_pass(name: str, n_samples: int, n_features: int, dtype: DTypeLike, n_jobs: int | None) -> None:
+    """Compile the kernels of one E-step, and of predictions."""
     form = get_model(name).form
     X = np.linspace(0, 1, n_samples * n_features, dtype=dtype).reshape(n_samples, n_features)
-    for n_components in (8, 128):  # labels of many rows and components are found by a kernel of their own
+    for n_components in (FEW_COMPONENTS, MANY_COMPONENTS):
         means = X[:: n_samples // n_components].astype(np.float64)
         ones = np.ones(form.shape(len(means), n_features))
         identity = ones * np.eye(n_features) if form.has_matrices else ones
@@ -48,6 +55,7 @@ def _run_every_pass(name: str, n_samples: int, n_features: int, dtype: DTypeLike
 
 
 def _run_initialization(n_samples: int, dtype: DTypeLike, n_jobs: int | None) -> None:
+    """Compile the kernels of k-means and of random starts."""
     X = np.linspace(0, 1, n_samples * 2, dtype=dtype).reshape(n_samples, 2)
     points = np.repeat(X[:2], 8, axis=0)
     with thread_limit(n_jobs):

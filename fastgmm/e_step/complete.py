@@ -1,4 +1,4 @@
-"""E-step of complete rows: one pass that gives their sufficient statistics."""
+"""E-step of complete rows: one pass that accumulates their sufficient statistics."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from fastgmm.mixture.statistics import SufficientStatistics
 from .float_range import has_overflowed, sum_in_double
 from .scores import checked_rows
 
-# When the scatter about the means is this much smaller than the total scatter in some direction, computing it as a
-# difference has lost six digits of float64 (or, for float32 rows, three of the digits of the first moments).
+# Limit of the ratio of the total scatter to the scatter about the means, in any direction. Above it, computing the
+# latter as a difference loses six digits of float64 (for float32 rows, three digits of the first moments).
 LOSSY_RATIO = {np.dtype(np.float64): 1e6, np.dtype(np.float32): 1e3}
 
 
@@ -28,7 +28,7 @@ def accumulate(
     X: NDArray,
     sample_weight: ArrayLike | None = None,
     *,
-    known: SufficientStatistics | None = None,
+    earlier_pass: SufficientStatistics | None = None,
     n_jobs: int | None = None,
     log_prob_norm: NDArray | None = None,
     exact_below: float = math.inf,
@@ -42,7 +42,7 @@ def accumulate(
     X : (n, D) float64 or float32
     sample_weight : (n,), optional
         How often each row counts; ones if not given.
-    known : SufficientStatistics, optional
+    earlier_pass : SufficientStatistics, optional
         Statistics of the same rows from an earlier pass. The tied layout takes over from them what never changes.
     n_jobs : int, optional
         Threads; None is Numba's own setting.
@@ -58,39 +58,52 @@ def accumulate(
         About the means of the components (in the tied layout: about one point). The same bits for any `n_jobs`.
     """
     X = checked_rows(X, parameters.n_features)
-    given = {"sample_weight": None if sample_weight is None else np.asarray(sample_weight)}
+    inputs = {"sample_weight": None if sample_weight is None else np.asarray(sample_weight)}
     outputs = {"log_prob_norm": log_prob_norm, "resp_out": resp}
     if not parameters.needs_double(X.dtype):
-        asked = given | outputs | {"exact_below": exact_below}
+        arguments = inputs | outputs | {"exact_below": exact_below}
         with np.errstate(over="ignore", invalid="ignore"):
-            statistics = _accumulate(parameters, X, asked, known, n_jobs)
+            statistics = _accumulate(parameters, X, arguments, earlier_pass, n_jobs)
         if not has_overflowed(statistics, X.dtype):
             return statistics
     with np.errstate(over="ignore", invalid="ignore"):
-        return sum_in_double(X, given, outputs, lambda rows, part: _accumulate(parameters, rows, part, None, n_jobs))
+        return sum_in_double(X, inputs, outputs, lambda rows, part: _accumulate(parameters, rows, part, None, n_jobs))
 
 
 def _accumulate(
     parameters: MixtureParameters,
     X: NDArray,
-    asked: dict[str, Any],
-    known: SufficientStatistics | None,
+    arguments: dict[str, Any],
+    earlier_pass: SufficientStatistics | None,
     n_jobs: int | None,
 ) -> SufficientStatistics:
-    """Statistics of an E-step, in the arithmetic of the rows' dtype."""
+    """Make an E-step in the arithmetic of the rows' dtype.
+
+    A pass of the tied layout needs the total scatter only, and takes it from `earlier_pass` if it can. The M-step
+    computes the scatter about the means as a difference. If that would lose too many digits, the full layout makes the
+    pass instead.
+
+    Parameters
+    ----------
+    parameters, X, earlier_pass, n_jobs
+        As for `accumulate`.
+    arguments : dict
+        The other arguments of `kernels.accumulate`: weights and outputs.
+    """
     layout, is_shared = parameters.model.layout, parameters.model.form.is_shared
-    if not is_shared or known is None or not known.has_shared_scatter:
-        known = None
-    if known is not None and not _has_common_reference(known, X.dtype):  # this fit has found the short way lossy before
-        return _accumulate_tied_precisely(parameters, X, asked, n_jobs)
-    step = parameters.e_step(X.dtype, None if known is None else known.reference[0])
+    if not is_shared or earlier_pass is None or not earlier_pass.has_shared_scatter:
+        earlier_pass = None
+    if earlier_pass is not None and not _has_common_reference(earlier_pass, X.dtype):
+        # The earlier pass was made in the full layout, since the tied layout would have lost digits.
+        return _accumulate_tied_precisely(parameters, X, arguments, n_jobs)
+    step = parameters.e_step(X.dtype, None if earlier_pass is None else earlier_pass.reference[0])
     if step.is_centred:
-        return _accumulate_tied_precisely(parameters, X, asked, n_jobs)
+        return _accumulate_tied_precisely(parameters, X, arguments, n_jobs)
     with thread_limit(n_jobs):
-        sums = kernels.accumulate(layout, X, step.operands, with_scatter=known is None, **asked)
-    statistics = statistics_of(layout, step.operands, sums, asked["sample_weight"], len(X), known)
+        sums = kernels.accumulate(layout, X, step.operands, with_scatter=earlier_pass is None, **arguments)
+    statistics = statistics_of(layout, step.operands, sums, arguments["sample_weight"], len(X), earlier_pass)
     if is_shared and _is_lossy(statistics, parameters, X.dtype):
-        return _accumulate_tied_precisely(parameters, X, asked, n_jobs)
+        return _accumulate_tied_precisely(parameters, X, arguments, n_jobs)
     return statistics
 
 
@@ -100,14 +113,28 @@ def statistics_of(
     sums: tuple[NDArray, NDArray, NDArray, float],
     sample_weight: ArrayLike | None,
     n_samples: int,
-    known: SufficientStatistics | None = None,
+    earlier_pass: SufficientStatistics | None = None,
 ) -> SufficientStatistics:
-    """The statistics that the kernels' sums are; `known` lends its scatter if they have none."""
+    """Return the kernels' sums as statistics.
+
+    Parameters
+    ----------
+    layout : str
+    operands : Operands
+        Of the pass.
+    sums : tuple
+        Weight sums, first moments, scatter and log-likelihood, as `kernels.accumulate` returns them.
+    sample_weight : (n,), optional
+    n_samples : int
+        Number of rows; the total weight if there are no weights.
+    earlier_pass : SufficientStatistics, optional
+        Their scatter takes the place of the kernel's.
+    """
     weight_sums, first_moments, scatter, log_likelihood = sums
-    # The kernels' reference points are rounded to the rows' dtype: what they were exactly is what counts.
+    # The kernels used reference points rounded to the rows' dtype, so the statistics are about the rounded ones.
     origin = operands.origin.astype(np.float64)
     reference = LAYOUTS[layout].reference_points(origin, operands.means)
-    scatter = LAYOUTS[layout].from_kernel(scatter) if known is None else known.scatter
+    scatter = LAYOUTS[layout].from_kernel(scatter) if earlier_pass is None else earlier_pass.scatter
     total_weight = n_samples if sample_weight is None else np.sum(sample_weight, dtype=np.float64)
     return SufficientStatistics(
         layout, reference, weight_sums, first_moments, scatter, log_likelihood, float(total_weight)
@@ -115,28 +142,34 @@ def statistics_of(
 
 
 def _has_common_reference(statistics: SufficientStatistics, dtype: np.dtype) -> bool:
-    """Whether all reference points are one point, and one that rows of this dtype can be shifted by exactly."""
+    """Return whether all reference points are equal, and exact in this dtype."""
     point = statistics.reference[0]
     return bool((statistics.reference == point).all() and (point.astype(dtype).astype(np.float64) == point).all())
 
 
 def _is_lossy(statistics: SufficientStatistics, parameters: MixtureParameters, dtype: np.dtype) -> bool:
-    """Whether tied components are so far apart that a difference from the total scatter keeps too few digits."""
+    """Return whether the scatter as a difference from the total has lost digits.
+
+    That happens if tied components are far apart.
+    """
     root = parameters.precisions_cholesky
     whitened = serial_matmul(serial_matmul(root.T, statistics.scatter), root)
     return bool(np.diagonal(whitened).max() > LOSSY_RATIO[dtype] * statistics.total_weight)
 
 
 def _accumulate_tied_precisely(
-    parameters: MixtureParameters, X: NDArray, asked: dict[str, Any], n_jobs: int | None
+    parameters: MixtureParameters, X: NDArray, arguments: dict[str, Any], n_jobs: int | None
 ) -> SufficientStatistics:
-    """Statistics of the tied layout by way of the full one, about each component's mean: as precise, and as dear."""
+    """Accumulate tied statistics in the full layout, about each component's mean.
+
+    It costs as much as a pass of the full layout.
+    """
     operands = parameters.centred_operands(X.dtype)
     with thread_limit(n_jobs):
-        sums = kernels.accumulate("full", X, operands, **asked)
-    return pooled(statistics_of("full", operands, sums, asked["sample_weight"], len(X)))
+        sums = kernels.accumulate("full", X, operands, **arguments)
+    return pooled(statistics_of("full", operands, sums, arguments["sample_weight"], len(X)))
 
 
 def pooled(statistics: SufficientStatistics) -> SufficientStatistics:
-    """Statistics of the full layout as those of the tied layout."""
+    """Return statistics of the full layout in the tied layout."""
     return replace(statistics, layout="tied", scatter=statistics.scatter.sum(axis=0))

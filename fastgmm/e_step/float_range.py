@@ -1,7 +1,8 @@
-"""Float32 rows for which sums in float32 will not do: they are taken in float64, slice after slice.
+"""Sums of float32 rows that need float64.
 
-Squares of rows in very large units overflow, in very small units they become zero, and where features depend on each
-other what is left of a variance has no digits. Rows are not copied as a whole, so memory stays what it was.
+The squares of very large numbers overflow in float32, and the squares of very small numbers become zero. If features
+depend on each other, float32 leaves no digits of their conditional variances. Such rows are summed in float64. They are
+copied slice by slice, so that the memory needed does not grow with the number of rows.
 """
 
 from __future__ import annotations
@@ -17,42 +18,43 @@ from fastgmm.mixture.layouts import LAYOUTS
 from fastgmm.mixture.parameters import INFLATED_IN_SINGLE, SMALLEST_IN_SINGLE
 from fastgmm.mixture.statistics import SufficientStatistics, positive_weight_sums, scatter_about_means
 
-# Memory for the copy in float64 of float32 rows that leave the range of float32.
+# Bytes of a slice of rows in float64.
 BYTES_IN_DOUBLE = 8 * 1024 * 1024
+MIN_ROWS_IN_DOUBLE = 1024
 
 
 def parts_in_double(X: NDArray) -> Iterator[slice]:
-    """Slices of float32 rows whose copies in float64 fit a fixed amount of memory."""
-    rows = max(1024, BYTES_IN_DOUBLE // (8 * X.shape[1]))
-    for start in range(0, len(X), rows):
-        yield slice(start, start + rows)
+    """Yield slices of rows whose copies in float64 take `BYTES_IN_DOUBLE`."""
+    n_rows = max(MIN_ROWS_IN_DOUBLE, BYTES_IN_DOUBLE // (8 * X.shape[1]))
+    for start in range(0, len(X), n_rows):
+        yield slice(start, start + n_rows)
 
 
 def sum_in_double(
     X: NDArray,
-    given: dict[str, Any],
+    inputs: dict[str, Any],
     outputs: dict[str, NDArray | None],
     function: Callable[[NDArray, dict[str, Any]], SufficientStatistics],
 ) -> SufficientStatistics:
-    """Statistics of float32 rows, computed in float64 slice by slice.
+    """Return statistics of float32 rows, summed in float64 slice by slice.
 
     Parameters
     ----------
     X : (n, D) float32
-    given : dict
-        Arrays with an entry for each row, or None.
+    inputs : dict
+        Arrays with an entry for each row, or None, by name.
     outputs : dict
-        Arrays of float32 to write to, with an entry for each row, or None.
+        Arrays of float32 that are written, with an entry for each row, or None, by name.
     function : callable (rows, arguments) -> SufficientStatistics
-        Statistics of a slice in float64, of which the arguments are the entries of what is given and of the outputs.
+        Returns the statistics of a slice of rows in float64. The arguments are the slices of inputs and outputs.
     """
     total = None
     for part in parts_in_double(X):
-        wide = {name: None if out is None else np.empty(out[part].shape) for name, out in outputs.items()}
-        here = {name: None if values is None else values[part] for name, values in given.items()}
-        statistics = function(X[part].astype(np.float64), here | wide)
-        with np.errstate(over="ignore"):  # a log-density beyond float32 is -inf
-            for name, values in wide.items():
+        outputs_of_part = {name: None if out is None else np.empty(out[part].shape) for name, out in outputs.items()}
+        inputs_of_part = {name: None if values is None else values[part] for name, values in inputs.items()}
+        statistics = function(X[part].astype(np.float64), inputs_of_part | outputs_of_part)
+        with np.errstate(over="ignore"):  # a log-density out of the range of float32 becomes -inf
+            for name, values in outputs_of_part.items():
                 if values is not None:
                     outputs[name][part] = values  # type: ignore[index]
         total = statistics if total is None else total + statistics
@@ -61,15 +63,21 @@ def sum_in_double(
 
 
 def has_overflowed(statistics: SufficientStatistics, dtype: np.dtype) -> bool:
-    """Return whether sums of float32 rows are not finite; those of finite rows are finite in float64."""
-    if dtype != np.float32 or np.isnan(statistics.log_likelihood):  # rows of NaN stay so
+    """Return whether sums of float32 rows have overflowed.
+
+    Sums of finite rows are finite in float64.
+    """
+    if dtype != np.float32 or np.isnan(statistics.log_likelihood):  # float64 does not help rows with NaN
         return False
     with np.errstate(over="ignore", invalid="ignore"):
         return not np.isfinite(statistics.first_moments.sum() + statistics.scatter.sum())
 
 
 def has_underflowed(statistics: SufficientStatistics, dtype: np.dtype) -> bool:
-    """Return whether squares of float32 rows may be below the range of float32; False if all rows are equal."""
+    """Return whether squares of float32 rows may have underflowed.
+
+    If all rows are equal, they have not.
+    """
     if dtype != np.float32:
         return False
     scatter = LAYOUTS[statistics.layout].variances(statistics.scatter)
@@ -80,7 +88,7 @@ def has_underflowed(statistics: SufficientStatistics, dtype: np.dtype) -> bool:
 
 
 def has_lost_digits(statistics: SufficientStatistics, dtype: np.dtype) -> bool:
-    """Return whether the scatter of float32 rows has lost the digits that a Cholesky factor needs."""
+    """Return whether scatter of float32 rows has too few digits for a factor."""
     if dtype != np.float32 or not LAYOUTS[statistics.layout].has_matrices:
         return False
     scatter = scatter_about_means(statistics, positive_weight_sums(statistics))

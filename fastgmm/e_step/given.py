@@ -57,40 +57,49 @@ def accumulate_resp(
 
 @np.errstate(over="ignore", invalid="ignore")
 def _accumulate_given(
-    given: dict[str, Any],
+    assignment: dict[str, NDArray],
     reference: ArrayLike,
     X: NDArray,
     sample_weight: ArrayLike | None,
     covariance_type: str,
     n_jobs: int | None,
 ) -> SufficientStatistics:
-    """Statistics under labels or responsibilities that are given, about the reference points."""
+    """Check labels or responsibilities, and return the statistics under them.
+
+    Parameters
+    ----------
+    assignment : dict
+        One entry, "labels" or "resp".
+    reference, X, sample_weight, covariance_type, n_jobs
+        As for `accumulate_labels`.
+    """
     layout = get_model(covariance_type).layout
     reference = np.asarray(reference, dtype=np.float64)
     if reference.ndim != 2:
-        raise ValueError(f"reference should have shape (n_components, n_features), but has {reference.shape}")
+        raise ValueError(f"reference must have shape (n_components, n_features), got shape {reference.shape}")
     X = checked_rows(X, reference.shape[1])
-    name, values = next(iter(given.items()))
+    name, values = next(iter(assignment.items()))
     shape = (len(X),) if name == "labels" else (len(X), len(reference))
     if values.shape != shape:
-        raise ValueError(f"{name} should have shape {shape}, but has {values.shape}")
+        raise ValueError(f"{name} must have shape {shape}, got shape {values.shape}")
     if name == "labels":
         if not np.issubdtype(values.dtype, np.integer):
-            raise ValueError(f"labels should be integers, but are {values.dtype}")
+            raise ValueError(f"labels must be integers, got dtype {values.dtype}")
         if values.size and values.max() >= len(reference):
-            raise ValueError(
-                f"labels should be below the number of components, {len(reference)}, but reach {values.max()}"
-            )
-    given = {"sample_weight": None if sample_weight is None else np.asarray(sample_weight), **given}
+            raise ValueError(f"labels must be below the number of components ({len(reference)}), got {values.max()}")
+    inputs = {"sample_weight": None if sample_weight is None else np.asarray(sample_weight), **assignment}
     with thread_limit(n_jobs):
-        statistics = _accumulate_about(reference, X, given, layout)
-        if not any(lost(statistics, X.dtype) for lost in (has_overflowed, has_underflowed, has_lost_digits)):
+        statistics = _accumulate_about(reference, X, inputs, layout)
+        if not any(is_bad(statistics, X.dtype) for is_bad in (has_overflowed, has_underflowed, has_lost_digits)):
             return statistics
-        return sum_in_double(X, given, {}, lambda rows, part: _accumulate_about(reference, rows, part, layout))
+        return sum_in_double(X, inputs, {}, lambda rows, part: _accumulate_about(reference, rows, part, layout))
 
 
-def _accumulate_about(reference: NDArray, X: NDArray, given: dict[str, Any], layout: str) -> SufficientStatistics:
-    """Statistics under labels or responsibilities that are given, in the arithmetic of the rows' dtype."""
+def _accumulate_about(reference: NDArray, X: NDArray, inputs: dict[str, Any], layout: str) -> SufficientStatistics:
+    """Accumulate about reference points, in the arithmetic of the rows' dtype.
+
+    `inputs` are sample weights, and labels or responsibilities, by their names in `kernels.accumulate`.
+    """
     origin = kernels.shift_origin(reference, X.dtype)
     operands = kernels.Operands(
         origin,
@@ -98,13 +107,13 @@ def _accumulate_about(reference: NDArray, X: NDArray, given: dict[str, Any], lay
         np.zeros((1, 1, 1), X.dtype),
         np.zeros(len(reference), X.dtype),
     )
-    sample_weight = given["sample_weight"]
+    sample_weight = inputs["sample_weight"]
     statistics = statistics_of(
-        layout, operands, kernels.accumulate(layout, X, operands, **given), sample_weight, len(X)
+        layout, operands, kernels.accumulate(layout, X, operands, **inputs), sample_weight, len(X)
     )
     if statistics.has_shared_scatter:
         within = scatter_about_means(statistics, positive_weight_sums(statistics))
         if (np.diagonal(statistics.scatter) > LOSSY_RATIO[X.dtype] * np.diagonal(within)).any():
-            sums = kernels.accumulate("full", X, operands, **given)
+            sums = kernels.accumulate("full", X, operands, **inputs)
             return pooled(statistics_of("full", operands, sums, sample_weight, len(X)))
     return statistics

@@ -18,7 +18,7 @@ def score_samples(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | No
 
 
 def log_highest_resp(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | None = None) -> NDArray:
-    """Logarithm of the highest responsibility of each row, (n,), in the rows' dtype."""
+    """Return the log of each row's highest responsibility, (n,), in its dtype."""
     return _score(parameters, X, "max_log_resp", n_jobs)
 
 
@@ -34,7 +34,7 @@ def predict_proba(parameters: MixtureParameters, X: NDArray, *, n_jobs: int | No
 
 @np.errstate(over="ignore", invalid="ignore")
 def _score(parameters: MixtureParameters, X: NDArray, name: str, n_jobs: int | None) -> NDArray:
-    """Return the output of `kernels.score` that has this name, for each row."""
+    """Return the output `name` of `kernels.score` for each row."""
     X = checked_rows(X, parameters.n_features)
     shape = (len(X), parameters.n_components) if name == "resp" else (len(X),)
     out = np.empty(shape, np.int64 if name == "labels" else X.dtype)
@@ -44,18 +44,24 @@ def _score(parameters: MixtureParameters, X: NDArray, name: str, n_jobs: int | N
         if not in_double:
             kernels.score(layout, X, operands, **{name: out})
         for part in parts_in_double(X) if in_double else ():
-            wide = out[part] if name == "labels" else np.empty(out[part].shape)
-            kernels.score(layout, X[part].astype(np.float64), operands, **{name: wide})
-            with np.errstate(over="ignore"):  # a log-density beyond float32 is -inf
-                out[part] = wide
+            out_of_part = out[part] if name == "labels" else np.empty(out[part].shape)
+            kernels.score(layout, X[part].astype(np.float64), operands, **{name: out_of_part})
+            with np.errstate(over="ignore"):  # a log-density out of the range of float32 becomes -inf
+                out[part] = out_of_part
     return out
 
 
 def checked_rows(X: NDArray, n_features: int) -> NDArray:
-    """Rows as an array of native byte order with the right number of features; whole numbers become float64."""
+    """Return rows as an array of native byte order; integers become float64.
+
+    Raises
+    ------
+    ValueError
+        If X is not two-dimensional, or its number of features is not that of the parameters.
+    """
     X = np.asarray(X)
     if X.dtype.kind in "iub":
         X = X.astype(np.float64)
     if X.ndim != 2 or X.shape[1] != n_features:
-        raise ValueError(f"X has shape {X.shape}, but the parameters are those of {n_features} features")
+        raise ValueError(f"X must have shape (n_samples, {n_features}) for these parameters, got shape {X.shape}")
     return X if X.dtype.isnative else X.astype(X.dtype.newbyteorder("="))

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from fastgmm.data.sources import ArraySource
 from fastgmm.kernels import serial_matmul
+from fastgmm.mixture.moments import merged_pairs
 from fastgmm.mixture.parameters import MixtureParameters
 
 Array = NDArray[np.float64]
@@ -32,7 +33,7 @@ def pairs_by_merge_loss(parameters: MixtureParameters) -> list[tuple[int, int]]:
         loss = np.full((n_components, n_components), np.inf)
         for i in range(n_components - 1):
             j = np.arange(i + 1, n_components)
-            merged = _merged(weights[[i]], means[[i]], full[[i]], weights[j], means[j], full[j])
+            merged = merged_pairs(weights[[i]], means[[i]], full[[i]], weights[j], means[j], full[j])
             loss[i, j] = single[i] + single[j] - _classification_likelihood(merged[0], merged[2])
     order = np.argsort(np.where(np.isnan(loss), np.inf, loss), axis=None, kind="stable")
     pairs = (divmod(int(flat), n_components) for flat in order[: n_components * (n_components - 1) // 2])
@@ -77,7 +78,7 @@ def split_and_merge(parameters: MixtureParameters, i: int, j: int, k: int) -> Mi
     """
     weights, means, full = (a.copy() for a in full_moments(parameters))
     offset, half = _halves(full[k])
-    merged = _merged(weights[[i]], means[[i]], full[[i]], weights[[j]], means[[j]], full[[j]])
+    merged = merged_pairs(weights[[i]], means[[i]], full[[i]], weights[[j]], means[[j]], full[[j]])
     weights[i], means[i], full[i] = (a[0] for a in merged)
     weights[j], means[j], full[j] = weights[k] / 2, means[k] + offset, half
     weights[k], means[k], full[k] = weights[k] / 2, means[k] - offset, half
@@ -144,15 +145,6 @@ def _in_model(parameters: MixtureParameters, weights: Array, means: Array, full:
     covariances = model.covariances(scatter, np.maximum(weights, 1e-300), before=parameters.covariances)
     precisions_cholesky = model.form.precisions_cholesky(covariances)
     return MixtureParameters(weights, means, covariances, precisions_cholesky, parameters.covariance_type)
-
-
-def _merged(w1: Array, m1: Array, S1: Array, w2: Array, m2: Array, S2: Array) -> tuple[Array, Array, Array]:
-    """Return weights, means and covariances (n, D, D) of n merged pairs."""
-    weights = np.maximum(w1 + w2, 1e-300)
-    a, b = (w1 / weights)[:, np.newaxis], (w2 / weights)[:, np.newaxis]
-    difference = np.broadcast_to(m2 - m1, np.broadcast_shapes(m1.shape, m2.shape))
-    between = (a * b * difference)[:, :, np.newaxis] * difference[:, np.newaxis, :]
-    return weights, m1 + b * difference, a[..., np.newaxis] * S1 + b[..., np.newaxis] * S2 + between
 
 
 def _classification_likelihood(weights: Array, full: Array) -> Array:

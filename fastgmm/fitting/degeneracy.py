@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgmm.mixture.moments import total_covariance
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import rounding_variance
 
@@ -65,9 +66,9 @@ def flat_components(parameters: MixtureParameters, reg_covar: float) -> NDArray[
         factor = form.factor(parameters.precisions_cholesky, n_components, n_features)
         if ((factor**2).sum(axis=(1, 2)) * 1.5 * floor < 1).all():
             return np.empty(0, np.intp)
-        centred = parameters.means - parameters.weights @ parameters.means
         full = form.full(parameters.covariances, n_components, n_features)
-        total = np.tensordot(parameters.weights, full, axes=1) + (parameters.weights[:, None] * centred).T @ centred
+        within = np.tensordot(parameters.weights, full, axes=1)
+        total = total_covariance(parameters.weights, parameters.means, within)
         return np.flatnonzero(
             form.is_flat(parameters.covariances, parameters.precisions_cholesky, total, 1.5 * floor, 1000 * floor)
         )

@@ -21,13 +21,13 @@ from .run_state import EMResult, RunState
 
 
 def full_pass(
-    source: Source, parameters: MixtureParameters, known: SufficientStatistics | None = None
+    source: Source, parameters: MixtureParameters, earlier_pass: SufficientStatistics | None = None
 ) -> SufficientStatistics:
     """Make one pass over all rows and return the sufficient statistics.
 
-    `known` are the statistics of an earlier pass over the same rows.
+    `earlier_pass` are the statistics of an earlier pass over the same rows.
     """
-    return source.reduce(functools.partial(accumulate, parameters), known=known)
+    return source.reduce(functools.partial(accumulate, parameters), earlier_pass=earlier_pass)
 
 
 def run(
@@ -99,12 +99,12 @@ def run(
             start_bound=lower_bound,
         )
         state = RunState(result, parameters, accelerator=options.make_accelerator(source, tol))
-    result, known, ready = state.result, state.known or source.known, statistics
+    result, earlier_pass, ready = state.result, state.earlier_pass or source.earlier_pass, statistics
     try:
         while result.n_iter - result.n_earlier < max_iter and not result.converged:
-            statistics = full_pass(source, state.point, known) if ready is None else ready
-            known, ready = statistics, None
-            state.known = statistics if statistics.has_shared_scatter else None
+            statistics = full_pass(source, state.point, earlier_pass) if ready is None else ready
+            earlier_pass, ready = statistics, None
+            state.earlier_pass = statistics if statistics.has_shared_scatter else None
             _advance(state, statistics, options)
             stop = on_iteration is not None and on_iteration(result)
             result.converged = not (stop or state.proposed) and result.is_settled(tol, limit_tol)

@@ -137,7 +137,7 @@ class RunState:
     proposed : bool
         Whether the accelerator proposed them.
     accelerator : Accelerator or None
-    known : SufficientStatistics or None
+    earlier_pass : SufficientStatistics or None
         Of the last pass, if the next one uses them: the tied layout reuses the total scatter, and a pass that computes
         it again differs in the last bits.
     """
@@ -146,7 +146,7 @@ class RunState:
     point: MixtureParameters
     proposed: bool = False
     accelerator: Accelerator | None = None
-    known: SufficientStatistics | None = None
+    earlier_pass: SufficientStatistics | None = None
 
 
 class CheckpointState(NamedTuple):

@@ -260,5 +260,5 @@ def _weighted_resp(parameters: MixtureParameters, source: ArraySource) -> Array:
     """Return responsibilities times the rows' weights, (N, K)."""
     resp = np.empty((len(source.X), parameters.n_components), source.dtype)
     # A pass of EM and not `predict_proba`, so that a fit compiles or loads no other kernel.
-    accumulate(parameters, source.X, source.sample_weight, known=source.known, resp=resp)
+    accumulate(parameters, source.X, source.sample_weight, earlier_pass=source.earlier_pass, resp=resp)
     return resp.astype(np.float64)

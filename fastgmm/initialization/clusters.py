@@ -31,12 +31,12 @@ def from_kmeans(request: StartRequest) -> Start:
         sample = in_range(source.whole())
     else:
         sample = enough_rows(source, n_components, stream, model, request.reg_covar)
-    seen = whitened(sample) if request.whiten else sample
+    clustered = whitened(sample) if request.whiten else sample
     if request.quick:
-        centres = quick_start(few_rows(seen, n_components, stream), n_components, stream, steps=QUICK_STEPS)
-        labels = nearest_centres(seen, centres)
+        centres = quick_start(few_rows(clustered, n_components, stream), n_components, stream, steps=QUICK_STEPS)
+        labels = nearest_centres(clustered, centres)
     else:
-        centres, labels = kmeans(seen, n_components, stream)
+        centres, labels = kmeans(clustered, n_components, stream)
     if request.whiten:
         return _from_labels(labels, _means_of(labels, sample, request), sample, request)
     if sample.n_samples == source.n_samples and not sample.n_outliers:
@@ -50,13 +50,16 @@ def from_kmeans_plusplus(request: StartRequest) -> Start:
     sample = enough_rows(source, n_components, stream, request.model, request.reg_covar)
     if not request.whiten:
         return start_from_points(kmeans_plusplus(sample, n_components, stream), request)
-    seen = whitened(sample)
-    rows = nearest_rows(seen, kmeans_plusplus(seen, n_components, stream))
+    clustered = whitened(sample)
+    rows = nearest_rows(clustered, kmeans_plusplus(clustered, n_components, stream))
     return start_from_points(sample.X[rows].astype(np.float64), request)
 
 
 def _from_labels(labels: NDArray, reference: Array, rows: ArraySource, request: StartRequest) -> Start:
-    """Return the start of labelled rows; `reference` are points near the components, (K, D)."""
+    """Return the start of labelled rows.
+
+    `reference` are points near the components, (K, D).
+    """
     covariance_type = request.model.name
     statistics = accumulate_labels(labels, reference, rows.X, rows.sample_weight, covariance_type=covariance_type)
     return start_from_clusters(statistics, request)

@@ -1,7 +1,8 @@
-"""Model-based agglomeration: small clusters joined, two at a time, where a Gaussian mixture loses least.
+"""Model-based agglomeration of micro-clusters.
 
-What mclust's `hc` does to rows, done to a few hundred micro-clusters of k-means, of which only sizes, means and
-scatter matter, so that it costs the same for any number of rows.
+Two clusters at a time are merged: those whose merging lowers the likelihood of a Gaussian mixture least. mclust's `hc`
+merges rows. Here the clusters are a few hundred micro-clusters of k-means. Only their weights, means and scatter count,
+so the cost does not depend on the number of rows.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgmm.mixture.moments import total_covariance
+
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Hierarchy:
-    """Micro-clusters, and which of them join: a start for any number of components.
+    """Micro-clusters and the order in which they merge.
+
+    It gives a start for any number of components.
 
     Attributes
     ----------
@@ -39,25 +44,44 @@ class Hierarchy:
     def of(
         cls, weights: Array, means: Array, scatter: Array, *, n_rows: float, n_components: int, floor: float
     ) -> Hierarchy:
-        """Micro-clusters with weights (M,), means and scatter about these, joined.
+        """Return the hierarchy of micro-clusters; those without weight are left out.
 
-        What small clusters are drawn to is, as in mclust's prior, the overall covariance, for `n_components` clusters
-        side by side, and `floor`. Rows are counted, `n_rows`, since the unit of weights is anyone's.
+        As in mclust's prior, small clusters are shrunk to the overall covariance, divided by
+        ``n_components ** (2 / D)``.
+
+        Parameters
+        ----------
+        weights : (M,)
+        means : (M, D)
+        scatter : (M, D, D)
+            About the means.
+        n_rows : float
+            Number of rows. It gives the weights their unit, which may be any.
+        n_components : int
+            Number of clusters for which the overall covariance is divided.
+        floor : float
+            Added to the variances of that covariance.
         """
-        there = weights > 0
-        weights, means, scatter = weights[there], means[there], scatter[there]
-        share = weights / weights.sum()
-        centred = means - share @ means
-        total = scatter.sum(axis=0) / weights.sum() + (share[:, np.newaxis] * centred).T @ centred
+        has_weight = weights > 0
+        weights, means, scatter = weights[has_weight], means[has_weight], scatter[has_weight]
+        total = total_covariance(weights / weights.sum(), means, scatter.sum(axis=0) / weights.sum())
         floor = floor + 1e-12 * np.trace(total) + 1e-100
         scale = total / n_components ** (2 / len(total)) + floor * np.eye(len(total))
         count = n_rows / weights.sum()
         return cls(weights, means, scatter, merge_order(weights * count, means, scatter * count, scale))
 
     def moments(self, n_groups: int) -> tuple[Array, Array, Array]:
-        """Weights (n_groups,), means and scatter about these, of so many groups; some have none if there are fewer.
+        """Return the moments of `n_groups` groups of micro-clusters, read-only.
 
-        CheckpointState, since a search asks for the same again for every model; read-only.
+        If there are fewer micro-clusters, some groups have weight 0. The result is cached, since a search asks for it
+        once for every model.
+
+        Returns
+        -------
+        weights : (n_groups,)
+        means : (n_groups, D)
+        scatter : (n_groups, D, D)
+            About the means.
         """
         if n_groups not in self._groups:
             self._groups[n_groups] = self._moments(n_groups)
@@ -66,7 +90,8 @@ class Hierarchy:
         return self._groups[n_groups]
 
     def _moments(self, n_groups: int) -> tuple[Array, Array, Array]:
-        group = cut(self.merges, n_groups)
+        """Compute the moments of groups; see `moments`."""
+        group = cut_tree(self.merges, n_groups)
         member = (group == np.arange(n_groups)[:, np.newaxis]).astype(np.float64) * self.weights
         weights = member.sum(axis=1)
         share = member / np.maximum(weights, 1e-300)[:, np.newaxis]
@@ -80,12 +105,12 @@ class Hierarchy:
 
 
 def merge_order(weights: Array, means: Array, scatter: Array, scale: Array) -> NDArray[np.intp]:
-    """Which clusters join, one pair after the other, until all are one.
+    """Return the order in which clusters merge, until one is left.
 
-    Those of which the classification likelihood of Gaussians with any covariances falls least (VVV; Fraley, 1998, SIAM
-    Journal on Scientific Computing 20), where a cluster with weight n and scatter W contributes
-    ``-n/2 log det ((W + (D + 2) scale) / (n + D + 2))``: `scale` is a covariance that small clusters are drawn to.
-    Flops: about M^2 D^3; memory: two arrays (M, D, D).
+    Each step merges the pair whose merging lowers the classification likelihood least, for Gaussians with free
+    covariances (VVV; Fraley, 1998, SIAM Journal on Scientific Computing 20). A cluster with weight n and scatter W
+    contributes ``-n/2 log det ((W + (D + 2) scale) / (n + D + 2))``. The covariance `scale` is that to which small
+    clusters are shrunk. This takes about M^2 D^3 flops and the memory of two arrays (M, D, D).
 
     Parameters
     ----------
@@ -100,7 +125,7 @@ def merge_order(weights: Array, means: Array, scatter: Array, scale: Array) -> N
     Returns
     -------
     merges : (M - 1, 2) int
-        The second joins the first, which keeps its number.
+        The second cluster of a pair is merged into the first, which keeps its number.
     """
     weights, means, scatter = weights.copy(), means.copy(), scatter.copy()
     n_clusters = len(weights)
@@ -113,8 +138,8 @@ def merge_order(weights: Array, means: Array, scatter: Array, scale: Array) -> N
     def losses(i: int, others: NDArray[np.intp]) -> Array:
         weight = weights[i] + weights[others]
         apart = means[others] - means[i]
-        pull = (weights[i] * weights[others] / weight)[:, np.newaxis, np.newaxis]
-        within = scatter[i] + scatter[others] + pull * apart[:, :, np.newaxis] * apart[:, np.newaxis, :]
+        factor = (weights[i] * weights[others] / weight)[:, np.newaxis, np.newaxis]
+        within = scatter[i] + scatter[others] + factor * apart[:, :, np.newaxis] * apart[:, np.newaxis, :]
         return cost(weight, within) - single[i] - single[others]
 
     single = cost(weights, scatter)
@@ -143,8 +168,8 @@ def merge_order(weights: Array, means: Array, scatter: Array, scale: Array) -> N
     return np.array(merges, dtype=np.intp).reshape(-1, 2)
 
 
-def cut(merges: NDArray[np.intp], n_groups: int) -> NDArray[np.int32]:
-    """The group of each cluster, (M,), when merging stops at so many groups, numbered from 0."""
+def cut_tree(merges: NDArray[np.intp], n_groups: int) -> NDArray[np.int32]:
+    """Return the group, from 0, of each cluster, (M,), after merging to `n_groups`."""
     n_clusters = len(merges) + 1
     group = np.arange(n_clusters)
     for i, j in merges[: max(0, n_clusters - n_groups)]:

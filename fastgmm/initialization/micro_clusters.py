@@ -1,4 +1,4 @@
-"""Starts from micro-clusters of k-means that are joined; see `hierarchy`."""
+"""Starts from micro-clusters of k-means that are merged; see `hierarchy`."""
 
 from __future__ import annotations
 
@@ -17,23 +17,28 @@ from .samples import enough_rows
 from .start import Start, StartRequest
 
 Array = NDArray[np.float64]
-# Number of micro-clusters, in all and at least per component, and of Lloyd's steps that find them.
+# Number of micro-clusters.
 MICRO_CLUSTERS = 500
+# Smallest number of micro-clusters per component.
 MICRO_CLUSTERS_PER_COMPONENT = 4
+# Number of Lloyd's steps that find the micro-clusters.
 MICRO_STEPS = 3
-# At most this many numbers in the means of the micro-clusters. Joining M of them takes M^2 D^3 multiply-adds: 500 of 60
-# features took 12 s, so with more than 20 features there are fewer.
+# Largest number of entries in the means of the micro-clusters. Merging M of them takes M^2 D^3 multiply-adds: 12 s for
+# 500 of 60 features. So with more than 20 features there are fewer than 500.
 MICRO_NUMBERS = 10_000
 
 
 def from_hierarchy(request: StartRequest) -> Start:
-    """Start from micro-clusters that are joined until there are as many as components."""
-    joined = micro_clusters(request.source, request.n_components, request.stream, request.reg_covar)
-    return start_from_hierarchy(joined, request.n_components, request.model, request.reg_covar)
+    """Start from micro-clusters that are merged to `n_components` clusters."""
+    hierarchy = micro_clusters(request.source, request.n_components, request.stream, request.reg_covar)
+    return start_from_hierarchy(hierarchy, request.n_components, request.model, request.reg_covar)
 
 
 def micro_clusters(source: Source, n_components: int, stream: RandomStream, reg_covar: float) -> Hierarchy:
-    """Return micro-clusters of k-means and the order in which they join; with many rows, those of a sample."""
+    """Return micro-clusters of k-means and the order in which they merge.
+
+    With many rows, they are those of a sample.
+    """
     sample = enough_rows(source, n_components, stream, get_model("full"), reg_covar)
     n_micro = min(MICRO_CLUSTERS, MICRO_NUMBERS // source.n_features)
     n_micro = min(max(n_micro, MICRO_CLUSTERS_PER_COMPONENT * n_components), len(sample.X))
@@ -52,7 +57,7 @@ def micro_clusters(source: Source, n_components: int, stream: RandomStream, reg_
 
 
 def start_from_hierarchy(hierarchy: Hierarchy, n_components: int, model: CovarianceModel, reg_covar: float) -> Start:
-    """Return the start of micro-clusters joined to as many as components; no row is read."""
+    """Return the start of merged micro-clusters; no row is read."""
     weight_sums, means, scatter = hierarchy.moments(n_components)
 
     def covariances() -> Array:

@@ -12,7 +12,7 @@ from .samples import enough_rows, statistics_about_nearest
 from .start import Start, StartRequest
 
 Array = NDArray[np.float64]
-# At most this many draws per row that is wanted: draws may repeat rows.
+# Largest number of draws per row, since draws may repeat rows.
 DRAWS_PER_ROW = 20
 
 
@@ -22,7 +22,9 @@ def from_random_rows(request: StartRequest) -> Start:
 
 
 def start_from_points(points: Array, request: StartRequest) -> Start:
-    """Return the start from means (K, D), with equal weights and the pooled covariance about the nearest mean.
+    """Return the start from means, (K, D).
+
+    The weights are equal. All covariances are the pooled one about the nearest mean.
 
     scikit-learn gives these components the covariance ``reg_covar I``, which makes the first iteration a step of
     k-means, depends on the unit of the data, and does not exist for ``reg_covar=0``.
@@ -41,7 +43,10 @@ def start_from_points(points: Array, request: StartRequest) -> Start:
 
 
 def random_rows(source: Source, n_rows: int, stream: RandomStream) -> Array:
-    """Draw rows by weight, (n_rows, D); equal rows are drawn once, unless that takes too many draws."""
+    """Draw rows by weight, (n_rows, D).
+
+    Equal rows are drawn once, unless that takes too many draws.
+    """
     drawn: dict[bytes, NDArray] = {}
     repeated = []
     sample = enough_rows(source, n_rows, stream)

@@ -1,4 +1,4 @@
-"""Starts from responsibilities: random ones, or labels and responsibilities that the user has."""
+"""Starts from responsibilities: random ones, or those of the user."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from fastgmm.mixture.statistics import SufficientStatistics
 from .start import Start, StartRequest, start_from_statistics
 
 Array = NDArray[np.float64]
-# Bytes of random responsibilities that exist at a time, and the fewest rows that they are for.
+# Bytes of random responsibilities in memory at a time.
 BLOCK_BYTES = 8 * 1024 * 1024
+# Smallest number of rows of such a block.
 MIN_BLOCK_ROWS = 1024
 
 
@@ -39,7 +40,10 @@ def from_random_resp(request: StartRequest) -> Start:
 
 
 def from_user_resp(user_resp: Any, request: StartRequest) -> Start:
-    """Start from the user's labels (N,) or responsibilities (N, K), in a form that the source accepts."""
+    """Start from the user's labels (N,) or responsibilities (N, K).
+
+    They are in a form that the source accepts.
+    """
     source = request.source
     reference = np.tile(source.point_near(), (request.n_components, 1))
     # The first pass finds the means; moments about these have no digits to lose.

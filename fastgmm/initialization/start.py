@@ -1,4 +1,4 @@
-"""The contract of an initialisation: what it is asked for, and the start that it returns."""
+"""The contract of an initialisation: its request, and the start it returns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class StartRequest:
-    """What an initialisation is asked for.
+    """The arguments of an initialisation.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class StartRequest:
     reg_covar : float
         Added to every variance.
     quick : bool
-        Whether a start of few steps on few rows will do, as one of several that are compared.
+        Whether to make a start of few steps on few rows, since several starts are compared.
     whiten : bool
         Whether distances are those of rows whose covariance is the identity.
     """
@@ -84,6 +84,9 @@ def start_from_statistics(statistics: SufficientStatistics, request: StartReques
 
 
 def start_from_clusters(statistics: SufficientStatistics, request: StartRequest) -> Start:
-    """Return the start that is the M-step of statistics of labelled rows; clusters without rows are not counted."""
+    """Return the start that is the M-step of statistics of labelled rows.
+
+    `n_distinct` does not count clusters without rows.
+    """
     n_distinct = int(np.count_nonzero(statistics.weight_sums))
     return replace(start_from_statistics(statistics, request), n_distinct=n_distinct)

@@ -6,7 +6,7 @@ import numpy as np
 
 from fastgmm.data.sources import ArraySource
 
-# A direction whose variance is a smaller part of the largest has none.
+# A direction counts as without variance if its variance is at most this part of the largest.
 SMALLEST_VARIANCE = 1e-12
 
 

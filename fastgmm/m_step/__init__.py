@@ -1,1 +1,1 @@
-"""M-steps: from sufficient statistics to parameters, and the bound that is raised."""
+"""M-steps: from sufficient statistics to parameters, and the bound they raise."""

@@ -1,8 +1,9 @@
-"""Conjugate priors of means and covariances: regularisation that keeps small clusters from collapsing.
+"""Conjugate priors of means and covariances.
 
-Those of R's mclust (Fraley & Raftery, 2007, Journal of Classification 24): a mean is Gaussian about a point with the
-component's covariance over `shrinkage`, variances are inverse gamma, matrices inverse Wishart. The M-step finds the
-mode: that of the model given scatter to which the prior's has been added, and so many rows more.
+They keep small clusters from collapsing, and are those of R's mclust (Fraley & Raftery, 2007, Journal of Classification
+24). The prior of a mean is Gaussian, with the component's covariance divided by `shrinkage`. The prior of a variance is
+inverse gamma, and that of a matrix is inverse Wishart. The M-step finds the mode of the posterior: the prior adds to
+the scatter and to the number of rows, and the model's M-step of maximum likelihood does the rest.
 """
 
 from __future__ import annotations
@@ -66,43 +67,47 @@ class ConjugatePrior:
         """
         if not model.has_prior:
             raise ValueError(
-                f"There is no conjugate prior for covariance_type {model.name!r}: 'VEE', 'EVE', 'VVE' and 'EVV' have "
-                "none, all others have"
+                f"There is no conjugate prior for covariance_type {model.name!r}. Set prior=None, or use a "
+                "covariance_type other than 'VEE', 'EVE', 'VVE' and 'EVV'."
             )
         n_features = source.n_features
         mean, covariance = overall_moments(source)
         if self.mean is not None:
             mean = np.asarray(self.mean, dtype=np.float64)
             if mean.shape != (n_features,):
-                raise ValueError(f"The prior's mean should have the shape of {(n_features,)}, but got {mean.shape}")
+                raise ValueError(f"The prior's mean must have shape {(n_features,)}, got shape {mean.shape}")
             if not np.isfinite(mean).all():
-                raise ValueError(f"The prior's mean should be finite, but is {mean}")
+                raise ValueError(f"The prior's mean must be finite, got {mean}")
         shrinkage = float(self.shrinkage)
         dof = n_features + 2.0 if self.dof is None else float(self.dof)
         if not (0 <= shrinkage < np.inf and n_features - 1 < dof < np.inf):
             raise ValueError(
-                f"The prior's shrinkage should be at least 0 and its dof more than {n_features - 1}, both finite, but "
-                f"they are {shrinkage} and {dof}"
+                f"The prior's shrinkage must be >= 0 and its dof > n_features - 1 ({n_features - 1}), both finite, got "
+                f"shrinkage={shrinkage} and dof={dof}"
             )
-        wanted: tuple[int, ...] = (n_features, n_features) if model.form.has_matrices else ()
+        scale_shape: tuple[int, ...] = (n_features, n_features) if model.form.has_matrices else ()
         if self.scale is None:
             _check_default_scale(covariance, model)
             scale = covariance / n_components ** (2 / n_features)
             scale = scale if model.form.has_matrices else np.asarray(np.trace(scale) / n_features)
         else:
             scale = np.asarray(self.scale, dtype=np.float64)
-        if scale.shape != wanted:
+        if scale.shape != scale_shape:
             raise ValueError(
-                f"The prior's scale should have the shape of {wanted} for {model.name!r}, but got {scale.shape}"
+                f"The prior's scale must have shape {scale_shape} for covariance_type {model.name!r}, got shape "
+                f"{scale.shape}"
             )
         problem = model.form.precision_problem(scale)
         if problem is not None:
-            raise ValueError(f"The prior's scale should be {problem}, but is {scale}")
+            raise ValueError(f"The prior's scale must be {problem}, got {scale}")
         return ModePrior.of(model, n_components, shrinkage, mean, dof, scale)
 
 
 def _check_default_scale(covariance: Array, model: CovarianceModel) -> None:
-    """Refuse rows of which `ConjugatePrior` cannot take its default scale; constant features are named."""
+    """Raise ValueError if the rows' covariance cannot be a prior's default scale.
+
+    The message names constant features.
+    """
     variances = np.diagonal(covariance)
     constant = np.flatnonzero(variances <= 0)
     if not model.form.has_matrices:
@@ -117,23 +122,24 @@ def _check_default_scale(covariance: Array, model: CovarianceModel) -> None:
         cause = "some features are linear combinations of others" if is_singular else ""
     if cause:
         raise ValueError(
-            f"The prior's default scale is the rows' covariance, which must be positive definite, but {cause}. Leave "
-            "such features out, or give ConjugatePrior a positive definite scale."
+            f"The prior's default scale is the covariance of the rows, which must be positive definite, but {cause}. "
+            "Leave such features out, or pass a positive definite scale to ConjugatePrior."
         )
 
 
 @dataclass(frozen=True, eq=False)
 class ModePrior:
-    """A prior as M-steps read it.
+    """A prior in the form that M-steps read.
 
     Attributes
     ----------
     shrinkage : float
+        Number of rows that the prior of a mean is worth.
     mean : (D,)
     counts : (K,)
-        By how many rows more the covariances are those of.
-    scatter : as the layout keeps scatter
-        What is added to it.
+        Added to the number of rows of each covariance.
+    scatter : in the layout
+        Added to the scatter.
     """
 
     shrinkage: float
@@ -145,6 +151,7 @@ class ModePrior:
     def of(
         cls, model: CovarianceModel, n_components: int, shrinkage: float, mean: Array, dof: float, scale: Array
     ) -> ModePrior:
+        """Return the prior of a model with degrees of freedom and a scale, () or (D, D)."""
         n_features = len(mean)
         full = np.broadcast_to(
             scale * np.eye(n_features) if scale.ndim == 0 else scale, (n_components, *(n_features,) * 2)
@@ -158,7 +165,7 @@ class ModePrior:
         return cls(shrinkage, mean, np.full(n_components, 1.0 + extra), np.ascontiguousarray(scatter))
 
     def log_density(self, point: MixtureParameters) -> float:
-        """The logarithm of the prior at some parameters, but for a constant."""
+        """Return the log of the prior density, without its constant, at a point."""
         form = point.model.form
         log_det = np.broadcast_to(form.log_det(point.precisions_cholesky, point.n_features), self.counts.shape)
         pull = form.outer(np.full(len(self.counts), self.shrinkage), point.means - self.mean)
@@ -166,7 +173,9 @@ class ModePrior:
 
 
 class ConjugatePosterior(Objective):
-    """Maximum posterior under a conjugate prior: the bound is the mean log-likelihood and log-prior.
+    """Maximum a posteriori under a conjugate prior.
+
+    The bound is the mean log-likelihood plus the log-prior divided by the rows' total weight.
 
     Parameters
     ----------
@@ -180,7 +189,7 @@ class ConjugatePosterior(Objective):
         self.prior = prior
 
     def bound(self, statistics: SufficientStatistics, point: MixtureParameters) -> float:
-        """Return the mean log-likelihood plus the log-prior divided by the rows' total weight."""
+        """Return the log-posterior, without its constant, in nats per row."""
         return statistics.mean_log_likelihood + self.prior.log_density(point) / statistics.total_weight
 
     def maximise(self, statistics: SufficientStatistics, point: MixtureParameters) -> MixtureParameters:
@@ -200,7 +209,23 @@ def mode(
     reg_covar: float,
     before: Array | None = None,
 ) -> MixtureParameters:
-    """The parameters of highest posterior density given sufficient statistics."""
+    """Return the parameters of highest posterior density.
+
+    Parameters
+    ----------
+    statistics : SufficientStatistics
+    model : CovarianceModel
+    prior : ModePrior
+    reg_covar : float
+        Added to every variance.
+    before : array, optional
+        Covariances from which the model's M-step starts, if it iterates.
+
+    Raises
+    ------
+    IllDefinedCovarianceError
+        If a covariance is not positive definite.
+    """
     weight_sums = positive_weight_sums(statistics)
     weights, means = estimate_weights_and_means(statistics)
     apart = means - prior.mean
@@ -212,15 +237,18 @@ def mode(
 
 
 def overall_moments(source: Source, covariance_type: str = "full") -> tuple[Array, Array]:
-    """The rows' mean (D,), and their covariance as one component's, unbiased: with one row less in the divisor."""
+    """Return the mean of the rows, (D,), and their unbiased covariance.
+
+    The covariance is in the form of one component: (D, D), (D,) or ().
+    """
     model = get_model(covariance_type)
     point = source.point_near()[np.newaxis]
 
-    def one_component(X: NDArray, sample_weight: Weights) -> SufficientStatistics:
+    def accumulate_all(X: NDArray, sample_weight: Weights) -> SufficientStatistics:
         labels = np.zeros(len(X), np.int32)
         return accumulate_labels(labels, point, X, sample_weight, covariance_type=covariance_type)
 
-    statistics, n_rows = source.reduce(one_component), count_rows(source)
+    statistics, n_rows = source.reduce(accumulate_all), count_rows(source)
     mean = point + statistics.first_moments / statistics.weight_sums[:, np.newaxis]
     unbiased = 1 - 1 / n_rows if n_rows > 1 else 1.0
     scatter = scatter_about_means(statistics, statistics.weight_sums)

@@ -42,12 +42,12 @@ def maximise(
     model = get_model(covariance_type)
     if not isinstance(statistics, SufficientStatistics):
         raise TypeError(
-            f"statistics should be SufficientStatistics, but are {statistics!r} (the sum of no blocks is 0)"
+            f"statistics must be SufficientStatistics, got {statistics!r}. (The sum of an empty list of blocks is 0.)"
         )
     if not statistics.total_weight > 0:
-        raise ValueError(f"the statistics are those of no rows: their total weight is {statistics.total_weight}")
+        raise ValueError(f"statistics must have total_weight > 0, got {statistics.total_weight}: pass at least one row")
     if np.isnan(statistics.weight_sums).any():
-        raise ValueError("the statistics contain NaN, so the rows they are of did, or the parameters")
+        raise ValueError("statistics must not contain NaN: check the rows, their weights and the parameters for NaN")
     statistics.check_layout(model.layout, covariance_type)
     weights, means = estimate_weights_and_means(statistics)
     covariances = estimate_covariances(statistics, model, reg_covar, before=before)
@@ -56,7 +56,15 @@ def maximise(
 
 
 def estimate_weights_and_means(statistics: SufficientStatistics) -> tuple[NDArray, NDArray]:
-    """The weights (K,), ``n_k / sum_j n_j``, and means (K, D), ``c_k + f_k / n_k``, of highest likelihood."""
+    """Return the weights and means of highest likelihood.
+
+    Returns
+    -------
+    weights : (K,)
+        ``n_k / sum_j n_j``.
+    means : (K, D)
+        ``c_k + f_k / n_k``.
+    """
     weight_sums = positive_weight_sums(statistics)
     means = statistics.reference + statistics.first_moments / weight_sums[:, np.newaxis]
     return weight_sums / weight_sums.sum(), means
@@ -69,7 +77,10 @@ def estimate_covariances(
     *,
     before: MixtureParameters | None = None,
 ) -> NDArray:
-    """The covariances of highest likelihood about those means, with `reg_covar` added to every variance."""
+    """Return the covariances of highest likelihood about the estimated means.
+
+    `reg_covar` is added to every variance. `before` are the parameters from which an iteration starts.
+    """
     weight_sums = positive_weight_sums(statistics)
     scatter = scatter_about_means(statistics, weight_sums)
     start = before.covariances if before is not None and before.model is model else None
@@ -77,14 +88,14 @@ def estimate_covariances(
 
 
 class MaximumLikelihood(Objective):
-    """Maximum likelihood: the bound is the mean log-likelihood; see `Objective`."""
+    """Maximum likelihood; the bound is the mean log-likelihood."""
 
     def bound(self, statistics: SufficientStatistics, point: MixtureParameters) -> float:
         """Return the mean log-likelihood, in nats per row."""
         return statistics.mean_log_likelihood
 
     def maximise(self, statistics: SufficientStatistics, point: MixtureParameters) -> MixtureParameters:
-        """Return the parameters of highest likelihood, of the point's covariance model; see `maximise`."""
+        """Return the parameters of highest likelihood in the point's model."""
         return maximise(statistics, point.covariance_type, reg_covar=self.reg_covar, before=point)
 
     def from_moments(self, statistics: SufficientStatistics) -> MixtureParameters:
@@ -92,6 +103,6 @@ class MaximumLikelihood(Objective):
         return maximise(statistics, self.covariance_type, reg_covar=0.0)
 
     def start(self, weights: NDArray, means: NDArray, covariances: NDArray, total_weight: float) -> MixtureParameters:
-        """Return these very parameters; see `Objective.start`."""
+        """Return the parameters of the start unchanged; see `Objective.start`."""
         factors = self.model.form.precisions_cholesky(covariances)
         return MixtureParameters(weights, means, covariances, factors, self.covariance_type)

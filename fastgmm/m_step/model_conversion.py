@@ -11,8 +11,8 @@ from fastgmm.mixture.statistics import SufficientStatistics
 
 from .maximum_likelihood import maximise
 
-# A component's share of the rows, at the least: a component of weight 0 has no rows, but has a covariance.
-SMALLEST_SHARE = 1e-10
+# Smallest weight of a component for its statistics: a component of weight 0 has a covariance, but no rows.
+MIN_WEIGHT = 1e-10
 
 
 def statistics_like(
@@ -24,11 +24,11 @@ def statistics_like(
     ----------
     parameters : MixtureParameters
     weight_sums : (K,)
-        How many rows each component has.
+        Number of rows of each component.
     covariance_type : str
-        The model that will read the statistics.
+        The model whose M-step reads the statistics.
     reg_covar : float, default=0.0
-        What the M-step will add to every variance, which is left out here.
+        Subtracted from every variance, since the M-step adds it.
     """
     form, (n_components, n_features) = parameters.model.form, parameters.means.shape
     full = form.full(parameters.covariances, n_components, n_features) - reg_covar * np.eye(n_features)
@@ -38,12 +38,15 @@ def statistics_like(
 
 
 def mixture_statistics(parameters: MixtureParameters, n_rows: float, covariance_type: str) -> SufficientStatistics:
-    """Return statistics of `n_rows` rows of a mixture, for the M-step of a covariance model."""
-    return statistics_like(parameters, n_rows * np.maximum(parameters.weights, SMALLEST_SHARE), covariance_type)
+    """Return statistics of `n_rows` rows of a mixture, for a model's M-step."""
+    return statistics_like(parameters, n_rows * np.maximum(parameters.weights, MIN_WEIGHT), covariance_type)
 
 
 def convert(parameters: MixtureParameters, covariance_type: str) -> MixtureParameters:
-    """Return the mixture of a covariance model that is fitted to the rows of a mixture of another model."""
+    """Return a mixture of another covariance model with nearly the same density.
+
+    It is the M-step of that model, given rows of the mixture.
+    """
     if get_model(covariance_type).mclust_name == parameters.model.mclust_name:
         arrays = parameters.weights, parameters.means, parameters.covariances, parameters.precisions_cholesky
         return MixtureParameters(*arrays, covariance_type)

@@ -1,4 +1,4 @@
-"""The contract of an M-step: what EM raises, and how one step raises it."""
+"""The contract of an objective: the bound that EM raises, and its M-step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastgmm.mixture.statistics import SufficientStatistics
 
 
 class Objective(abc.ABC):
-    """What EM raises: a bound, and the M-step that raises it.
+    """A bound that EM raises, and the M-step that raises it.
 
     `fitting.em.run` alternates full passes over the rows, which give sufficient statistics, with `step`. A new
     objective implements `bound` and `maximise`, or `step` if its bound needs the result of the M-step.
@@ -35,11 +35,14 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def bound(self, statistics: SufficientStatistics, point: MixtureParameters) -> float:
-        """Return the bound at a point, in nats per row, given the statistics of the rows under it."""
+        """Return the bound at a point, in nats per row.
+
+        The statistics are those of the rows under the point.
+        """
 
     @abc.abstractmethod
     def maximise(self, statistics: SufficientStatistics, point: MixtureParameters) -> MixtureParameters:
-        """Return the parameters with the highest bound given statistics of the rows under a point.
+        """Return the parameters of highest bound, given statistics under a point.
 
         Raises
         ------
@@ -49,7 +52,10 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def from_moments(self, statistics: SufficientStatistics) -> MixtureParameters:
-        """Return the parameters of highest bound given statistics whose scatter already includes `reg_covar`."""
+        """Return the parameters of highest bound, given moments.
+
+        The scatter of the statistics includes `reg_covar` already.
+        """
 
     def step(
         self, statistics: SufficientStatistics, point: MixtureParameters, reject_below: float | None = None
@@ -70,7 +76,7 @@ class Objective(abc.ABC):
         parameters : MixtureParameters or None
             After the step.
         bound : float
-            Of the point. Objectives that know no bound of a point return the bound after the step.
+            Of the point. Objectives without a bound of a point return the bound after the step.
 
         Raises
         ------
@@ -87,7 +93,7 @@ class Objective(abc.ABC):
         return None, bound
 
     def start(self, weights: NDArray, means: NDArray, covariances: NDArray, total_weight: float) -> MixtureParameters:
-        """Return the parameters that a fit starts from, given what an initialisation has found.
+        """Return the parameters that a fit starts from, given an initialisation.
 
         Parameters
         ----------

@@ -1,10 +1,12 @@
-"""Variational Bayes: distributions of the parameters in place of the parameters, for the same passes over the rows.
+"""Variational Bayes: distributions of the parameters of a mixture.
 
-The posterior is a product of a distribution of the weights, and for each component of a Gaussian of the mean given the
-precision and a Wishart of the precision (Bishop, 2006, "Pattern Recognition and Machine Learning", 10.2; the process
-prior: Blei & Jordan, 2006, Bayesian Analysis 1). What the E-step needs of it is what it needs of parameters: means,
-factors of the expected precisions, and a constant for each component. What the M-step needs are the sufficient
-statistics. Definitions, scikit-learn's constants in the bound included, are those of its `BayesianGaussianMixture`.
+The posterior is a product of factors: a distribution of the weights and, for each component, a Gaussian of the mean
+given the precision and a Wishart distribution of the precision (Bishop, 2006, "Pattern Recognition and Machine
+Learning", section 10.2; for the Dirichlet process prior Blei & Jordan, 2006, Bayesian Analysis 1).
+
+The passes over the rows are those of maximum likelihood. The E-step reads a posterior as it reads parameters: means,
+factors of the expected precisions, and a constant for each component. The M-step reads the same sufficient statistics.
+All definitions are those of scikit-learn's `BayesianGaussianMixture`, including the constants in the bound.
 """
 
 from __future__ import annotations
@@ -26,31 +28,31 @@ Array = NDArray[np.float64]
 
 
 class WeightPrior(abc.ABC):
-    """A distribution of the weights; its parameters are `concentration`, (K,) or (2, K)."""
+    """A distribution of the weights, with the parameters `concentration`."""
 
     @staticmethod
     @abc.abstractmethod
     def posterior(prior: float, weight_sums: Array) -> Array:
-        """The concentration given the components' weight sums, (K,)."""
+        """Return the concentration, given the components' weight sums, (K,)."""
 
     @staticmethod
     @abc.abstractmethod
     def expected_log_weights(concentration: Array) -> Array:
-        """``E[log w]``, (K,)."""
+        """Return ``E[log w]``, (K,)."""
 
     @staticmethod
     @abc.abstractmethod
     def expected_weights(concentration: Array) -> Array:
-        """``E[w]``, scaled to sum to one, (K,)."""
+        """Return ``E[w]``, scaled to sum to one, (K,)."""
 
     @staticmethod
     @abc.abstractmethod
     def log_norm(concentration: Array) -> float:
-        """The logarithm of the distribution's normalising factor."""
+        """Return the log of the distribution's normalising factor."""
 
 
 class DirichletDistribution(WeightPrior):
-    """All components are alike a priori; the concentration is (K,)."""
+    """A Dirichlet distribution, symmetric a priori; the concentration is (K,)."""
 
     @staticmethod
     def posterior(prior: float, weight_sums: Array) -> Array:
@@ -70,7 +72,10 @@ class DirichletDistribution(WeightPrior):
 
 
 class DirichletProcess(WeightPrior):
-    """Sticks are broken off one after the other; the concentration is two rows of beta distributions, (2, K)."""
+    """A Dirichlet process, truncated at K components, by stick breaking.
+
+    The concentration, (2, K), has the parameters of K beta distributions.
+    """
 
     @staticmethod
     def posterior(prior: float, weight_sums: Array) -> Array:
@@ -85,8 +90,8 @@ class DirichletProcess(WeightPrior):
 
     @staticmethod
     def expected_weights(concentration: Array) -> Array:
-        broken, left = concentration / concentration.sum(axis=0)
-        weights = broken * np.append(1.0, np.cumprod(left[:-1]))
+        broken_off, remaining = concentration / concentration.sum(axis=0)
+        weights = broken_off * np.append(1.0, np.cumprod(remaining[:-1]))
         return np.asarray(weights / weights.sum())
 
     @staticmethod
@@ -102,17 +107,17 @@ WEIGHT_PRIORS: dict[str, type[WeightPrior]] = {
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """What is known of the parameters before any rows.
+    """The prior distributions of the parameters.
 
     Attributes
     ----------
     weights : type of WeightPrior
     weight_concentration : float
     mean_precision : float
-        How many rows the prior of a mean is worth.
+        Number of rows that the prior of a mean is worth.
     mean : (D,)
     degrees_of_freedom : float
-        Above D - 1: how many rows the prior of a covariance is worth.
+        Number of rows that the prior of a covariance is worth, above D - 1.
     covariance : (D, D) for "full" and "tied", (D,) for "diag", () for "spherical"
         The scatter of those rows.
     """
@@ -127,17 +132,17 @@ class Prior:
 
 @dataclass(frozen=True, eq=False)
 class Posterior(MixtureParameters):
-    """Distributions of a mixture's parameters; as parameters, their expectations.
+    """Distributions of a mixture's parameters; the parameters are expectations.
 
     Attributes
     ----------
     prior : Prior
     concentration : (K,) or (2, K)
-        Of the weights; see `WeightPrior`.
+        Parameters of the distribution of the weights; see `WeightPrior`.
     mean_precision : (K,)
         The precision of a mean in units of its component's precision.
     degrees_of_freedom : (K,), or () for "tied"
-        Of the Wishart distributions; `covariances` are the inverses of the expected precisions.
+        Degrees of freedom of the Wishart distributions. `covariances` are the inverses of the expected precisions.
     """
 
     prior: Prior
@@ -146,7 +151,10 @@ class Posterior(MixtureParameters):
     degrees_of_freedom: Array
 
     def log_coef(self) -> Array:
-        """``E[log w] - D / 2 log 2 pi + E[log det precision] / 2 - D / (2 mean_precision)``, (K,)."""
+        """Return each component's expected log-density without the distance, (K,).
+
+        ``E[log w] - D / 2 log 2 pi + E[log det precision] / 2 - D / (2 mean_precision)``.
+        """
         n_features = self.n_features
         log_weights = self.prior.weights.expected_log_weights(self.concentration)
         log_det = n_features * np.log(2.0) + digamma(_halves(self.degrees_of_freedom, n_features)).sum(axis=0)
@@ -156,12 +164,12 @@ class Posterior(MixtureParameters):
         )
 
     def log_det_scale(self) -> Array:
-        """``log det`` of the factors of the Wishart distributions' scale matrices, (K,) or ()."""
+        """Return ``log det`` of the factors of the Wishart scales, (K,) or ()."""
         log_det = self.model.form.log_det(self.precisions_cholesky, self.n_features)
         return np.asarray(log_det - self.n_features / 2 * np.log(self.degrees_of_freedom))
 
     def log_norm(self) -> float:
-        """What the bound has of the distributions' normalising factors; constants are left out."""
+        """Return the log of the normalising factors, without constants."""
         freedom, n_features = self.degrees_of_freedom, self.n_features
         gammas = gammaln(_halves(freedom, n_features)).sum(axis=0)
         wishart = -(freedom * self.log_det_scale() + freedom * n_features / 2 * np.log(2.0) + gammas)
@@ -176,7 +184,9 @@ class Posterior(MixtureParameters):
 def posterior_of(
     statistics: SufficientStatistics, model: CovarianceModel, prior: Prior, *, reg_covar: float
 ) -> Posterior:
-    """The M-step: the posterior given sufficient statistics. `reg_covar` is added to every variance of the rows.
+    """Return the posterior, given sufficient statistics; this is the M-step.
+
+    `reg_covar` is added to every variance of the rows.
 
     Raises
     ------
@@ -212,12 +222,14 @@ def posterior_of(
 
 
 class VariationalBound(Objective):
-    """Variational Bayes: the bound of the log-evidence of all rows, not their mean, after the M-step.
+    """Variational Bayes: the lower bound of the log-evidence.
+
+    The bound is that of all rows, not per row, and it is that after the M-step.
 
     Parameters
     ----------
     prior : Prior
-        Of a start; a point brings its own.
+        The prior of a start. A later point has its own prior.
     covariance_type, reg_covar
         See `Objective`.
     """
@@ -227,7 +239,7 @@ class VariationalBound(Objective):
         self.prior = prior
 
     def bound(self, statistics: SufficientStatistics, point: MixtureParameters) -> float:
-        """Return the bound after the M-step from the point."""
+        """Return the bound after the M-step from a point."""
         return self.step(statistics, point)[1]
 
     def maximise(self, statistics: SufficientStatistics, point: MixtureParameters) -> Posterior:
@@ -236,22 +248,25 @@ class VariationalBound(Objective):
         return posterior_of(statistics, point.model, point.prior, reg_covar=self.reg_covar)
 
     def from_moments(self, statistics: SufficientStatistics) -> Posterior:
-        """Return the posterior given moments."""
+        """Return the posterior, given moments."""
         return posterior_of(statistics, self.model, self.prior, reg_covar=0.0)
 
     def step(
         self, statistics: SufficientStatistics, point: MixtureParameters, reject_below: float | None = None
     ) -> tuple[Posterior, float]:
-        """Make an M-step; the bound is that after it. No point is rejected: there is no accelerator."""
+        """Make one M-step, and return the bound after it.
+
+        No point is rejected, since there is no accelerator.
+        """
         posterior = self.maximise(statistics, point)
         return posterior, entropy(statistics, point) - posterior.log_norm()
 
 
 def entropy(statistics: SufficientStatistics, point: MixtureParameters) -> float:
-    """The entropy of the responsibilities, ``-sum_ik w_i r_ik log r_ik`` in nats, that a pass from a point has found.
+    """Return the entropy of the responsibilities of a pass, in nats.
 
-    No pass has to add it up: ``log r_ik`` is the component's log-density of the row, whose sum follows from the
-    statistics, less the row's. Costs K D^3 flops.
+    It is ``-sum_ik w_i r_ik log r_ik``. No pass over the rows is needed: ``log r_ik`` is the component's log-density of
+    the row less the mixture's, and both sums follow from the statistics. This costs K D^3 flops.
     """
     centred = statistics.recentred(point.means)
     weight_sums = statistics.weight_sums
@@ -262,5 +277,5 @@ def entropy(statistics: SufficientStatistics, point: MixtureParameters) -> float
 
 
 def _halves(freedom: Array, n_features: int) -> Array:
-    """``(freedom - d) / 2`` for the features d, (D, K) or (D,)."""
+    """Return ``(freedom - d) / 2`` for the features d, (D, K) or (D,)."""
     return np.subtract.outer(freedom, np.arange(n_features)).T / 2

@@ -1,7 +1,7 @@
-"""Layouts of sufficient statistics: how the scatter of rows is kept, and the algebra that depends on it.
+"""Layouts of sufficient statistics: how the scatter of rows is stored.
 
-The kernels have three layouts: "full" keeps a matrix of scatter for each component, "diagonal" its diagonal, and "tied"
-one matrix for all components.
+The algebra that depends on the layout is here too. The kernels have three layouts: "full" stores a matrix of scatter
+for each component, "diagonal" its diagonal, and "tied" one matrix for all components.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ class Layout(abc.ABC):
 
     @abc.abstractmethod
     def recentred(self, scatter: Array, move: Array, first_moments: Array, moved: Array) -> Array:
-        """Return the scatter about reference points moved by ``-move`` (K, D); ``moved = weight_sums move``."""
+        """Return the scatter about reference points moved by ``-move``.
+
+        `move` is (K, D), and ``moved = weight_sums move``.
+        """
 
     @abc.abstractmethod
     def about_means(self, scatter: Array, move: Array, factor: Array, floor: Array) -> Array:
@@ -57,7 +60,10 @@ class Layout(abc.ABC):
         """
 
     def reference_points(self, origin: Array, means: Array) -> Array:
-        """Return the reference points (K, D) of a pass: the means, which the kernels have relative to an origin."""
+        """Return the reference points of a pass, (K, D).
+
+        They are the means, which the kernels store relative to an origin.
+        """
         return origin + means
 
     def from_kernel(self, scatter: Array) -> Array:
@@ -106,7 +112,10 @@ class TiedLayout(Layout):
         return scatter - serial_matmul((factor[:, np.newaxis] * move).T, move)
 
     def reference_points(self, origin: Array, means: Array) -> Array:
-        """Return the origin for all components: the kernels' means are multiplied by the factor."""
+        """Return the origin for all components, (K, D).
+
+        The kernels' means are multiplied by the factor, so they cannot be used.
+        """
         return np.repeat(origin[np.newaxis], len(means), axis=0)
 
     def from_kernel(self, scatter: Array) -> Array:
@@ -129,7 +138,7 @@ class DiagonalLayout(Layout):
 
     def about_means(self, scatter: Array, move: Array, factor: Array, floor: Array) -> Array:
         """Return the scatter about the means, at least what is rounding; see `Layout`."""
-        # Rows that are equal as far as their digits go are no nearer than their rounding.
+        # A smaller scatter is not distinguishable from rounding.
         return np.maximum(scatter - factor[:, np.newaxis] * move**2, floor)
 
     def from_kernel(self, scatter: Array) -> Array:

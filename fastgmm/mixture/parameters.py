@@ -1,4 +1,4 @@
-"""The parameters of a Gaussian mixture, and what the kernels read of them."""
+"""The parameters of a Gaussian mixture, and the operands that the kernels read."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ from fastgmm.covariance import CovarianceModel, get_model
 from fastgmm.kernels import Operands, lower_triangle, serial_matmul, shift_origin
 
 LOG_2_PI = float(np.log(2 * np.pi))
-# The tied layout whitens rows about one point. Rounding then grows with the distance of the components from that point,
-# and not with their own width: so many times as much, at most, is allowed before rows are centred at each component.
+# The tied layout whitens rows about one point. Its rounding grows with the distance of the components from that point.
+# If it is more than this many times the rounding about each component's mean, rows are centred at each component.
 TIED_REACH = {np.dtype(np.float64): 1e6, np.dtype(np.float32): 1e2}
-# Variances for which sums of squares stay in the range of float32, by a wide margin.
-SMALLEST_IN_SINGLE, LARGEST_IN_SINGLE = 1e-30, 1e30
-# The standard deviation of a feature in units of that given the others, up to which scatter that is summed in float32
-# has the digits for a Cholesky factor: its square is the part of a variance that is left.
+# Sums of squares of rows with variances in this range stay in the range of float32, with a wide margin.
+SMALLEST_IN_SINGLE = 1e-30
+LARGEST_IN_SINGLE = 1e30
+# Up to this ratio of a feature's standard deviation to the one given the other features, scatter summed in float32 has
+# enough digits for a Cholesky factor: one part in the square of this ratio is left of a variance.
 INFLATED_IN_SINGLE = 400
 
 
 class EStep(NamedTuple):
     """The layout and the operands of an E-step.
 
+    Attributes
+    ----------
     layout : str
-        The kernels' layout. That of the model, or "full" where the tied layout would lose digits.
+        The kernels' layout: that of the model, or "full" if the tied layout would lose digits.
     operands : Operands
     is_centred : bool
-        Whether the layout is "full" although the model's is "tied", since its components are far apart.
+        Whether the layout is "full" although the model's layout is "tied": its components are far apart.
     """
 
     layout: str
@@ -81,9 +84,9 @@ class MixtureParameters:
         _check_shapes(weights, means, {"covariances": covariances}, covariance_type)
         model.check_features(means.shape[1])
         if not (np.isfinite(means).all() and np.isfinite(weights).all()):
-            raise ValueError("weights and means should be finite")
+            raise ValueError("weights and means must be finite, but contain NaN or infinity")
         if (weights < 0).any() or abs(weights.sum() - 1) > 1e-6:
-            raise ValueError(f"weights should not be negative and should sum to one, but are {weights}")
+            raise ValueError(f"weights must not be negative and must sum to one, but are {weights}")
         return cls(weights, means, covariances, model.form.precisions_cholesky(covariances), covariance_type)
 
     def __post_init__(self) -> None:
@@ -143,13 +146,13 @@ class MixtureParameters:
         return self.n_components, self.n_features, self.n_features
 
     def _tied_components_are_far(self, operands: Operands) -> bool:
-        """Whether rounding about the tied layout's origin is much larger than about each component's mean.
+        """Return whether rounding about the tied layout's origin is too large.
 
-        With L the factor, that of ``L (x - origin)`` is in proportion to ``|L| |x - origin|``, that of ``L (x - mean)``
-        to ``|L| |x - mean|``, which is about ``|L|`` times the standard deviations. The absolute values matter: digits
-        that a feature far away has lost reach all features that are correlated with it.
+        With L the factor, the rounding of ``L (x - origin)`` is proportional to ``|L| |x - origin|``. The rounding of
+        ``L (x - mean)`` is proportional to ``|L| |x - mean|``, about ``|L|`` times the standard deviations. The
+        absolute values matter: digits that one feature far from zero loses affect all features correlated with it.
         """
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is far
+        with np.errstate(over="ignore", invalid="ignore"):  # a distance that overflows is far
             centred = np.abs(self.means - operands.origin.astype(np.float64))
             reached = serial_matmul(centred, np.abs(self.precisions_cholesky))
             limit = TIED_REACH[operands.origin.dtype] * self.amplification()
@@ -190,13 +193,17 @@ class MixtureParameters:
 
 
 def _check_shapes(weights: NDArray, means: NDArray, others: dict[str, NDArray], covariance_type: str) -> None:
+    """Raise ValueError if the shape of an array does not fit the means.
+
+    `others` are arrays in the form of the covariances.
+    """
     if means.ndim != 2:
-        raise ValueError(f"means should have shape (n_components, n_features), but have {means.shape}")
+        raise ValueError(f"means must have shape (n_components, n_features), got shape {means.shape}")
     form_shape = get_model(covariance_type).form.shape(*means.shape)
     shapes = {"weights": (weights, means.shape[:1]), **{name: (array, form_shape) for name, array in others.items()}}
     for name, (array, shape) in shapes.items():
         if array.shape != shape:
             raise ValueError(
-                f"{name} should have shape {shape} for {covariance_type!r} and means of shape {means.shape}, "
-                f"but have {array.shape}"
+                f"{name} must have shape {shape} for covariance_type {covariance_type!r} and means of shape "
+                f"{means.shape}, got shape {array.shape}"
             )

@@ -1,8 +1,9 @@
-"""Sufficient statistics of rows under a mixture: the one contract of the package.
+"""Sufficient statistics of rows under a mixture.
 
-Whatever reads rows produces these, whatever estimates parameters consumes them, and they add: over blocks, over files,
-over machines. Second moments are taken about reference points near the components, never about zero, so that nothing
-cancels; statistics with different reference points are moved to common ones before they are added, exactly.
+They are the contract between E-steps, which produce them, and M-steps, which consume them. Statistics add: over blocks,
+files and machines. Second moments are taken about reference points near the components, never about zero, so that no
+digits cancel. Before statistics with different reference points are added, one of them is moved to the reference points
+of the other.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 
 from .layouts import LAYOUTS
 
-# Components' weight sums are kept above 0, as scikit-learn keeps them, so that a mean can be divided by one; of rows
-# with tiny weights by as much less.
-LEAST_WEIGHT = 10 * np.finfo(np.float64).eps
-# A feature is constant if its variance is no more than so many times that of its rounding.
+# Added to the weight sums, as in scikit-learn, so that means can be divided by them. If the total weight of the rows is
+# below 1, this is multiplied by the total weight.
+MIN_WEIGHT_SUM = 10 * np.finfo(np.float64).eps
+# A feature is constant if its variance is at most this many times the variance of its rounding.
 ROUNDING_VARIANCES = 100
 
 
@@ -67,7 +68,7 @@ class SufficientStatistics:
     def __post_init__(self) -> None:
         n_components, n_features = self.reference.shape
         if self.layout not in LAYOUTS:
-            raise ValueError(f"layout must be one of {sorted(LAYOUTS)}, but is {self.layout!r}")
+            raise ValueError(f"layout must be one of {sorted(LAYOUTS)}, got {self.layout!r}")
         shapes = {
             "weight_sums": (n_components,),
             "first_moments": (n_components, n_features),
@@ -76,8 +77,8 @@ class SufficientStatistics:
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(
-                    f"{name} should have shape {shape} in the {self.layout} layout for reference points of shape "
-                    f"{self.reference.shape}, but has {getattr(self, name).shape}"
+                    f"{name} must have shape {shape} in the {self.layout} layout for reference points of shape "
+                    f"{self.reference.shape}, got shape {getattr(self, name).shape}"
                 )
 
     @classmethod
@@ -100,8 +101,8 @@ class SufficientStatistics:
         """Raise ValueError if the statistics are not of the layout that a covariance type needs."""
         if self.layout != layout:
             raise ValueError(
-                f"covariance_type {covariance_type!r} needs statistics of the {layout} layout, "
-                f"but these are of the {self.layout} layout"
+                f"covariance_type {covariance_type!r} needs statistics of the {layout} layout, got the {self.layout} "
+                f"layout. Accumulate them with parameters, or a covariance_type, of that layout."
             )
 
     @property
@@ -139,11 +140,12 @@ class SufficientStatistics:
             return NotImplemented
         if (self.layout, self.reference.shape) != (other.layout, other.reference.shape):
             raise ValueError(
-                f"statistics of {self.layout} layout with (components, features) = {self.reference.shape} and of "
-                f"{other.layout} layout with {other.reference.shape} do not add"
+                "Statistics do not add unless their layouts and shapes are equal: got the "
+                f"{self.layout} layout with (n_components, n_features) = {self.reference.shape} and the "
+                f"{other.layout} layout with {other.reference.shape}."
             )
         if not np.array_equal(self.reference, other.reference):
-            # About each component's own point digits are kept that are lost about one point for all.
+            # Statistics about each component's own point have digits that are lost about one point for all components.
             if (self.reference == self.reference[0]).all() and not (other.reference == other.reference[0]).all():
                 return other + self
             other = other.recentred(self.reference)
@@ -173,12 +175,15 @@ class SufficientStatistics:
 
 
 def positive_weight_sums(statistics: SufficientStatistics) -> NDArray:
-    """The weight sums, above 0."""
-    return statistics.weight_sums + LEAST_WEIGHT * min(1.0, statistics.total_weight)
+    """Return the weight sums, (K,), increased slightly so that all are above 0."""
+    return statistics.weight_sums + MIN_WEIGHT_SUM * min(1.0, statistics.total_weight)
 
 
 def scatter_about_means(statistics: SufficientStatistics, weight_sums: NDArray) -> NDArray:
-    """The scatter about the means ``c + f / weight_sums``, in one step and so without losing symmetry or sign."""
+    """Return the scatter about the means ``c + f / weight_sums``.
+
+    One step computes it, so that it stays symmetric and its diagonal does not become negative.
+    """
     move = statistics.first_moments / weight_sums[:, np.newaxis]
     # S - f d^T - d f^T + n d d^T with f = weight_sums d.
     factor = 2 * weight_sums - statistics.weight_sums
@@ -187,23 +192,33 @@ def scatter_about_means(statistics: SufficientStatistics, weight_sums: NDArray) 
 
 
 def rounding_variance(means: NDArray) -> NDArray:
-    """The square of the rounding of float64 numbers of this size: no variance can be told from a smaller one."""
+    """Return the square of the rounding error of float64 numbers of this size.
+
+    A variance cannot be distinguished from a smaller one.
+    """
     with np.errstate(over="ignore"):
         return (np.finfo(np.float64).eps * means) ** 2
 
 
 def features_depend(statistics: SufficientStatistics, dtype: np.dtype) -> bool:
-    """Whether some features are a linear function of others, to rounding; constant features are not.
+    """Return whether some features are, to rounding, linear functions of others.
 
-    The statistics are those of all rows, of a dtype, as one component in the tied layout.
+    Constant features do not count.
+
+    Parameters
+    ----------
+    statistics : SufficientStatistics
+        Of all rows as one component, in the tied layout.
+    dtype : dtype
+        Of the rows.
     """
     scatter = scatter_about_means(statistics, statistics.weight_sums)
     variances = np.diagonal(scatter)
     floor = statistics.total_weight * rounding_variance(statistics.reference[0])
-    there = variances > ROUNDING_VARIANCES * floor
-    if not there.any():
+    varies = variances > ROUNDING_VARIANCES * floor
+    if not varies.any():
         return False
-    deviations = np.sqrt(variances[there])
-    smallest = np.linalg.eigvalsh(scatter[np.ix_(there, there)] / np.outer(deviations, deviations))[0]
+    deviations = np.sqrt(variances[varies])
+    smallest = np.linalg.eigvalsh(scatter[np.ix_(varies, varies)] / np.outer(deviations, deviations))[0]
     rounding = 10 * len(deviations) * float(np.finfo(np.float64).eps), (8 * float(np.finfo(dtype).eps)) ** 2
     return bool(smallest < max(rounding))

@@ -14,7 +14,7 @@ from fastgmm.analysis import search as model_selection
 from fastgmm.covariance import MCLUST_MODELS
 from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
-from fastgmm.initialization.hierarchy import Hierarchy, cut
+from fastgmm.initialization.hierarchy import Hierarchy, cut_tree
 from fastgmm.initialization.micro_clusters import micro_clusters
 from helpers import blobs
 
@@ -192,7 +192,7 @@ def test_groups_of_a_hierarchy_have_the_moments_of_their_rows():
         np.testing.assert_allclose(sums @ means, weights @ X)
         total = scatter.sum(axis=0) + (sums[:, None] * means).T @ means
         np.testing.assert_allclose(total, (weights[:, None] * X).T @ X)
-        assert len(np.unique(cut(joined.merges, n_groups))) == n_groups
+        assert len(np.unique(cut_tree(joined.merges, n_groups))) == n_groups
 
 
 def test_more_groups_than_clusters_leave_empty_ones():

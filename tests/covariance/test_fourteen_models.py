@@ -27,7 +27,7 @@ def model(request):
 
 
 def some_scatter(n_components=3, n_features=3, seed=0):
-    """Scatter matrices of components that are not alike, and the components' sizes."""
+    """Return different scatter matrices, and the weight sums of their components."""
     rng = np.random.default_rng(seed)
     weight_sums = rng.uniform(5, 40, n_components)
     roots = rng.normal(size=(n_components, n_features, n_features)) * rng.uniform(0.3, 3, (n_components, 1, n_features))
@@ -41,13 +41,13 @@ def objective(covariances, scatter, weight_sums):
 
 
 def of_model(model, scatter, weight_sums, **options):
-    """The model's covariances, as matrices."""
+    """Return the model's covariances as matrices."""
     covariances = model.covariances(model.form.scatter(scatter), weight_sums, **options)
     return np.array(model.form.full(covariances, *scatter.shape[:2]))
 
 
 def from_numbers(name, numbers, n_components, n_features):
-    """Any covariances of a model from free numbers: volumes, shapes and orientations one after the other."""
+    """Return covariances of a model from free numbers: volumes, then shapes, then orientations."""
     numbers = iter(numbers)
 
     def take(n):
@@ -89,15 +89,15 @@ def test_no_covariances_of_the_model_are_better(model, seed):
         with np.errstate(all="ignore"):
             ends.append(minimize(value, start, method="BFGS", options={"gtol": 1e-8, "maxiter": 2000}).fun)
     assert found <= min(ends) + 1e-6
-    # and it is of the model, so it is no better either
-    if model.name not in {"EVE", "VVE"}:  # of which there are several minima
+    # No covariances of the model are better than the best, so the results are equal.
+    if model.name not in {"EVE", "VVE"}:  # these have several local minima
         assert found == pytest.approx(min(ends), abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["EVE", "VVE"])
 @pytest.mark.parametrize("seed", range(3))
 def test_common_axes_end_where_no_turn_raises_the_likelihood(name, seed):
-    """The slope of the objective is 0 there: mclust's VVE ends elsewhere, at slopes of 0.01 per row and more."""
+    """The slope of the objective is 0. mclust's VVE ends at slopes of 0.01 per row and more."""
     scatter, weight_sums = some_scatter(seed=seed)
     covariances = of_model(get_model(name), scatter, weight_sums)
     axes = np.linalg.eigh(np.tensordot([0.7, 1.0, 1.4], covariances, axes=1))[1]
@@ -109,7 +109,7 @@ def test_common_axes_end_where_no_turn_raises_the_likelihood(name, seed):
 
 
 def test_number_of_free_numbers_is_the_number_of_parameters(model):
-    """As many as volumes, shapes and angles need."""
+    """The numbers that volumes, shapes and angles need."""
     taken = []
 
     class Counting:
@@ -180,7 +180,7 @@ def test_one_feature():
 
 
 def test_iris_with_its_species():
-    """Log-likelihoods after one M-step from the species: published for VEV, the others of an independent version."""
+    """One M-step from the species: VEV is as published, the others are as in an independent implementation."""
     X, y = load_iris(return_X_y=True)
     expected = {"EII": -414.697951, "VII": -392.498414, "EEI": -364.517364, "VEI": -340.836053, "EVI": -342.973698,
                 "VVI": -309.362758, "EEE": -256.646184, "VEE": -238.394672, "EEV": -215.143263, "VEV": -187.709744,
@@ -219,7 +219,7 @@ def test_an_accelerated_point_is_of_the_model(name):
 
 @pytest.mark.parametrize("name", ITERATIVE)
 def test_a_step_is_no_lower_than_where_it_starts(name):
-    """From any covariances of the model, for other rows' scatter."""
+    """The start are covariances of the model for the scatter of other rows."""
     model = get_model(name)
     scatter, weight_sums = some_scatter(4, 5)
     for seed in range(5):
@@ -244,7 +244,7 @@ def test_weights_are_copies(model):
 
 
 def test_statistics_add(model):
-    """Two blocks' statistics give what one block's do: streams need nothing else."""
+    """The statistics of two blocks add to those of all rows, on which streams rely."""
     X, _ = blobs(1, n_samples=400, n_features=3)
     start = fit_quietly(GaussianMixture(3, covariance_type=model.name, random_state=0, max_iter=2), X)._parameters()
     whole, parts = accumulate(start, X), accumulate(start, X[:150]) + accumulate(start, X[150:])
@@ -253,13 +253,15 @@ def test_statistics_add(model):
 
 
 def test_rows_without_spread_are_refused_by_name(model):
-    """Without `reg_covar`, covariances that do not exist are an error, as in scikit-learn, never NaN."""
+    """Without `reg_covar`, covariances that do not exist raise an error, as in scikit-learn; they are never NaN."""
     X = np.zeros((20, 3))
     X[10:] = np.random.default_rng(0).normal(size=(10, 3))
     resp = np.repeat(np.eye(2), 10, axis=0)
     statistics = accumulate_resp(resp, np.zeros((2, 3)), X, covariance_type=model.name)
     if model.name[0] == "E" and model.name[1] in "IE":
-        assert np.isfinite(maximise(statistics, model.name, reg_covar=0).covariances).all()  # the others' spread
+        assert np.isfinite(
+            maximise(statistics, model.name, reg_covar=0).covariances
+        ).all()  # the other rows have scatter
     else:
         with pytest.raises(IllDefinedCovarianceError):
             maximise(statistics, model.name, reg_covar=0)
@@ -275,7 +277,7 @@ def test_a_feature_that_is_constant_needs_reg_covar(model):
 @pytest.mark.parametrize("name", ["VEI", "VEE", "VEV"])
 @pytest.mark.parametrize("seed", range(5))
 def test_where_a_step_starts_does_not_show_in_where_it_ends(name, seed):
-    """Or the rounding of a sum, which can make an iteration more or less of it, is seen a million times larger."""
+    """Otherwise the rounding of a sum, which can add or save an iteration, would show a million times larger."""
     scatter, weight_sums = some_scatter(4, 5, seed)
     model = get_model(name)
     kept = model.form.scatter(scatter)
@@ -288,19 +290,19 @@ def test_where_a_step_starts_does_not_show_in_where_it_ends(name, seed):
 
 
 def test_a_step_that_rounding_keeps_moving_ends(monkeypatch):
-    """Condition numbers of 1e13: the volumes never stand still."""
+    """With condition numbers of 1e13, the volumes never converge to the tolerance."""
     roots = np.random.default_rng(1).normal(size=(4, 6, 6)) * np.geomspace(1, 10**-6.5, 6)
     scatter, weight_sums, calls = 20 * roots @ roots.swapaxes(1, 2), np.array([10.0, 20, 30, 40]), []
-    ended = maximisation.Progress.has_ended
+    ended = maximisation.VolumeConvergence.should_stop
     monkeypatch.setattr(
-        maximisation.Progress, "has_ended", lambda self, volumes: calls.append(0) or ended(self, volumes)
+        maximisation.VolumeConvergence, "should_stop", lambda self, volumes: calls.append(0) or ended(self, volumes)
     )
     assert np.isfinite(get_model("VEE").maximise(scatter, weight_sums, None)).all()
     assert len(calls) < maximisation.MAX_ITERATIONS / 2
 
 
 def test_volumes_and_shape_scale_a_matrix_to_sums():
-    """Sinkhorn's: rows divided by volumes and columns by the shape sum to ``D n_k`` and ``n``."""
+    """As in Sinkhorn's scaling, rows divided by volumes sum to ``D n_k``, and columns divided by the shape to ``n``."""
     rng = np.random.default_rng(0)
     spread, weight_sums = rng.uniform(0.1, 5, (4, 6)), rng.uniform(1, 3, 4)
     volumes, shape = volumes_and_shape(spread, weight_sums)
@@ -320,7 +322,7 @@ def test_every_pair_of_axes_is_in_one_round_and_none_twice_in_one(n_features):
 
 
 def test_common_axes_are_found_whatever_their_order():
-    """Matrices that have common axes are diagonal along them, in whatever order their variances are."""
+    """Matrices with common axes are diagonal along them, in any order of their variances."""
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.normal(size=(6, 6)))[0]
     variances = rng.uniform(0.2, 5, (3, 6))

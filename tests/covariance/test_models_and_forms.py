@@ -51,7 +51,7 @@ def test_m_step_is_a_stationary_point(model):
 
 
 def test_number_of_parameters(model):
-    """Weights, means, covariances; for K=2 and D=5 as scikit-learn's tests have them."""
+    """The numbers for K=2 and D=5 are those of scikit-learn's tests."""
     assert model.n_parameters(2, 5) == {"spherical": 13, "diag": 21, "tied": 26, "full": 41}[model.name]
     assert isinstance(model.n_parameters(2, 5), int)
 
@@ -93,7 +93,7 @@ def test_factor_operand_gives_mahalanobis_distances(model):
 def test_a_single_scale_is_an_operand_where_its_square_is_ordinary():
     form = get_model("spherical").form
     assert form.factor(np.array([1e-8, 1e8]), 2, 3).shape == (2, 1, 1)
-    for scale in (1e-10, 1e10):  # in float32 its square times that of a difference of the other size overflows
+    for scale in (1e-10, 1e10):  # the square of such a scale leaves the range of float32
         np.testing.assert_array_equal(form.factor(np.array([1, scale]), 2, 3)[:, 0], [[1] * 3, [scale] * 3])
 
 
@@ -134,11 +134,11 @@ def test_unknown_model():
 
 
 def test_parameters_are_checked():
-    with pytest.raises(ValueError, match=r"means should have shape \(n_components, n_features\)"):
+    with pytest.raises(ValueError, match=r"means must have shape \(n_components, n_features\)"):
         MixtureParameters.create([1.0], [0.0], [1.0], "spherical")
-    with pytest.raises(ValueError, match=r"weights should have shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"weights must have shape \(2,\)"):
         MixtureParameters.create([1.0], [[0.0], [1.0]], [1.0, 1.0], "spherical")
-    with pytest.raises(ValueError, match=r"covariances should have shape \(2, 1, 1\) for 'full'"):
+    with pytest.raises(ValueError, match=r"covariances must have shape \(2, 1, 1\) for covariance_type 'full'"):
         MixtureParameters.create([0.5, 0.5], [[0.0], [1.0]], [1.0, 1.0])
     with pytest.raises(IllDefinedCovarianceError, match="component 1"):
         MixtureParameters.create([0.5, 0.5], [[0.0], [1.0]], [1.0, 0.0], "spherical")

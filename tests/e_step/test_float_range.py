@@ -1,4 +1,4 @@
-"""Units and distances at the edge of what floating-point numbers hold: right answers, or errors that say why."""
+"""Units and distances at the limits of floating-point numbers: right results, or errors that say why."""
 
 import warnings
 
@@ -16,7 +16,7 @@ def two_clusters() -> np.ndarray:
 
 
 def correlated_with_far_clusters(fill: float, dtype: type) -> tuple[np.ndarray, np.ndarray]:
-    """Three clusters of correlated features, of which two have `fill` in one feature."""
+    """Return three clusters of correlated features; two of them have the value `fill` in one feature."""
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], 100)
     X = rng.normal(size=(300, 2))
@@ -38,7 +38,7 @@ def test_predictions_of_far_components_agree_with_the_fit(dtype, fill, covarianc
     gm = GaussianMixture(3, covariance_type=covariance_type, resp_init=labels).fit(X)
     np.testing.assert_array_equal(np.bincount(gm.predict(X)), [100, 100, 100])
     assert gm.score(X) == pytest.approx(gm.lower_bound_, abs=5e-5)  # one M-step apart
-    # Independent of how far they are: the densities of clusters that do not overlap.
+    # The density of clusters that do not overlap does not depend on their distance.
     assert gm.lower_bound_ == pytest.approx(-3.9762 if covariance_type == "tied" else 0.5168, abs=1e-3)
     n_parameters = gm._n_parameters()
     assert gm.bic(X) == pytest.approx(-2 * 300 * gm.lower_bound_ + n_parameters * np.log(300), abs=0.03)

@@ -111,7 +111,7 @@ def test_arrays_of_another_type_and_rows_of_another_width_are_refused():
     with pytest.raises(ValueError, match=r"precisions_cholesky_ of shape \(3, 3, 3\) are no mixture .* 'diag'"):
         model.predict(X)
     for name in READ:
-        with pytest.raises(ValueError, match=r"X has shape \(200, 2\), but the parameters are those of 3 features"):
+        with pytest.raises(ValueError, match=r"X must have shape \(n_samples, 3\) .*, got shape \(200, 2\)"):
             rebuilt(fitted(name, "full"), READ[name]).predict(X[:, :2])
 
 

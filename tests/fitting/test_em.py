@@ -87,7 +87,7 @@ def test_an_exact_fixed_point_has_converged():
 def test_nan_is_not_convergence():
     X, _ = blobs()
     X[3, 1] = np.nan
-    with pytest.raises(ValueError, match="the statistics contain NaN, so the rows they are of did"):
+    with pytest.raises(ValueError, match="statistics must not contain NaN: check the rows"):
         run(X, random_parameters("full", 3, 3), tol=1e30)
 
 
@@ -96,7 +96,7 @@ def test_tied_scatter_is_summed_once_and_stays_right():
     parameters = random_parameters("tied", 3, 3)
     first = accumulate(parameters, X)
     parameters = maximise(first, "tied")
-    fresh, reusing = accumulate(parameters, X), accumulate(parameters, X, known=first)
+    fresh, reusing = accumulate(parameters, X), accumulate(parameters, X, earlier_pass=first)
     assert reusing.scatter is first.scatter
     moved = reusing.recentred(fresh.reference)
     np.testing.assert_allclose(moved.scatter, fresh.scatter, rtol=1e-10)

@@ -599,7 +599,7 @@ def engine_results(covariance_type: str, n_features: int, n_components: int, dty
     whole = sum(engine.accumulate(start, X[part], weights[part]) for part in (slice(0, 170), slice(170, None)))
     first = engine.maximise(whole, covariance_type, before=start)
     log_prob, resp = np.empty(len(X), dtype), np.empty((len(X), n_components), dtype)
-    again = engine.accumulate(first, X, weights, known=whole, log_prob_norm=log_prob, resp=resp)
+    again = engine.accumulate(first, X, weights, earlier_pass=whole, log_prob_norm=log_prob, resp=resp)
     second = engine.maximise(again, covariance_type, before=first)
     given = {"covariance_type": covariance_type, "sample_weight": weights}
     labelled = engine.accumulate_labels(drawn.labels, first.means, X, **given)

@@ -6,13 +6,13 @@ from sklearn.metrics import adjusted_rand_score
 
 from fastgmm import GaussianMixture
 from fastgmm.data.sources import ArraySource
-from fastgmm.initialization.hierarchy import cut, merge_order
+from fastgmm.initialization.hierarchy import cut_tree, merge_order
 from fastgmm.initialization.whitening import whitened
 from helpers import blobs
 
 
 def naive_merge_order(weights, means, scatter, scale):
-    """All pairs anew after every merge."""
+    """Return the order of merging; all pairs are computed anew after every merge."""
     clusters = {i: (weights[i], means[i], scatter[i]) for i in range(len(weights))}
     prior = means.shape[1] + 2
 
@@ -51,20 +51,20 @@ def test_clusters_are_joined_as_by_the_naive_way(n_features):
         np.testing.assert_array_equal(argument, copy)
 
 
-def test_cutting_gives_so_many_groups():
+def test_cutting_gives_the_number_of_groups():
     rng = np.random.default_rng(0)
     merges = merge_order(np.ones(9), rng.normal(size=(9, 2)), np.zeros((9, 2, 2)), np.eye(2))
     for n_groups in range(1, 10):
-        groups = cut(merges, n_groups)
+        groups = cut_tree(merges, n_groups)
         assert sorted(set(groups.tolist())) == list(range(n_groups))
     for coarse, fine in ((2, 5), (3, 4)):  # a hierarchy
-        a, b = cut(merges, coarse), cut(merges, fine)
+        a, b = cut_tree(merges, coarse), cut_tree(merges, fine)
         assert len({(i, j) for i, j in zip(a.tolist(), b.tolist(), strict=True)}) == fine
-    assert cut(np.empty((0, 2), np.intp), 1).tolist() == [0]
+    assert cut_tree(np.empty((0, 2), np.intp), 1).tolist() == [0]
 
 
 def cigars(n_clusters, n_samples=6000, seed=0):
-    """Long parallel clusters that k-means cuts across."""
+    """Return long parallel clusters, which k-means divides across."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, n_clusters, n_samples)
     return np.column_stack([rng.normal(size=n_samples) * 40, labels * 8 + rng.normal(size=n_samples)]), labels
@@ -109,7 +109,7 @@ def test_whitened_rows_have_unit_covariance():
         assert rows.dtype == dtype
         np.testing.assert_allclose(np.cov(rows.T, aweights=weights, ddof=0), np.eye(4), atol=1e-4)
     flat = whitened(ArraySource(np.column_stack([X, X[:, 0], np.ones(500)]))).X
-    assert flat.shape == (500, 4)  # directions without variance are no coordinates
+    assert flat.shape == (500, 4)  # directions without variance are left out
     assert whitened(ArraySource(np.ones((9, 2)))).X.shape == (9, 2)
 
 

@@ -111,9 +111,9 @@ def test_few_rows_are_drawn_as_many_are(weighted, monkeypatch):
     np.testing.assert_array_equal(kmeans_plusplus(ArraySource(X, weights), 12, RandomStream(1)), at_once)
 
 
-def test_draws_know_how_wide_the_tiles_of_the_potential_are(monkeypatch):
+def test_draws_use_the_width_of_the_tiles_of_the_potential(monkeypatch):
     """With many features a step with more candidates has narrower tiles."""
-    widths = [{tiling(3000, 4 + d + n, np.dtype(float), operations=0).width for n in (1, 5)} for d in range(250)]
+    widths = [{tiling(3000, 4 + d + n, np.dtype(float), multiply_adds=0).width for n in (1, 5)} for d in range(250)]
     n_features = next(d for d in range(100, 250) if len(widths[d]) > 1)
     X, seen = np.random.default_rng(0).normal(size=(3000, n_features)), set()
 

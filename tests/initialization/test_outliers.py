@@ -1,4 +1,4 @@
-"""Rows that a sample would miss: found in one pass, in whatever parts it is made, and in every sample."""
+"""Outliers are found in one pass, in any blocks, and are in every sample."""
 
 from functools import partial
 
@@ -21,7 +21,7 @@ def by_contents(X):
 
 
 def with_a_rare_cluster(n_samples=20_000, n_rare=60):
-    """Rows in whose midst is a rare cluster far away."""
+    """Return rows with a rare cluster far away in the middle."""
     rng = np.random.default_rng(0)
     usual = rng.normal(size=(n_samples, 3))
     return np.vstack([usual[: n_samples // 2], rng.normal(size=(n_rare, 3)) + 20.0, usual[n_samples // 2 :]])
@@ -55,7 +55,7 @@ def test_the_pass_is_one_of_em_in_whatever_parts_it_is_made(covariance_type, wei
         again, other = (maximise(statistics, covariance_type) for statistics in (found.statistics, desired))
         np.testing.assert_allclose(again.means, other.means, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(again.covariances, other.covariances, rtol=1e-9, atol=1e-12)
-    # Of too many the lowest are kept, whatever the parts.
+    # If there are too many, those of lowest density are kept, in any blocks.
     lowest = by_contents(X[there][np.argsort(log_prob[there])[:25]])
     for source in (ArraySource(X, weights), blocks):
         np.testing.assert_array_equal(find(parameters, bound, source, 25).in_order()[0], lowest)
@@ -82,7 +82,7 @@ def test_a_sample_has_every_outlier_and_weighs_what_the_rows_weigh(weighted):
     share = whole.sample_weight[whole.X[:, 0] > 10].sum() / whole.total_weight
     right = far.mean() if weights is None else weights[far].sum() / weights.sum()
     assert share == pytest.approx(right, rel=0.01)
-    # A sample of the sample has them too.
+    # A sample of the sample contains them too.
     (few,) = whole.draw(shares(300, RandomStream(1)))
     assert (few.X[:, 0] > 10).sum() == far.sum()
     assert few.sample_weight[few.X[:, 0] > 10].sum() / few.total_weight == pytest.approx(right, rel=0.01)
@@ -121,7 +121,7 @@ def test_dependent_features_have_outliers_as_well():
 @pytest.mark.parametrize("acceleration", ["progressive", "squarem", None])
 @pytest.mark.parametrize("n_init", [1, 4])
 def test_three_glitches_have_a_component_of_their_own(acceleration, n_init):
-    """What a sensor's glitches make of a fit must not depend on which rows a sample has."""
+    """The effect of three outliers on a fit must not depend on the rows of a sample."""
     for n_components in (2, 3):
         for seed in range(3):
             rng = np.random.default_rng(seed)
@@ -155,7 +155,7 @@ def test_variational_fits_start_with_outliers_too():
 
 
 def test_a_first_pass_keeps_the_digits_of_tied_components_far_apart():
-    """Rows in order: those of the first slice alone would take the short way, about a point far from the others."""
+    """The rows are in order: the first slice alone would use one reference point, far from the other rows."""
     rng = np.random.default_rng(0)
     X = np.concatenate([rng.normal(size=(300_000, 2)), rng.normal(size=(300_000, 2)) + 1e8])
     model = GaussianMixture(2, covariance_type="tied", random_state=0).fit(X)

@@ -1,4 +1,4 @@
-"""Starts: what they are made of, weights as repetitions, the same start for the same seed."""
+"""Starts are M-steps of clusters, weights are repetitions, and a seed always gives the same start."""
 
 import numpy as np
 import pytest
@@ -124,7 +124,7 @@ def test_starts_far_from_zero(init_params):
         rows = (X + shift).astype(dtype)
         near, _ = start_of(ArraySource((rows.astype(float) - shift).astype(dtype)), 3, init_params=init_params)
         far, _ = start_of(ArraySource(rows), 3, init_params=init_params)
-        if init_params == "random":  # depends on what stands in a row: other numbers, but as near to the whole
+        if init_params == "random":  # depends on the bits of a row
             np.testing.assert_allclose(far.means - shift, near.means, atol=1)
         else:
             np.testing.assert_allclose(far.means - shift, near.means, atol=digits)
@@ -133,7 +133,7 @@ def test_starts_far_from_zero(init_params):
 
 @pytest.mark.parametrize("init_params", INIT_PARAMS)
 def test_absent_rows_do_not_matter_however_far_they_are(init_params):
-    """A float32 fill value with weight 0: squares of its distances overflow."""
+    """A row with a float32 fill value has weight 0; squares of its distances overflow."""
     X = blobs(n_components=10, n_samples=1000, separation=20)[0].astype(np.float32)
     with_fill = np.vstack([X, np.full((1, 3), 9.96921e36, np.float32)])
     weights = np.append(np.ones(1000), 0.0)

@@ -1,4 +1,4 @@
-"""The compiled passes against the naive twin: layouts, dtypes, shapes around tile edges. Also without a compiler."""
+"""The compiled passes against the naive twin: layouts, dtypes, sizes around a tile's width; also without a compiler."""
 
 import os
 import subprocess
@@ -25,14 +25,14 @@ from helpers import (
     random_rows,
 )
 
-# Without the compiler every number is a Python object: small shapes only.
+# Rows of a tile. Without the compiler every number is a Python object: small shapes only.
 T = 512 if JIT else 64
 SIZES = [1, 2, 63, 64, 65, T - 1, T, T + 1, 2 * T + 3] if JIT else [1, 63, 65]
 SHAPES = [(1, 1), (1, 4), (2, 3), (3, 2), (4, 5), (5, 4), (3, 7), (2, 8), (3, 13)] if JIT else [(1, 1), (3, 2), (2, 7)]
 
 
 def expected(parameters, X, sample_weight=None):
-    """Weight sums, first moments, scatter about the means and log-likelihood by the naive twin."""
+    """Return the naive twin's weight sums, moments, log-likelihood, responsibilities and log-densities."""
     arguments = (parameters.weights, parameters.means, full_covariances(parameters))
     resp, log_prob_norm = reference.responsibilities(X, *arguments)
     weight = np.ones(len(X)) if sample_weight is None else sample_weight
@@ -77,7 +77,7 @@ def test_accumulate_with_weights(covariance_type, dtype):
     compare(covariance_type, parameters, X, dtype, weights)
 
 
-@pytest.mark.skipif(not JIT, reason="many rows")
+@pytest.mark.skipif(not JIT, reason="too many rows without the compiler")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 def test_accumulate_over_many_chunks(covariance_type, dtype):
@@ -97,8 +97,8 @@ def test_given_labels_and_responsibilities(covariance_type, dtype):
     points = rng.normal(size=(3, n_features)).astype(dtype)
     operands = kernels.Operands(np.zeros(n_features, dtype), points, np.zeros((1, 1, 1), dtype), np.zeros(3, dtype))
     one_hot = (labels[:, np.newaxis] == np.arange(3)).astype(float)
-    for given, r in (({"labels": labels}, one_hot), ({"resp": resp}, resp)):
-        sums, first, scatter, log_likelihood = kernels.accumulate(layout, X, operands, sample_weight=weights, **given)
+    for keyword, r in (({"labels": labels}, one_hot), ({"resp": resp}, resp)):
+        sums, first, scatter, log_likelihood = kernels.accumulate(layout, X, operands, sample_weight=weights, **keyword)
         about = np.zeros_like(points) if layout == "tied" else points
         n_k, f_k, S_k = reference.moments(X, r, about, weights)
         S_k = {"full": S_k, "diagonal": np.diagonal(S_k, axis1=1, axis2=2)[:, np.newaxis], "tied": S_k.sum(0)[None]}
@@ -143,8 +143,8 @@ def test_labels_take_the_first_of_equal_components():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", ["full", "diagonal", "tied"])
-def test_row_far_from_everything_gets_its_nearest_component(layout, dtype):
-    """Squares of its distances overflow; its Mahalanobis distances, scaled down, still have an order."""
+def test_overflowed_row_gets_its_nearest_component(layout, dtype):
+    """The squares of all its distances overflow; scaled down, they can be compared."""
     factor = {
         "full": np.array([[[1.0, 0.0], [0.0, 1.0]], [[0.1, 0.0], [0.0, 10.0]]]),
         "diagonal": np.array([[[1.0, 1.0]], [[0.1, 10.0]]]),
@@ -213,7 +213,7 @@ def test_factors_of_covariances():
 @pytest.mark.parametrize("n_jobs", [1, 2])
 @pytest.mark.parametrize("shape", [(5, 3), (1, 700_001), (37, 3, 100, 101)])
 def test_sums_of_chunks_are_those_of_numpy_to_the_bit(shape, n_jobs):
-    """Of few numbers NumPy adds them, of many a kernel: the same sums in the same order."""
+    """NumPy adds few numbers, a kernel adds many: both in the same order."""
     partial = np.random.default_rng(0).normal(size=shape) * np.geomspace(1e-8, 1e8, shape[-1])
     with kernels.thread_limit(n_jobs):
         total = kernels.sum_of_chunks(partial)
@@ -229,13 +229,13 @@ def count_chunk(c, memory, sums):
 
 
 @pytest.mark.parametrize("n_chunks", [1, 2, 3, 64, 257])
-def test_every_chunk_is_run_once_whoever_runs_it(n_chunks):
-    """Threads that are done take chunks of others: none may be run twice or left out."""
+def test_every_chunk_is_run_once(n_chunks):
+    """Idle threads take chunks of others: none may be run twice or left out."""
     kernel = runtime.Kernel(count_chunk)
     for n_jobs in (1, 2):
         sums = np.zeros((n_chunks, 300))
         with kernels.thread_limit(n_jobs):
-            kernel(n_chunks, sums, operations=1e9)
+            kernel(n_chunks, sums, multiply_adds=1e9)
         np.testing.assert_array_equal(sums, np.ones(sums.shape))
 
 
@@ -258,8 +258,8 @@ def test_kmeans_steps(n_clusters, n_features, dtype):
             np.zeros(n_samples, np.float32),
             np.zeros(n_samples, dtype),
         )
-        nothing = np.zeros(n_clusters, np.float32)
-        sums, first, inertia = kernels.lloyd_step(X, weights, origin, points, nothing, labels, gap, distances=nearest)
+        zeros = np.zeros(n_clusters, np.float32)
+        sums, first, inertia = kernels.lloyd_step(X, weights, origin, points, zeros, labels, gap, distances=nearest)
         assert_close(nearest, distances.min(axis=1), dtype)
         np.testing.assert_array_equal(labels, distances.argmin(axis=1))
         assert_close(sums, one_hot(labels, n_clusters).T @ weights, dtype)
@@ -270,16 +270,18 @@ def test_kmeans_steps(n_clusters, n_features, dtype):
             np.testing.assert_allclose(gap, ordered[:, 1] - ordered[:, 0], atol=1e-4 * ordered.max())
             assert (gap < ordered[:, 1] - ordered[:, 0] + 1e-7).all()
 
-        # The centres move. Rows that can have changed get new labels and move from sum to sum; the others keep a bound.
+        # The centres move. Rows that may have changed get new labels and move between sums; the others keep a bound.
         move = rng.normal(size=n_features).astype(dtype) / 20
         moved = points + move * (np.arange(n_clusters) % 2)[:, np.newaxis].astype(dtype)
-        lost = np.full(n_clusters, 2.001 * np.sqrt((move.astype(float) ** 2).sum()), np.float32)
-        spared, before = gap > lost[labels], labels.copy()
-        more_sums, more_first, _ = kernels.lloyd_step(X, weights, origin, moved, lost, labels, gap, distances=nearest)
+        decrease = np.full(n_clusters, 2.001 * np.sqrt((move.astype(float) ** 2).sum()), np.float32)
+        spared, before = gap > decrease[labels], labels.copy()
+        more_sums, more_first, _ = kernels.lloyd_step(
+            X, weights, origin, moved, decrease, labels, gap, distances=nearest
+        )
         distances_moved = reference.squared_distances(X.astype(float) - origin, moved)
         np.testing.assert_array_equal(labels, distances_moved.argmin(axis=1))
-        looked_at = np.where(spared, distances.min(axis=1), distances_moved.min(axis=1))  # the spared ones' stay
-        assert_close(nearest, looked_at, dtype)
+        recomputed = np.where(spared, distances.min(axis=1), distances_moved.min(axis=1))  # kept if spared
+        assert_close(nearest, recomputed, dtype)
         assert_close(sums + more_sums, one_hot(labels, n_clusters).T @ weights, dtype)
         expected = (one_hot(labels, n_clusters) * weights[:, np.newaxis]).T @ (X - origin)
         assert_close(first + more_first, expected, dtype, n_samples)
@@ -300,7 +302,7 @@ def test_kmeans_steps(n_clusters, n_features, dtype):
             assert_close(tile[0], weights[part] @ updated[part], dtype, n_samples)
 
 
-def test_random_responsibilities_depend_on_contents_alone():
+def test_random_responsibilities_depend_on_contents_only():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(300, 3)).astype(np.float32)
     X[7], X[200] = X[3], X[3]
@@ -314,7 +316,7 @@ def test_random_responsibilities_depend_on_contents_alone():
     np.testing.assert_array_equal(kernels.random_resp(X, 4, 11, 100, 170), resp[100:170])
     np.testing.assert_array_equal(kernels.random_resp(X.astype(float), 4, 11, 0, 300).astype(np.float32), resp)
     assert (kernels.random_resp(X, 4, 12, 0, 300) != resp).any(axis=1).all()
-    # Uniform numbers divided by their sum have mean 1/K, and here every pair of rows is about as different as any.
+    # Uniform numbers divided by their sum have mean 1/K.
     assert np.abs(resp.mean(axis=0) - 0.25).max() < 0.03
 
 
@@ -339,31 +341,31 @@ def test_every_memory_layout_of_rows_gives_the_same_bits(dtype, tmp_path):
         assert len(passes.kernel("accumulate", "full", np.dtype(dtype), 5).signatures) == 1
 
 
-def test_rows_of_the_wrong_kind_are_refused():
+def test_invalid_rows_and_weights_are_rejected():
     operands = random_parameters("full", 2, 2).operands(np.float64)
     for bad in (np.zeros(4), np.zeros((4, 2), int), np.zeros((2, 2, 2))):
         with pytest.raises(TypeError, match="two-dimensional array of float64 or float32"):
             kernels.accumulate("full", bad, operands)
-    with pytest.raises(ValueError, match="sample_weight has shape"):
+    with pytest.raises(ValueError, match=r"sample_weight must have shape \(4,\), got \(3,\)"):
         kernels.accumulate("full", np.zeros((4, 2)), operands, sample_weight=np.ones(3))
 
 
-def test_tiling_depends_on_the_shape_alone_and_covers_all_rows():
+def test_tiling_depends_on_the_shape_only_and_covers_all_rows():
     for n_samples in (1, 64, 1000, 123_457, 10_000_000):
         for scratch_rows, partial_bytes in ((10, 100), (500, 5_000_000)):
-            cut = rows.tiling(n_samples, scratch_rows, np.dtype(np.float64), partial_bytes)
-            assert (cut.n_chunks - 1) * cut.rows_per_chunk < n_samples <= cut.n_chunks * cut.rows_per_chunk
-            assert cut.width <= cut.rows_per_chunk
-            assert cut.rows_per_chunk % tiles.COLUMN_MULTIPLE == 0
-            assert cut.width % tiles.COLUMN_MULTIPLE == 0
-            assert cut.n_chunks <= rows.MAX_CHUNKS
+            plan = rows.tiling(n_samples, scratch_rows, np.dtype(np.float64), partial_bytes)
+            assert (plan.n_chunks - 1) * plan.rows_per_chunk < n_samples <= plan.n_chunks * plan.rows_per_chunk
+            assert plan.width <= plan.rows_per_chunk
+            assert plan.rows_per_chunk % tiles.COLUMN_MULTIPLE == 0
+            assert plan.width % tiles.COLUMN_MULTIPLE == 0
+            assert plan.n_chunks <= rows.MAX_CHUNKS
     counts = [rows.tiling(10_000_000, 10, np.dtype(float), 2**26 // n).n_chunks for n in (1, 9, 20, 31, 32, 97, 300)]
     assert counts == [8, 8, 16, 16, 32, 96, 256]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_scratch_of_two_threads_is_apart_and_on_cache_lines(dtype):
-    """A core's prefetcher runs some rows ahead; in its neighbour's memory it cost a seventh of the speed."""
+def test_scratch_of_threads_is_separated_and_on_cache_lines(dtype):
+    """A core prefetches beyond its rows; in its neighbour's memory that costs a seventh of the speed."""
     for n_rows, n_columns in ((0, 0), (3, 5), (14, 456), (200, 72)):
         scratch = runtime.Scratch(n_rows, n_columns, np.dtype(dtype))
         memory = scratch.allocate(3)
@@ -376,12 +378,12 @@ def test_scratch_of_two_threads_is_apart_and_on_cache_lines(dtype):
             assert own.shape[0] == n_rows
             assert memory[t].ctypes.data % runtime.CACHE_LINE == 0
         ends = [memory[t].ctypes.data + n_rows * memory.strides[1] for t in range(3)]
-        assert all(memory[t + 1].ctypes.data - ends[t] >= runtime.APART for t in range(2))
+        assert all(memory[t + 1].ctypes.data - ends[t] >= runtime.SCRATCH_GAP_BYTES for t in range(2))
 
 
-@pytest.mark.skipif(not JIT, reason="is what this test runs")
+@pytest.mark.skipif(not JIT, reason="this test starts the tests without the compiler")
 def test_kernels_without_a_compiler():
-    """The same tests with NUMBA_DISABLE_JIT=1: kernels are legal Python, register tiles have a twin."""
+    """Run this file with NUMBA_DISABLE_JIT=1: kernels are valid Python, tile operations have a naive twin."""
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONWARNINGS": "ignore"}
     here = Path(__file__)
     command = [

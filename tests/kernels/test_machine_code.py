@@ -1,4 +1,4 @@
-"""What can be checked of speed without a clock: the machine code, and the memory."""
+"""Speed without a clock: properties of the machine code, and the memory used."""
 
 import platform
 import re
@@ -23,13 +23,13 @@ pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="compiled
 
 
 def assembly(layout, dtype, n_features, monkeypatch):
-    """The assembly of a layout's accumulate kernel, compiled afresh with the arguments of a real call."""
+    """Return the assembly of a layout's accumulate kernel, compiled anew for the arguments of a real call."""
     seen = []
     template = bind(passes.accumulate_chunk, f"fresh_{layout}", **passes.bound_leaves(layout, n_features))
     fresh = numba.njit(error_model="numpy", nogil=True, fastmath=EXACT)(template)
 
     def catch(*_):
-        def call(n_chunks, *arguments, scratch, operations):
+        def call(n_chunks, *arguments, scratch, multiply_adds):
             memory = scratch.allocate(1)[0, : scratch.rows]
             seen.append((numba.types.intp, *map(numba.typeof, (memory, *arguments))))
 
@@ -46,7 +46,7 @@ def assembly(layout, dtype, n_features, monkeypatch):
 @pytest.mark.parametrize(("layout", "n_features"), [("full", 0), ("full", 2), ("diagonal", 0), ("tied", 0)])
 def test_exponentials_are_ours_and_vectors_are_wide(layout, n_features, dtype, monkeypatch):
     code = assembly(layout, np.dtype(dtype), n_features, monkeypatch)
-    if X86:  # what does not fit into the registers is on cache lines of its own
+    if X86:  # the stack is aligned, so that vectors on it do not straddle cache lines
         assert "andq\t$-64, %rsp" in code
     names = set(re.findall(r"[\w.]+", code))
     assert not [name for name in names if re.fullmatch(r"_*(exp|log)(2|10|1p|m1)?f?(_finite)?|_*svml\w*|_ZGV\w+", name)]
@@ -56,9 +56,9 @@ def test_exponentials_are_ours_and_vectors_are_wide(layout, n_features, dtype, m
     suffix = "pd" if dtype == np.float64 else "ps"
     fused = re.findall(rf"vfn?m(?:add|sub)\d+{suffix}\s[^\n]*%({register}|xmm|ymm)\d+", code)
     wide = fused.count(register)
-    # Eleven (five) for each polynomial of an exponential alone.
+    # The polynomial of each exponential alone has eleven (float32: five).
     assert wide > 30
-    # The inner loops of all operations use nothing else, but for the last features of a row in the diagonal layout.
+    # The inner loops of all operations use wide vectors only, except for a row's last features in the diagonal layout.
     assert wide / len(fused) > (0.9 if layout == "diagonal" else 0.95)
     scalar = re.findall(rf"vfn?m(?:add|sub)\d+s{suffix[-1]}\s", code)
     assert len(scalar) < 0.25 * wide
@@ -66,14 +66,14 @@ def test_exponentials_are_ours_and_vectors_are_wide(layout, n_features, dtype, m
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
 def test_no_array_of_rows_times_components():
-    """Fits, labels and scores add far less memory than one number for each row and component."""
+    """Fits, labels and scores need far less memory than one number per row and component."""
     code = """
         import resource, sys
         import numpy as np
         from fastgmm import GaussianMixture
         unit = 1 if sys.platform == "darwin" else 1024
         def peak():
-            try:  # on Linux ru_maxrss of a new process begins at what its parent had
+            try:  # on Linux ru_maxrss of a new process starts at its parent's value
                 with open("/proc/self/status") as status:
                     return int(status.read().split("VmHWM:")[1].split()[0]) * 1024
             except OSError:

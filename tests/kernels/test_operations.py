@@ -1,4 +1,4 @@
-"""The emitted operations on tiles against their naive twins, function by function."""
+"""The emitted tile operations against their naive twins, one by one."""
 
 import functools
 import itertools
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not JIT, reason="emitted code")
 
 
 def operation(emit):
-    """A tile operation that applies an emitting function of one vector to every entry of a tile."""
+    """Return a tile operation that applies an emitting function of one vector to every entry of a tile."""
 
     def naive(x, n, y_out):
         pass
@@ -66,7 +66,7 @@ LAYOUT_SHAPES = [(k, d) for k in (1, 2, 3, 5, 6, 7) for d in (1, 4, 7)] + [(2, d
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", ["full", "diagonal", "single scale", "tied"])
 def test_operations_of_a_layout_against_their_naive_twins(layout, dtype):
-    """For every rest of K and D by the sizes of blocks, unrolled or not."""
+    """K and D leave every remainder by the sizes of blocks; the code is specialised for D or not."""
     single, layout = layout == "single scale", layout.replace("single scale", "diagonal")
     module = passes.LAYOUTS[layout]
     n, width = 128, 136
@@ -80,7 +80,7 @@ def test_operations_of_a_layout_against_their_naive_twins(layout, dtype):
         log_coef = rng.normal(size=n_components).astype(dtype)
         resp = rng.uniform(size=(n_components, width)).astype(dtype)
         work = np.full((module.work_rows(n_components, n_features), width), np.nan, dtype)
-        operations = module.operations(n_features if layout == "full" and n_features <= full.UNROLLED else 0)
+        operations = module.operations(n_features if layout == "full" and n_features <= full.UNROLLED_FEATURES else 0)
         results = []
         for log_prob_tile in (compiled(operations["log_prob_tile"], module.log_prob_tile), module.log_prob_tile):
             top, log_prob = np.zeros(width, dtype), np.zeros((n_components, width), dtype)
@@ -106,8 +106,8 @@ def test_operations_of_a_layout_against_their_naive_twins(layout, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("layout", "n_features"), [("full", 7), ("full", 18), ("diagonal", 8), ("diagonal", 55)])
-def test_rows_that_do_not_matter_are_left_out_of_nothing_that_shows(layout, n_features, dtype):
-    """Components with no row, one, a few, many and all; tiny responsibilities beside large ones, and alone."""
+def test_leaving_irrelevant_rows_out_does_not_change_sums_beyond_rounding(layout, n_features, dtype):
+    """Components have no, one, few, many or all rows, with tiny responsibilities beside large ones or alone."""
     module, n_components, n, width = passes.LAYOUTS[layout], 35, 192, 200
     rng = np.random.default_rng(0)
     x, means = rng.normal(size=(n_features, width)).astype(dtype), rng.normal(size=(n_components, n_features))
@@ -117,15 +117,15 @@ def test_rows_that_do_not_matter_are_left_out_of_nothing_that_shows(layout, n_fe
         resp[k, here] = rng.uniform(size=len(here)) * 10.0 ** -(k % 3)
     resp[5] += 1e-30
     resp[6, :n] = 1e-14
-    resp[12, :n] = 1e-31  # below what matters to anything: an empty component
-    assert module.work_rows(n_components, n_features) > n_features  # leaving out is what runs
+    resp[12, :n] = 1e-31  # below the smallest relevant responsibility: an empty component
+    assert module.work_rows(n_components, n_features) > n_features  # the code that leaves rows out is in use
     work = np.full((module.work_rows(n_components, n_features), width), np.nan, dtype)
-    given = (np.sqrt(resp) if module.uses_sqrt_resp(n_features) else resp).astype(dtype)
+    resp_in = (np.sqrt(resp) if module.uses_sqrt_resp(n_features) else resp).astype(dtype)
     results = []
     for add in (compiled(module.operations(n_features)["add_moments"], module.add_moments), module.add_moments):
         shape = (n_components, n_features if layout == "full" else 1, n_features)
         results.append((np.zeros(n_components), np.zeros((n_components, n_features)), np.zeros(shape)))
-        add(x, n, given.copy(), means.astype(dtype), work, *results[-1])
+        add(x, n, resp_in.copy(), means.astype(dtype), work, *results[-1])
     for a, b in zip(*results, strict=True):
         a, b = (np.tril(array) if array.ndim == 3 and layout == "full" else array for array in (a, b))
         np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE[dtype] * np.abs(b).max())
@@ -169,11 +169,11 @@ def test_responsibilities_against_their_naive_twins(n_components, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("payload", [0, 1954])  # R marks missing numbers by the second, in the low bits of a NaN
-def test_a_row_of_nan_has_no_responsibilities(payload, dtype):
+@pytest.mark.parametrize("payload", [0, 1954])  # the second is R's mark of a missing number, in the low bits of a NaN
+def test_responsibilities_of_a_row_of_nan_are_nan(payload, dtype):
     word, bits = (np.uint64, 0x7FF8000000000000) if dtype is np.float64 else (np.uint32, 0x7FC00000)
     nan = np.array([bits + payload], word).view(dtype)[0]
-    for name in ("normalise_weighted", "share_out_roots", "normalise"):
+    for name in ("normalise_weighted", "normalise_weighted_roots", "normalise"):
         log_prob, top, weight = np.zeros((3, 64), dtype), np.zeros(64, dtype), np.ones(64, dtype)
         log_prob[:, 5], top[5] = nan, nan
         norm, total = np.zeros(64, dtype), np.zeros(1)

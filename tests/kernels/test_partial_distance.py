@@ -1,4 +1,4 @@
-"""Log-probabilities of the components that may be the nearest: all that may be, and those right."""
+"""Partial-distance search computes the log-probabilities of all components that may be the nearest, correctly."""
 
 import numpy as np
 import pytest
@@ -13,8 +13,8 @@ pytestmark = pytest.mark.skipif(not JIT, reason="emitted code")
 N, WIDTH = 192, 208
 
 
-def both(dtype, n_components, n_features, spread, *, sort=False, change=lambda *_: None):
-    """What the operation and its twin make of the same tile, and all log-probabilities."""
+def results_of_both(dtype, n_components, n_features, spread, *, sort=False, change=lambda *_: None):
+    """Return the results of the operation and of its naive twin for one tile, and all log-probabilities."""
     rng = np.random.default_rng(n_features)
     means = spread * rng.normal(size=(n_components, n_features)) + 0.5
     labels = rng.integers(0, n_components, WIDTH)
@@ -44,17 +44,19 @@ def both(dtype, n_components, n_features, spread, *, sort=False, change=lambda *
 @pytest.mark.parametrize("sort", [False, True])
 @pytest.mark.parametrize("spread", [0.0, 0.3, 1.0, 4.0])
 def test_components_that_may_be_the_nearest(spread, sort, dtype):
-    """Whether nearly all are followed, few are, or whole tiles are one component's."""
+    """Nearly all components are completed, or few, or whole tiles belong to one component."""
     for n_components, n_features in ((1, 9), (2, 20), (3, 5), (6, 8), (9, 13), (7, 22), (5, 33)):
-        (top, log_prob, count), expected, (highest, whole) = both(dtype, n_components, n_features, spread, sort=sort)
+        (top, log_prob, count), expected, (highest, whole) = results_of_both(
+            dtype, n_components, n_features, spread, sort=sort
+        )
         log_prob, scale = log_prob[:, :N], TOLERANCE[dtype] * (1 + np.abs(whole).max())
         right = np.abs(log_prob - whole) <= scale
         np.testing.assert_allclose(top[:N], highest, rtol=0, atol=scale)
         np.testing.assert_allclose(log_prob.max(axis=0), highest, rtol=0, atol=scale)
         assert (right | (log_prob < highest + scale)).all()
         assert (log_prob >= whole - scale).all()
-        # The twin follows those that the nearest by half of the features leaves, the other those that the nearest so
-        # far does: no more, and beside rounding no others.
+        # The twin compares bounds with the component that is nearest by half of the features, the operation with the
+        # nearest so far: it completes no more components, and no others except by rounding.
         theirs = np.abs(expected[1][:, :N] - whole) <= scale
         assert (theirs | ~right | (log_prob >= highest - scale)).all()
         assert right.sum() >= count >= N
@@ -63,12 +65,12 @@ def test_components_that_may_be_the_nearest(spread, sort, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("feature", [3, 20])
-def test_rows_and_components_that_are_none(feature, dtype):
+def test_rows_with_nan_and_components_of_weight_zero(feature, dtype):
     def change(x, log_coef):
         log_coef[1] = -np.inf
         x[feature, 7] = np.nan
 
-    (_, log_prob, _), _, (highest, whole) = both(dtype, 6, 21, 1.0, change=change)
+    (_, log_prob, _), _, (highest, whole) = results_of_both(dtype, 6, 21, 1.0, change=change)
     assert (log_prob[1, :7] == -np.inf).all()
     assert np.isnan(log_prob[:, 7]).all()
     ordinary = np.arange(N) != 7
@@ -79,7 +81,7 @@ def test_rows_and_components_that_are_none(feature, dtype):
 @pytest.mark.parametrize("spread", [0.0, 0.5, 2.0])
 @pytest.mark.parametrize("n_features", [20, 27, 40])
 def test_labels(n_features, spread, monkeypatch):
-    """Those of double precision; also where most tiles are not searched."""
+    """The labels equal those of double precision, also where most tiles are not searched."""
     monkeypatch.setattr(single_precision, "pays", lambda *_: True)
     used, bound = [], single_precision._kernel
     monkeypatch.setattr(single_precision, "_kernel", lambda *key: used.append(key[2]) or bound(*key))
@@ -96,7 +98,7 @@ def test_labels(n_features, spread, monkeypatch):
 
 @pytest.mark.parametrize("feature", [3, 13, 23])
 def test_a_row_of_nan_has_the_label_0(feature):
-    """Wherever the NaN is: its row's bounds are finite up to there."""
+    """The NaN may be in any feature; the row's partial distances are finite up to it."""
     parameters = random_parameters("full", 8, 24)
     X = random_rows(parameters, 30_000)
     expected = engine.predict(parameters, X)
@@ -107,7 +109,7 @@ def test_a_row_of_nan_has_the_label_0(feature):
 
 def test_ties_go_to_the_first():
     means = np.zeros((7, 24))
-    means[:, -1] = [0, 3, 0, 3, 0, 3, 0]  # in the second half, where all are as near by the first
+    means[:, -1] = [0, 3, 0, 3, 0, 3, 0]  # in the second half; all are equally near by the first half
     parameters = MixtureParameters.create(np.full(7, 1 / 7), means, np.tile(np.eye(24), (7, 1, 1)), "full")
     X = np.random.default_rng(0).normal(size=(30_000, 24)) + means[np.arange(30_000) % 7]
     labels = engine.predict(parameters, X)

@@ -1,4 +1,4 @@
-"""Starts of k-means on few rows, made by one kernel, against a naive twin."""
+"""Starts of k-means on few rows: the kernel against a naive twin."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ FARTHEST = 1e30
 
 
 def naive_seeds(X, weights, uniforms, n_clusters):
-    """Greedy k-means++: each candidate is the row at which the sum of weights times distances passes a share of it."""
+    """Draw rows by greedy k-means++: a candidate is the row at which a cumulated sum exceeds a part of the total."""
     n_trials = (len(uniforms) - 1) // max(1, n_clusters - 1)
 
     def draw(mass, uniform):
@@ -36,7 +36,7 @@ def naive_seeds(X, weights, uniforms, n_clusters):
 
 
 def naive_steps(X, weights, centres, n_steps):
-    """Lloyd's steps; a cluster without rows gets the row farthest from its centre."""
+    """Do Lloyd's steps; a cluster without rows gets the row farthest from its centre."""
     centres = centres.copy()
     for _ in range(n_steps):
         distances = ((X[:, np.newaxis] - centres) ** 2).sum(axis=2)
@@ -58,7 +58,7 @@ def naive_steps(X, weights, centres, n_steps):
 @pytest.mark.parametrize(
     ("n_samples", "n_features", "n_clusters"), [(1500, 3, 7), (333, 17, 2), (40, 1, 40), (9, 2, 1)]
 )
-def test_starts_are_those_of_the_naive_twin(dtype, weighted, n_samples, n_features, n_clusters):
+def test_starts_against_their_naive_twin(dtype, weighted, n_samples, n_features, n_clusters):
     rng = np.random.default_rng(n_samples)
     X = (rng.normal(size=(n_samples, n_features)) + 8 * rng.integers(0, 4, size=(n_samples, 1))).astype(dtype)
     weights = rng.integers(0, 3, size=n_samples).astype(float) if weighted else np.ones(n_samples)
@@ -80,7 +80,7 @@ def test_starts_are_those_of_the_naive_twin(dtype, weighted, n_samples, n_featur
 
 
 def test_clusters_without_rows_get_the_farthest_rows():
-    """Two seeds are one row: its twin starts without rows, since the first of equals is the nearest."""
+    """Two seeds are equal rows: the second cluster has no rows, since the first of equal centres is the nearest."""
     X = np.array([[0.0], [0.0], [0.0], [1.0], [10.0]])
     uniforms = np.array([[0.0, 0.0, 0.0]])
     starts = kernels.kmeans_starts(X[:3], None, np.zeros(1), uniforms, 3, n_steps=2, farthest=FARTHEST)
@@ -91,7 +91,7 @@ def test_clusters_without_rows_get_the_farthest_rows():
     assert inertia == 1.0
 
 
-def test_rows_of_weight_zero_are_not_there():
+def test_rows_of_weight_zero_are_ignored():
     X = np.vstack([np.full((5, 2), 1e9), np.random.default_rng(0).normal(size=(50, 2))])
     weights = np.r_[np.zeros(5), np.ones(50)]
     uniforms = RandomStream(3).uniforms(5 * 9).reshape(5, 9)

@@ -1,4 +1,4 @@
-"""Labels found in single precision are those of double precision, whatever the rows: the bound on the error holds."""
+"""Labels in single precision equal those in double precision for all rows: the bound on the error holds."""
 
 import numpy as np
 import pytest
@@ -6,29 +6,29 @@ import pytest
 from fastgmm import engine, kernels
 from fastgmm.engine import MixtureParameters
 from fastgmm.kernels.compiler.runtime import bind
-from fastgmm.kernels.labels import single_precision
+from fastgmm.kernels.labels import error_bound, single_precision
 from fastgmm.kernels.layouts import passes
 from helpers import COVARIANCE_TYPES, JIT, random_parameters, random_rows
 
-pytestmark = pytest.mark.skipif(not JIT, reason="kernels in single precision are compiled ones")
+pytestmark = pytest.mark.skipif(not JIT, reason="tests compiled kernels")
 
 
 @pytest.fixture(autouse=True)
 def always(monkeypatch):
-    monkeypatch.setattr(single_precision, "pays", lambda dtype, n_samples, operations: dtype == np.float64)
+    monkeypatch.setattr(single_precision, "pays", lambda dtype, n_samples, multiply_adds: dtype == np.float64)
 
 
 def bound_errors_in_python(layout):
     return bind(
-        single_precision.bound_errors,
+        error_bound.bound_errors,
         "plain",
-        sum_of=single_precision.SUMS[layout].py_func,
-        in_range=single_precision.in_range.py_func,
+        entry_sum=error_bound.ENTRY_SUMS[layout].py_func,
+        in_range=error_bound.in_range.py_func,
     )
 
 
 def in_double(parameters, X):
-    """Labels from the pass that writes everything."""
+    """Return labels from the score pass, which computes in double precision if more than labels is requested."""
     labels, norm = np.empty(len(X), np.int64), np.empty(len(X))
     kernels.score(parameters.model.layout, X, parameters.operands(X.dtype), labels=labels, log_prob_norm=norm)
     return labels
@@ -57,8 +57,8 @@ def test_ties_go_to_the_first():
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-def test_rows_that_single_precision_cannot_tell_apart(covariance_type):
-    """Components whose log-probabilities differ by less than float32's rounding, far from zero, on tiny scales."""
+def test_components_that_single_precision_cannot_distinguish(covariance_type):
+    """Log-probabilities that differ by less than float32's rounding, also far from zero and at tiny scales."""
     rng = np.random.default_rng(0)
     base = random_parameters(covariance_type, 6, 7)
     for scale, offset in ((1.0, 0.0), (1e-9, 1.0), (1e-3, 1e5), (1e12, 0.0)):
@@ -77,7 +77,7 @@ def test_rows_that_single_precision_cannot_tell_apart(covariance_type):
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 def test_rows_out_of_every_range(covariance_type):
-    """In tiles of their own and among others; NaN among ordinary rows goes through single precision."""
+    """Such rows fill a tile or stand among ordinary rows, where NaN is processed in single precision."""
     parameters = random_parameters(covariance_type, 4, 6)
     for value in (np.nan, np.inf, 1e20, 1e200, 0.0):
         X = random_rows(parameters, 2000)
@@ -88,7 +88,7 @@ def test_rows_out_of_every_range(covariance_type):
 
 @pytest.mark.parametrize("scales", [(2e38, 4e38), (1e-39, 1e-30), (1e-30, 1e-30), (1e38, 1e38)])
 def test_parameters_out_of_the_range_of_single_precision(scales):
-    """A mean of 4e38 is infinite there, and so is a factor of 1e39."""
+    """In float32 a mean of 4e38 is infinite, and so is a factor of 1e39."""
     deviations = np.ones((2, 6))
     deviations[:, 0] = scales
     means = np.zeros((2, 6))
@@ -111,8 +111,8 @@ def test_a_component_of_weight_0_has_no_rows():
 
 @pytest.mark.parametrize("layout", ["full", "diagonal", "tied"])
 @pytest.mark.parametrize("scale", [1.0, 1e-4, 1e4])
-def test_the_bound_holds_and_is_not_idle(layout, scale):
-    """Against log-probabilities in exact arithmetic, as good as: in double precision."""
+def test_the_bound_holds_and_is_useful(layout, scale):
+    """Compare with log-probabilities in double precision, whose own error is negligible here."""
     covariance_type = {"full": "full", "diagonal": "diag", "tied": "tied"}[layout]
     parameters = random_parameters(covariance_type, 5, 12)
     X = scale * random_rows(parameters, 512)
@@ -124,8 +124,8 @@ def test_the_bound_holds_and_is_not_idle(layout, scale):
     naive(x, 512, *operands[1:], None, None, 0, 0, np.empty(512), log_prob)
     naive(x.astype(np.float32), 512, *single, None, None, 0, 0, np.empty(512, np.float32), log_prob_single)
     slope, shift = np.empty(6, np.float32), np.empty(6, np.float32)
-    python = bound_errors_in_python(layout)
-    assert python(1, np.abs(x).max(axis=1), operands.means, operands.factor, operands.log_coef, slope, shift)
+    bound_errors = bound_errors_in_python(layout)
+    assert bound_errors(1, np.abs(x).max(axis=1), operands.means, operands.factor, operands.log_coef, slope, shift)
     bound = shift[:5, np.newaxis] - slope[:5, np.newaxis] * log_prob_single
     bound_of_any = shift[5] - slope[5] * log_prob_single
     error = np.abs(log_prob_single - log_prob)
@@ -136,17 +136,17 @@ def test_the_bound_holds_and_is_not_idle(layout, scale):
         assert error.max() > 1e-3 * bound.max()
 
 
-def test_numbers_too_large_for_single_precision_have_no_bound():
-    python = bound_errors_in_python("diagonal")
+def test_no_bound_for_numbers_too_large_for_single_precision():
+    bound_errors = bound_errors_in_python("diagonal")
     out = np.empty(2, np.float32), np.empty(2, np.float32)
     operands = np.zeros((1, 2)), np.ones((1, 1, 2)), np.zeros(1)
-    assert python(1, np.array([1.0, 1e6]), *operands, *out)
-    assert not python(0, np.array([1.0, 1e6]), *operands, *out)
-    for reach in (1e16, np.inf, np.nan):
-        assert not python(1, np.array([1.0, reach]), *operands, *out)
+    assert bound_errors(1, np.array([1.0, 1e6]), *operands, *out)
+    assert not bound_errors(0, np.array([1.0, 1e6]), *operands, *out)
+    for magnitude in (1e16, np.inf, np.nan):
+        assert not bound_errors(1, np.array([1.0, magnitude]), *operands, *out)
 
 
-def test_the_operations_are_their_naive_twins():
+def test_label_operations_against_their_naive_twins():
     import numba
 
     rng = np.random.default_rng(0)
@@ -157,9 +157,12 @@ def test_the_operations_are_their_naive_twins():
     slope[2] = shift[2] = 0
     slope[-1], shift[-1] = slope[:-1].max(), shift[:-1].max() + 0.1
     results = [np.empty((5, 256), np.float32) for _ in range(2)]
-    choose, choose_by_one = single_precision.emit_choose_tile, single_precision.emit_choose_tile_by_one_bound
-    calls = numba.njit(lambda *arguments: choose(*arguments)), numba.njit(lambda *arguments: choose_by_one(*arguments))
-    naive = single_precision.choose_tile, single_precision.choose_tile_by_one_bound
+    by_component, by_one = (
+        single_precision.emit_label_tile_by_component_bounds,
+        single_precision.emit_label_tile_by_one_bound,
+    )
+    calls = numba.njit(lambda *arguments: by_component(*arguments)), numba.njit(lambda *arguments: by_one(*arguments))
+    naive = single_precision.label_tile_by_component_bounds, single_precision.label_tile_by_one_bound
     for (each, one), (labels, certain, same_labels, surely, doubtful) in zip((naive, calls), results, strict=True):
         with np.errstate(invalid="ignore"):
             each(log_prob, 256, slope, shift, labels, certain)
@@ -173,8 +176,8 @@ def test_the_operations_are_their_naive_twins():
     assert doubtful[0] == results[0][4, 0] == 256 - surely.sum()
 
 
-def test_a_bound_that_tells_nothing_for_one_component_is_not_that_of_the_others():
-    """One is so narrow that its bound is beyond all gaps."""
+def test_a_useless_bound_of_one_component_does_not_spoil_those_of_the_others():
+    """One component is so narrow that its bound exceeds all differences of log-probabilities."""
     rng = np.random.default_rng(0)
     means, covariances = 10 * rng.normal(size=(9, 12)), np.ones((9, 12))
     means[4], covariances[4] = 1e3, 1e-12
@@ -183,29 +186,29 @@ def test_a_bound_that_tells_nothing_for_one_component_is_not_that_of_the_others(
     np.testing.assert_array_equal(engine.predict(parameters, X), in_double(parameters, X))
 
 
-def test_the_reach_of_a_tile_is_that_of_its_naive_twin():
+def test_largest_magnitudes_against_their_naive_twin():
     import numba
 
     x = np.random.default_rng(0).normal(size=(5, 192)) * np.geomspace(1e-8, 1e8, 5)[:, np.newaxis]
     x[1, 70], x[2, 3], x[3, 128:] = -1e9, np.nan, 1e30
     x[4] = np.nan
-    reach = single_precision.emit_reach_of_tile
-    compiled = numba.njit(lambda *arguments: reach(*arguments))
+    operation = error_bound.emit_max_abs_tile
+    compiled = numba.njit(lambda *arguments: operation(*arguments))
     results = [np.empty((1, 5)) for _ in range(2)]
     with np.errstate(invalid="ignore"):
-        single_precision.reach_of_tile(x, 128, results[0])
+        error_bound.max_abs_tile(x, 128, results[0])
     compiled(x, 128, results[1])
     np.testing.assert_array_equal(results[1], results[0])
     np.testing.assert_array_equal(results[0][0, [1, 4]], [1e9, 0])
     assert results[0][0, 3] < 1e30
 
 
-def test_it_is_done_where_it_pays(monkeypatch):
+def test_single_precision_is_used_where_it_pays(monkeypatch):
     monkeypatch.undo()
     assert single_precision.pays(np.dtype(np.float64), 100_000, 1e9)
     assert not single_precision.pays(np.dtype(np.float32), 100_000, 1e9)
-    assert not single_precision.pays(np.dtype(np.float64), 1_000_000, 1e9)  # little to do for a row
-    assert not single_precision.pays(np.dtype(np.float64), 100, 1e6)  # nor for all
+    assert not single_precision.pays(np.dtype(np.float64), 1_000_000, 1e9)  # few multiply-adds per row
+    assert not single_precision.pays(np.dtype(np.float64), 100, 1e6)  # few multiply-adds in total
     parameters = random_parameters("full", 20, 20)
     X, calls = random_rows(parameters, 4000), []
     monkeypatch.setattr(single_precision, "label", lambda *arguments: calls.append(arguments))

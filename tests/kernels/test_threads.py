@@ -1,6 +1,6 @@
-"""Threads: the same bits for any number, and calls from wherever Python programs call: threads, forks, joblib workers.
+"""Threads: the same bits for any number of them, and calls from threads, forked processes and joblib workers.
 
-Each of the dangerous situations is a process of its own, since what is tested for is that it survives.
+Each dangerous situation runs in a process of its own, since the test is that the process survives.
 """
 
 import multiprocessing
@@ -26,15 +26,15 @@ from helpers import COVARIANCE_TYPES, JIT, blobs, random_parameters
 
 FITTED = ("weights_", "means_", "covariances_", "precisions_cholesky_", "lower_bounds_")
 SEVERAL = min(4, numba.config.NUMBA_NUM_THREADS)
-WORTH_THREADS = runtime.WORTH_THREADS
+MIN_PARALLEL_MULTIPLY_ADDS = runtime.MIN_PARALLEL_MULTIPLY_ADDS
 needs_threads = pytest.mark.skipif(SEVERAL < 2, reason="one core")
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
 
 @pytest.fixture(autouse=True)
 def threads_for_any_pass(monkeypatch):
-    """Small passes too, so that what is tested happens on threads."""
-    monkeypatch.setattr(runtime, "WORTH_THREADS", 0)
+    """Run small passes on several threads too."""
+    monkeypatch.setattr(runtime, "MIN_PARALLEL_MULTIPLY_ADDS", 0)
 
 
 def assert_same_bits(a, b):
@@ -43,7 +43,7 @@ def assert_same_bits(a, b):
 
 
 def run_python(code, **environment):
-    """Run code in a new process and return its output; fails if it dies."""
+    """Run code in a new process, which must succeed, and return its output."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         env={**os.environ, **environment},
@@ -96,7 +96,7 @@ def test_serial_loop_has_the_bits_of_the_parallel_one(monkeypatch):
 
 
 def describe_chunk(c, memory, n, flags, cube, table, single, out):
-    """Everything that a kernel may be given, as sums of it."""
+    """Write sums of all kinds of arguments that a kernel may have."""
     memory[0, 0] = c
     out[c, 0] = memory.shape[0] * 1000 + memory[0, 0]
     out[c, 1] = n + table.shape[0] * table.shape[1] + single.shape[0]
@@ -104,8 +104,8 @@ def describe_chunk(c, memory, n, flags, cube, table, single, out):
     out[c, 3] = flags[c]
 
 
-@pytest.mark.parametrize("operations", [0, np.inf])
-def test_a_kernel_gets_its_arguments_whatever_they_are(operations):
+@pytest.mark.parametrize("multiply_adds", [0, np.inf])
+def test_a_kernel_gets_all_kinds_of_arguments(multiply_adds):
     kernel = runtime.Kernel(describe_chunk)
     rng = np.random.default_rng(0)
     flags, cube = rng.random(7) < 0.5, rng.normal(size=(7, 2, 3))
@@ -114,7 +114,7 @@ def test_a_kernel_gets_its_arguments_whatever_they_are(operations):
     scratch = runtime.Scratch(3, 5, np.dtype(np.float32))
     for n_chunks, n in ((7, 4), (1, 5), (7, 2**40)):
         out = np.zeros((7, 4))
-        kernel(n_chunks, n, flags, cube, table, single, out, scratch=scratch, operations=operations)
+        kernel(n_chunks, n, flags, cube, table, single, out, scratch=scratch, multiply_adds=multiply_adds)
         expected = np.zeros((7, 4))
         for c in range(n_chunks):
             expected[c] = 3000 + c, n + 14 + 7, cube[c, 1, 2] + table[1, c] + single[c], flags[c]
@@ -131,7 +131,7 @@ def test_one_loop_is_compiled_for_all_kernels():
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 2), (512, 100, 100), (100, 512, 100), (7, 600, 600)])
-def test_product_on_one_thread_is_the_product(shape):
+def test_serial_product_equals_the_product(shape):
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=shape[:2]), rng.normal(size=shape[1:])
     np.testing.assert_allclose(threads.serial_matmul(a, b), a @ b, rtol=1e-12, atol=1e-11)
@@ -150,7 +150,7 @@ def test_n_jobs_is_set_inside_and_restored():
     assert numba.get_num_threads() == before
 
 
-def test_n_jobs_means_what_joblib_means():
+def test_n_jobs_has_the_meaning_of_joblib():
     available = numba.config.NUMBA_NUM_THREADS
     assert resolve_n_jobs(None) == numba.get_num_threads()
     assert resolve_n_jobs(-1) == resolve_n_jobs(10_000) == available
@@ -162,8 +162,8 @@ def test_n_jobs_means_what_joblib_means():
         GaussianMixture(n_jobs=1.5).fit(X)
 
 
-def test_one_signature_a_dtype(tmp_path):
-    """Whatever kind of array comes: lists, frames, memory maps, strided, read-only, other byte order."""
+def test_one_signature_per_dtype(tmp_path):
+    """Lists, memory maps, and strided, read-only or byte-swapped arrays compile nothing new."""
     X, _ = blobs(n_samples=200)
     np.save(tmp_path / "rows.npy", X)
     frozen = X.copy()
@@ -205,7 +205,8 @@ def test_calls_from_several_threads():
 
 @pytest.mark.parametrize("backend", ["threading", "loky", "multiprocessing"])
 def test_calls_from_joblib_workers(backend, monkeypatch):
-    monkeypatch.setattr(runtime, "WORTH_THREADS", WORTH_THREADS)  # as in a new process: chunks depend on it
+    # The default, as in a new process: chunks depend on it.
+    monkeypatch.setattr(runtime, "MIN_PARALLEL_MULTIPLY_ADDS", MIN_PARALLEL_MULTIPLY_ADDS)
     X, _ = blobs(n_samples=30_000)
     model = GaussianMixture(8, random_state=0, max_iter=3, tol=1e3)  # large enough for threads in a new process too
     expected = clone(model).fit(X)
@@ -237,8 +238,8 @@ FORK_AND_THREADS = """
     import numpy as np
     import numba
     from fastgmm import GaussianMixture
-    from fastgmm.kernels import runtime
-    runtime.WORTH_THREADS = 0
+    from fastgmm.kernels.compiler import runtime
+    runtime.MIN_PARALLEL_MULTIPLY_ADDS = 0
     X = np.random.default_rng(0).normal(size=(20_000, 3))
     fit = lambda: GaussianMixture(2, random_state=0, max_iter=3, tol=1e3).fit(X).means_
     expected = fit()
@@ -264,7 +265,7 @@ def test_forks_and_threads_with_every_threading_layer(layer):
     environment = {} if layer == "default" else {"NUMBA_THREADING_LAYER": layer}
     name, warnings = run_python(FORK_AND_THREADS, **environment).split()
     assert name == layer or layer == "default"
-    assert int(warnings) == (name == "workqueue")  # said once, not three times
+    assert int(warnings) == (name == "workqueue")  # warned once, not three times
 
 
 @needs_fork
@@ -272,10 +273,10 @@ def test_child_forked_before_any_fit_still_uses_threads():
     code = """
         import os, sys
         import fastgmm, numpy as np
-        from fastgmm.kernels import runtime, threads
+        from fastgmm.kernels.compiler import runtime, threads
         pid = os.fork()
         if pid == 0:
-            runtime.WORTH_THREADS = 0
+            runtime.MIN_PARALLEL_MULTIPLY_ADDS = 0
             fastgmm.GaussianMixture(2).fit(np.random.default_rng(0).normal(size=(20_000, 3)))
             os._exit(0 if threads.may_run_parallel() else 3)
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
@@ -283,9 +284,9 @@ def test_child_forked_before_any_fit_still_uses_threads():
     run_python(code)
 
 
-def test_the_guard_knows_the_dangers(monkeypatch):
+def test_guard_detects_forks_from_openmp(monkeypatch):
     assert threads.may_run_parallel()
-    monkeypatch.setattr(_fork_guard, "forked_from_openmp", False)  # and again when the test is over
+    monkeypatch.setattr(_fork_guard, "forked_from_openmp", False)  # monkeypatch restores it after the test
     monkeypatch.setattr(_fork_guard, "running_layer", lambda: "tbb")
     _fork_guard._after_fork_in_child()
     assert threads.may_run_parallel()
@@ -296,7 +297,7 @@ def test_the_guard_knows_the_dangers(monkeypatch):
 
 @needs_fork
 def test_child_that_loads_the_kernels_after_the_fork():
-    """The parent has imported the package, but ran somebody else's parallel kernel."""
+    """The parent has imported the package, but ran a parallel kernel of another library."""
     code = """
         import os, sys
         import fastgmm, numba, numpy as np
@@ -309,8 +310,8 @@ def test_child_that_loads_the_kernels_after_the_fork():
         other(np.zeros(1000))
         pid = os.fork()
         if pid == 0:
-            from fastgmm.kernels import runtime
-            runtime.WORTH_THREADS = 0
+            from fastgmm.kernels.compiler import runtime
+            runtime.MIN_PARALLEL_MULTIPLY_ADDS = 0
             fastgmm.GaussianMixture(2).fit(np.random.default_rng(0).normal(size=(50_000, 3)))
             os._exit(0)
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))

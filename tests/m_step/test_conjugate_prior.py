@@ -28,8 +28,8 @@ def step(X, resp, name, prior=None, weights=None):
 def test_one_step_from_the_species_of_iris_as_in_mclust():
     """``mstep(data, modelName, z, prior = priorControl())`` of mclust 6.0.0: variances of the first species.
 
-    Of EII mclust leaves the prior's scale out (0.144219); here it is as published (Fraley & Raftery, 2007). Of VEI, EEV
-    and VEV mclust has other numbers of rows than the mode has, so these are not compared.
+    EII is not compared: mclust leaves out the prior's scale (0.144219), and fastgmm follows the publication (Fraley &
+    Raftery, 2007). VEI, EEV and VEV are not compared: mclust's numbers of rows are not those of the mode.
     """
     X, y = load_iris(return_X_y=True)
     expected = {
@@ -129,10 +129,10 @@ def test_models_without_a_prior_say_so(name):
 @pytest.mark.parametrize(
     ("prior", "message"),
     [
-        (ConjugatePrior(mean=[0.0]), r"mean should have the shape of \(2,\)"),
-        (ConjugatePrior(scale=1.0), r"scale should have the shape of \(2, 2\)"),
-        (ConjugatePrior(shrinkage=-1.0), "shrinkage should be at least 0"),
-        (ConjugatePrior(dof=1.0), "dof more than 1"),
+        (ConjugatePrior(mean=[0.0]), r"mean must have shape \(2,\)"),
+        (ConjugatePrior(scale=1.0), r"scale must have shape \(2, 2\)"),
+        (ConjugatePrior(shrinkage=-1.0), "shrinkage must be >= 0"),
+        (ConjugatePrior(dof=1.0), r"dof > n_features - 1 \(1\)"),
     ],
 )
 def test_wrong_priors_are_refused(prior, message):
@@ -163,12 +163,12 @@ def test_default_scale_does_not_depend_on_the_unit_of_weights():
 @pytest.mark.parametrize(
     ("prior", "name", "message"),
     [
-        (ConjugatePrior(scale=-1.0), "diag", "scale should be positive"),
-        (ConjugatePrior(scale=np.triu(np.ones((2, 2)))), "full", "scale should be symmetric"),
-        (ConjugatePrior(mean=[np.nan, 0.0]), "full", "mean should be finite"),
+        (ConjugatePrior(scale=-1.0), "diag", "scale must be positive"),
+        (ConjugatePrior(scale=np.triu(np.ones((2, 2)))), "full", "scale must be symmetric"),
+        (ConjugatePrior(mean=[np.nan, 0.0]), "full", "mean must be finite"),
     ],
 )
-def test_priors_that_are_none_are_refused(prior, name, message):
+def test_invalid_priors_are_refused(prior, name, message):
     X = np.random.default_rng(0).normal(size=(10, 2))
     with pytest.raises(ValueError, match=message):
         GaussianMixture(2, covariance_type=name, prior=prior).fit(X)
@@ -176,7 +176,7 @@ def test_priors_that_are_none_are_refused(prior, name, message):
 
 @pytest.mark.parametrize("name", ["full", "tied", "EEV"])
 def test_rows_without_a_default_scale_are_named(name):
-    """A constant feature has no variance, so the rows' covariance is no scale of a prior."""
+    """With a constant feature, the covariance of the rows cannot be the scale of a prior."""
     X, _ = blobs(n_samples=100, n_features=2)
     options = {"covariance_type": name, "random_state": 0}
     for value in (1.0, 1e8 + 0.1, -1 / 3):

@@ -1,4 +1,4 @@
-"""Sufficient statistics: they add, in any order, about any reference, with weights as repetitions."""
+"""Sufficient statistics add in any order and about any reference; weights are repetitions."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ FIELDS = ("weight_sums", "first_moments", "scatter", "log_likelihood", "total_we
 
 
 def assert_same(a, b, rtol=1e-11):
-    """The same statistics, about possibly different reference points."""
+    """Assert that statistics are equal, possibly about different reference points."""
     b = b.recentred(a.reference)
     for name in FIELDS:
         scale = np.abs(getattr(b, name)).max()
@@ -42,7 +42,7 @@ def test_statistics_of_blocks_add_in_any_order(problem):
 
 
 def test_tied_components_far_apart_keep_their_digits_in_any_order():
-    """One block has rows near the point that all are about, and alone takes the short way; the other takes the long."""
+    """One block uses one reference point for all components, the other a point for each component."""
     rng = np.random.default_rng(0)
     near, far = rng.normal(size=(3_000, 2)), rng.normal(size=(3_000, 2)) + 1e8
     parameters = MixtureParameters.create([0.5, 0.5], [[0.0, 0.0], [1e8, 1e8]], np.eye(2), "tied")
@@ -129,13 +129,13 @@ def test_what_does_not_fit_is_refused(problem):
         statistics + 1
     with pytest.raises(ValueError, match="needs statistics of the"):
         maximise(statistics, "diag" if statistics.layout == "full" else "full")
-    with pytest.raises(ValueError, match="first_moments should have shape"):
+    with pytest.raises(ValueError, match="first_moments must have shape"):
         SufficientStatistics("full", np.zeros((2, 3)), np.zeros(2), np.zeros((2, 2)), np.zeros((2, 3, 3)), 0.0, 0.0)
     with pytest.raises(ValueError, match="layout must be one of"):
         SufficientStatistics("round", np.zeros((2, 3)), np.zeros(2), np.zeros((2, 3)), np.zeros((2, 3)), 0.0, 0.0)
-    with pytest.raises(ValueError, match="of 4 features"):
+    with pytest.raises(ValueError, match=r"X must have shape \(n_samples, 4\)"):
         accumulate(parameters, X[:, :3])
-    with pytest.raises(ValueError, match="labels should be below"):
+    with pytest.raises(ValueError, match="labels must be below"):
         accumulate_labels(np.full(len(X), 3), parameters.means, X)
-    with pytest.raises(ValueError, match="resp should have shape"):
+    with pytest.raises(ValueError, match="resp must have shape"):
         accumulate_resp(np.ones((len(X), 2)), parameters.means, X)

@@ -1,1 +1,1 @@
-"""Kernels of k-means and of random responsibilities."""
+"""Kernels for initialisation: k-means and random responsibilities."""

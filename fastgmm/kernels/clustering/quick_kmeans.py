@@ -1,10 +1,10 @@
-"""Starts of k-means on few rows: k-means++ and some of Lloyd's steps, a start a chunk.
+"""Starts of k-means on few rows: k-means++ and Lloyd's steps, a chunk per start.
 
-The rows come as tiles, transposed once for all starts. Between two seeds, and between two steps, nothing is done in
-Python, which of 2,000 rows takes longer than the arithmetic.
+The rows come as tiles, transposed once for all starts. Nothing is done in Python between two seeds or two steps: with
+2,000 rows that would take longer than the arithmetic.
 
-Cache: the tiles (N D numbers) and a start's distances (N (4 + log K) numbers) in L2.
-Flops: 3 N D K (2 + log K) for k-means++, 3 N D K for each of Lloyd's steps.
+Flops: 3 N D K (2 + log K) for k-means++, 3 N D K for each of Lloyd's steps. Cache: the tiles (N D numbers) and a
+start's distances (N (4 + log K) numbers) in L2.
 """
 
 from __future__ import annotations
@@ -14,21 +14,39 @@ import numpy as np
 from fastgmm.kernels.compiler.runtime import Kernel, exact_leaf
 from fastgmm.kernels.tiles.tiles import weighted_sum
 
-from .kmeans import emit_distances_tile, emit_nearest_tile, lower, weighted_minimum
+from .kmeans import emit_distances_tile, emit_nearest_tile, take_minimum, weighted_minimum
 
 
 def start_chunk(
     c, memory, tiles, weight, uniforms, n_steps, drawn, points, distance, closest, label, potential, sums, rows_out,
     centres_out, inertia_out,
 ):  # fmt: skip
-    """Make start number c: k-means++, `n_steps` of Lloyd's steps, and the sum of squared distances after these.
+    """Make start c: k-means++, then `n_steps` of Lloyd's steps.
 
-    ``tiles`` is (n_tiles, D, T), ``weight`` (n_tiles, T), 0 for columns without a row. ``uniforms[c]`` is (1 + (K - 1)
-    L,), the first for the first centre, then L, one for each candidate, for every other. The first axis of all that
-    follow is the start. Room to work in: ``drawn`` (L,), ``points`` (L, D), ``distance`` (n_tiles, L, T), ``closest``
-    and ``label`` (n_tiles, T), ``potential`` (n_tiles, L), ``sums`` (K, 1 + D); ``closest`` holds the largest distance
-    there can be. Results: ``rows_out`` (K,), the rows of k-means++, ``centres_out`` (K, D), where Lloyd's steps lead
-    from there, and ``inertia_out``, which is left alone if there are no steps.
+    Flops and cache: see the top of this file. The first axis of the arrays below is the start, except for `tiles` and
+    `weight`; L is the number of candidates for each centre.
+
+    Parameters
+    ----------
+    c : int
+        The start.
+    memory
+        Not used.
+    tiles : (n_tiles, D, T)
+    weight : (n_tiles, T)
+        0 for columns without a row.
+    uniforms : (n_starts, 1 + (K - 1) L)
+        Random numbers in [0, 1): one for the first centre, then L for every other.
+    n_steps : int
+    drawn, points, distance, closest, label, potential, sums
+        Scratch memory of shapes (L,), (L, D), (n_tiles, L, T), (n_tiles, T), (n_tiles, T), (n_tiles, L), (K, 1 + D);
+        ``closest`` must hold the largest possible distance.
+    rows_out : (n_starts, K) int64
+        Receives the rows drawn by k-means++.
+    centres_out : (n_starts, K, D)
+        Receives the centres after Lloyd's steps.
+    inertia_out : (n_starts,) float64
+        Receives the sum of squared distances, unless there are no steps.
     """
     seed_rows(
         tiles, weight, uniforms[c], drawn[c], points[c], distance[c], closest[c], potential[c], rows_out[c]
@@ -40,13 +58,16 @@ def start_chunk(
         for _ in range(n_steps):
             assign(tiles, weight, centres, closest[c], distance[c], label[c])
             add_rows(tiles, weight, label[c], sums[c])
-            move(tiles, weight, sums[c], closest[c], centres)
+            move_centres(tiles, weight, sums[c], closest[c], centres)
         inertia_out[c] = assign(tiles, weight, centres, closest[c], distance[c], label[c])
 
 
 @exact_leaf
 def seed_rows(tiles, weight, uniforms, drawn, points, distance, closest, potential, rows_out):
-    """Draw rows as greedy k-means++ does; once every row is one of those drawn, by weight alone."""
+    """Draw rows by greedy k-means++.
+
+    Rows are drawn by weight only if all of them equal one that was drawn before.
+    """
     n_tiles, width = weight.shape
     n_trials = len(drawn)
     rows_out[0] = draw_by_weight(weight, uniforms[0])
@@ -56,7 +77,7 @@ def seed_rows(tiles, weight, uniforms, drawn, points, distance, closest, potenti
     for k in range(1, len(rows_out)):
         total = 0.0
         for t in range(n_tiles):
-            lower(distance[t, best], width, closest[t])
+            take_minimum(distance[t, best], width, closest[t])
             total += potential[t, best]
         numbers = uniforms[1 + (k - 1) * n_trials : 1 + k * n_trials]
         if total > 0:
@@ -71,9 +92,10 @@ def seed_rows(tiles, weight, uniforms, drawn, points, distance, closest, potenti
 
 @exact_leaf
 def weigh_candidates(tiles, weight, points, distance_out, closest, potential_out):
-    """``potential_out[t, j] = sum_i w_i min(closest_i, |x_i - point_j|^2)`` over tile t; the best j, first of equals.
+    """Compute the potential of each candidate, tile by tile; return the best one.
 
-    ``distance_out[t, j, i]`` is the squared distance.
+    ``potential_out[t, j] = sum_i w_i min(closest_i, |x_i - point_j|^2)``, summed over tile t. Returns the j of the
+    lowest potential, the first of equals. ``distance_out[t, j, i]`` receives squared distances.
     """
     n_tiles, width = weight.shape
     for t in range(n_tiles):
@@ -92,7 +114,10 @@ def weigh_candidates(tiles, weight, points, distance_out, closest, potential_out
 
 @exact_leaf
 def draw_by_weight(weight, uniform):
-    """The number of the row at which the sum of weights exceeds a part of their sum; never one of weight 0."""
+    """Draw a row by weight; return its index.
+
+    It is the row at which the cumulated weights exceed ``uniform`` times their sum. Its weight is never 0.
+    """
     n_tiles, width = weight.shape
     total = 0.0
     for t in range(n_tiles):
@@ -111,7 +136,10 @@ def draw_by_weight(weight, uniform):
 
 @exact_leaf
 def draw_by_distance(weight, closest, potential, best, target):
-    """The number of the row at which the sum of weights times distances exceeds a target; `potential` is its tiles'."""
+    """Draw a row by weight times distance; return its index.
+
+    It is the row at which the cumulated products exceed a target. `potential` holds the sums of the tiles.
+    """
     n_tiles, width = weight.shape
     passed, tile = 0.0, 0
     for t in range(n_tiles):
@@ -133,6 +161,7 @@ def draw_by_distance(weight, closest, potential, best, target):
 
 @exact_leaf
 def copy_row(tiles, row, point_out):
+    """Write the features of a row, given its index."""
     width = tiles.shape[2]
     for d in range(tiles.shape[1]):
         point_out[d] = tiles[row // width, d, row % width]
@@ -140,7 +169,7 @@ def copy_row(tiles, row, point_out):
 
 @exact_leaf
 def assign(tiles, weight, centres, closest_out, distance, label_out):
-    """Each row's nearest centre and squared distance; the weighted sum of these."""
+    """Write each row's nearest centre and squared distance; return the inertia."""
     n_tiles, width = weight.shape
     inertia = 0.0
     for t in range(n_tiles):
@@ -151,7 +180,7 @@ def assign(tiles, weight, centres, closest_out, distance, label_out):
 
 @exact_leaf
 def add_rows(tiles, weight, label, sums_out):
-    """``sums_out[k] = sum_i w_i (1, x_i)`` over the rows with the label k."""
+    """Write ``sums_out[k] = sum_i w_i (1, x_i)``, summed over the rows with label k."""
     n_tiles, n_features, width = tiles.shape
     for k in range(sums_out.shape[0]):
         for d in range(1 + n_features):
@@ -166,8 +195,12 @@ def add_rows(tiles, weight, label, sums_out):
 
 
 @exact_leaf
-def move(tiles, weight, sums, closest, centres_out):
-    """Move centres to the means of their rows; one without rows to the row farthest from its centre, each another."""
+def move_centres(tiles, weight, sums, closest, centres_out):
+    """Move each centre to the mean of its rows.
+
+    A centre without rows moves to the row that is farthest from its centre. Several centres without rows get different
+    rows.
+    """
     n_tiles, width = weight.shape
     for k in range(centres_out.shape[0]):
         if sums[k, 0] > 0:

@@ -1,4 +1,7 @@
-"""The kernels of k-means as functions of plain arrays: a step of k-means++, a step of Lloyd's, whole starts."""
+"""The kernels of k-means as functions of plain arrays.
+
+They are a step of k-means++, a Lloyd step, and whole starts on few rows.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ def seed_step(
     latest: np.ndarray,
     closest: np.ndarray,
 ) -> tuple[np.ndarray, int]:
-    """One step of k-means++: what each candidate would leave of the sum of squared distances.
+    """Return the potential that each candidate of a k-means++ step would leave.
+
+    The potential is the weighted sum of the squared distances to the nearest centre. Flops: a difference and a
+    multiply-add per row, point and feature. Cache: a tile and its distances in L2.
 
     Parameters
     ----------
@@ -31,51 +37,51 @@ def seed_step(
     candidates : (L, D) of X's dtype
         Relative to the origin.
     latest : (0 or 1, D) of X's dtype
-        The centre that was chosen last, relative to the origin.
+        The latest centre, if any, relative to the origin.
     closest : (N,) of X's dtype
-        Squared distance of every row to the nearest centre so far; brought up to date with `latest`.
+        Squared distance of every row to the nearest centre so far; updated with `latest`.
 
     Returns
     -------
     potential : (n_tiles, 1 + L) float64
-        Weighted sums of squared distances, tile by tile: to the centres so far, and to those and each candidate.
+        Potential by tile: of the centres so far, and of these with each candidate.
     width : int
-        The rows of a tile.
+        Rows of a tile.
     """
     rows = rows_view(X)
     points = np.concatenate([latest, candidates])
-    operations = 2 * X.size * len(points)
-    cut = tiling(len(X), 4 + X.shape[1] + len(points), rows.flat.dtype, operations=operations)
-    rows_per_chunk = -(-cut.rows_per_chunk // cut.width) * cut.width
-    potential = np.zeros((-(-len(X) // cut.width), 1 + len(candidates)))
+    multiply_adds = 2 * X.size * len(points)
+    plan = tiling(len(X), 4 + X.shape[1] + len(points), rows.flat.dtype, multiply_adds=multiply_adds)
+    rows_per_chunk = -(-plan.rows_per_chunk // plan.width) * plan.width  # whole tiles
+    potential = np.zeros((-(-len(X) // plan.width), 1 + len(candidates)))
     weights, scale = weights_view(sample_weight, len(X))
     kmeans.seed(
         -(-len(X) // rows_per_chunk),
         *rows,
         len(X),
         rows_per_chunk,
-        cut.width,
+        plan.width,
         weights,
         origin,
         points,
         len(latest),
         closest,
         potential,
-        scratch=cut.scratch,
-        operations=operations,
+        scratch=plan.scratch,
+        multiply_adds=multiply_adds,
     )
-    return scale * potential, cut.width
+    return scale * potential, plan.width
 
 
 class KMeansStarts(NamedTuple):
-    """Starts of k-means.
+    """Starts of k-means on few rows.
 
     rows : (n_starts, K) int64
-        The rows that k-means++ has drawn.
+        The rows drawn by k-means++.
     centres : (n_starts, K, D) of X's dtype
-        Where Lloyd's steps lead from there, relative to the origin.
+        Centres after Lloyd's steps, relative to the origin.
     inertia : (n_starts,) float64
-        The weighted sum of squared distances to the nearest of them; 0 without steps.
+        Weighted sum of squared distances to the nearest centre; 0 without steps.
     """
 
     rows: np.ndarray
@@ -93,7 +99,10 @@ def kmeans_starts(
     n_steps: int,
     farthest: float,
 ) -> KMeansStarts:
-    """Make some starts of k-means from few rows, that fit in cache: k-means++, and some of Lloyd's steps.
+    """Make starts of k-means from rows that fit in cache.
+
+    A start is k-means++ and then Lloyd steps. Flops: 3 N D K (2 + log K) per start for k-means++, 3 N D K for each
+    Lloyd step. Cache: all rows in L2.
 
     Parameters
     ----------
@@ -102,25 +111,28 @@ def kmeans_starts(
     origin : (D,) of X's dtype
         Subtracted from every row.
     uniforms : (n_starts, 1 + (n_clusters - 1) L)
-        Numbers in [0, 1): the first says which row is the first centre, then each L which rows are candidates for the
-        next.
+        Random numbers in [0, 1): the first draws the first centre, then L at a time draw the candidates for the next.
     n_clusters : int
     n_steps : int
-        Lloyd's steps; a cluster that loses all its rows gets the row farthest from its centre.
+        Lloyd steps; a cluster that loses all its rows gets the row farthest from its centre.
     farthest : float
-        No squared distance counts for more, so that sums of them are finite.
+        Upper bound for squared distances, so that their sums are finite.
+
+    Returns
+    -------
+    starts : KMeansStarts
     """
     (n_samples, n_features), dtype = X.shape, origin.dtype
     n_starts, n_trials = len(uniforms), max(1, (uniforms.shape[1] - 1) // max(1, n_clusters - 1))
-    cut = tiling(n_samples, 4 + n_features + n_trials, dtype, operations=0)
-    n_tiles = -(-n_samples // cut.width)
+    plan = tiling(n_samples, 4 + n_features + n_trials, dtype, multiply_adds=0)
+    n_tiles = -(-n_samples // plan.width)
     weights, scale = weights_view(sample_weight, n_samples)
-    tiles, weight = np.zeros((n_tiles, n_features, cut.width), dtype), np.zeros((n_tiles, cut.width), dtype)
+    tiles, weight = np.zeros((n_tiles, n_features, plan.width), dtype), np.zeros((n_tiles, plan.width), dtype)
     for t in range(n_tiles):
-        rows = slice(t * cut.width, min((t + 1) * cut.width, n_samples))
+        rows = slice(t * plan.width, min((t + 1) * plan.width, n_samples))
         np.subtract(X[rows].T, origin[:, np.newaxis], out=tiles[t, :, : rows.stop - rows.start])
         weight[t, : rows.stop - rows.start] = 1 if sample_weight is None else weights[rows]
-    found = KMeansStarts(
+    starts = KMeansStarts(
         np.empty((n_starts, n_clusters), np.int64),
         np.empty((n_starts, n_clusters, n_features), dtype),
         np.zeros(n_starts),
@@ -133,15 +145,15 @@ def kmeans_starts(
         n_steps,
         np.empty((n_starts, n_trials), np.int64),
         np.empty((n_starts, n_trials, n_features), dtype),
-        np.empty((n_starts, n_tiles, n_trials, cut.width), dtype),
-        np.full((n_starts, n_tiles, cut.width), farthest, dtype),
-        np.empty((n_starts, n_tiles, cut.width), dtype),
+        np.empty((n_starts, n_tiles, n_trials, plan.width), dtype),
+        np.full((n_starts, n_tiles, plan.width), farthest, dtype),
+        np.empty((n_starts, n_tiles, plan.width), dtype),
         np.empty((n_starts, n_tiles, n_trials)),
         np.empty((n_starts, n_clusters, 1 + n_features)),
-        *found,
-        operations=2 * X.size * n_starts * n_clusters * (n_trials + n_steps),
+        *starts,
+        multiply_adds=2 * X.size * n_starts * n_clusters * (n_trials + n_steps),
     )
-    return found._replace(inertia=scale * found.inertia)
+    return starts._replace(inertia=scale * starts.inertia)
 
 
 def lloyd_step(
@@ -149,13 +161,16 @@ def lloyd_step(
     sample_weight: ArrayLike | None,
     origin: np.ndarray,
     centres: np.ndarray,
-    lost: np.ndarray,
+    gap_decrease: np.ndarray,
     labels: np.ndarray,
     gap: np.ndarray,
     *,
     distances: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Bring the rows' labels up to date with centres that have moved.
+    """Update the rows' labels after the centres have moved.
+
+    Only rows whose label may have changed are recomputed. Flops: a difference and a multiply-add per recomputed row,
+    centre and feature. Cache: a tile and its rows in L2, the centres in L1 or L2.
 
     Parameters
     ----------
@@ -163,15 +178,15 @@ def lloyd_step(
         As for `seed_step`.
     centres : (K, D) of X's dtype
         Relative to the origin.
-    lost : (K,) float32
-        What a row of each centre loses of its gap at this step: how far this centre has moved, and how far the one of
-        the others that has moved farthest.
+    gap_decrease : (K,) float32
+        Decrease of the gap of each centre's rows at this step: the distance that the centre has moved, plus the largest
+        that any other centre has moved.
     labels : (N,) int32
-        The number of the nearest centre, the first of equals; brought up to date. Rows with a negative one are new.
+        Index of the nearest centre, the first of equals; updated. A negative label marks a new row.
     gap : (N,) float32
-        A bound for how much farther the second nearest centre is than the nearest; brought up to date.
+        Lower bound for the difference of the distances to the second nearest and the nearest centre; updated.
     distances : (N,) of X's dtype, optional
-        Receives the squared distance to the nearest centre, of the rows that are looked at.
+        Receives the squared distances of recomputed rows to their nearest centre.
 
     Returns
     -------
@@ -180,33 +195,33 @@ def lloyd_step(
     first : (K, D) float64
         Changes of the weighted sums of the rows' differences from the origin.
     inertia : float
-        Weighted sum of the squared distances of the rows that are looked at: of all, if all are new.
+        Weighted sum of squared distances of recomputed rows; of all rows if all are new.
     """
     rows = rows_view(X)
     n_components, n_features = centres.shape
     partial_bytes = 8 * n_components * (n_features + 1)
-    operations = 2 * X.size * n_components
-    cut = tiling(len(X), kmeans.lloyd_scratch_rows(n_features), rows.flat.dtype, partial_bytes, operations)
-    weight_sums, first = np.zeros((cut.n_chunks, n_components)), np.zeros((cut.n_chunks, n_components, n_features))
-    inertia = np.zeros(cut.n_chunks)
+    multiply_adds = 2 * X.size * n_components
+    plan = tiling(len(X), kmeans.lloyd_scratch_rows(n_features), rows.flat.dtype, partial_bytes, multiply_adds)
+    weight_sums, first = np.zeros((plan.n_chunks, n_components)), np.zeros((plan.n_chunks, n_components, n_features))
+    inertia = np.zeros(plan.n_chunks)
     weights, scale = weights_view(sample_weight, len(X))
     kmeans.lloyd(
-        cut.n_chunks,
+        plan.n_chunks,
         *rows,
         len(X),
-        cut.rows_per_chunk,
-        cut.width,
+        plan.rows_per_chunk,
+        plan.width,
         weights,
         origin,
         centres,
-        lost,
+        gap_decrease,
         labels,
         gap,
         np.empty(0, rows.flat.dtype) if distances is None else distances,
         weight_sums,
         first,
         inertia,
-        scratch=cut.scratch,
-        operations=operations,
+        scratch=plan.scratch,
+        multiply_adds=multiply_adds,
     )
     return scale * weight_sums.sum(axis=0), scale * first.sum(axis=0), scale * float(inertia.sum())

@@ -1,1 +1,1 @@
-"""Numba and LLVM: compilation, composition, disk cache, threads."""
+"""Numba and LLVM: compiling, running and caching kernels; emitted vector code."""

@@ -1,14 +1,16 @@
-"""Compiled kernels on disk, one file for each kernel, signature, CPU and version of the sources.
+"""The disk cache of compiled kernels.
 
-Numba's own cache looks only at the file that holds the entry function: after an edit or an upgrade of a leaf in another
-file it goes on returning the old machine code. It also numbers its files through a shared index, which two processes
-that compile at the same time can leave pointing at each other's code (numba #4807). Here the name of a file is a hash
-of everything the code depends on, the text of all of ``fastgmm/kernels`` included, so a file is either right or not
-there, and no index is needed.
+There is one file per kernel, signature, CPU and version of the sources. Numba's own cache looks only at the file that
+holds the entry function. After an edit or an upgrade of a leaf in another file it returns the old machine code. It also
+numbers its files through a shared index, and two processes that compile at the same time can leave this index pointing
+at each other's code (numba #4807).
+
+Here a file's name is a hash of everything that the code depends on, including the text of all files in
+``fastgmm/kernels`` and its subfolders. A file is therefore either right or missing, and no index is needed.
 
 The folder is ``$NUMBA_CACHE_DIR/fastgmm`` if that variable is set, else the user's cache folder, else the package's
-``__pycache__``; a folder that can only be read is read. Without one, or with ``FASTGMM_CACHE=0``, kernels are compiled
-anew in every process.
+``__pycache__``. A read-only folder is read, but not written. Without a folder, or with ``FASTGMM_CACHE=0``, every
+process compiles its kernels.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import contextlib
 import functools
 import hashlib
 import os
-import pickle
 import shutil
 import sys
 import tempfile
@@ -25,44 +26,49 @@ from pathlib import Path
 
 import llvmlite
 import numba
-from numba.core import config
-from numba.core.caching import _Cache
-from numba.core.compiler import CompileResult
-from numba.core.serialize import dumps
-from numba.misc.appdirs import AppDirs
 
-KERNELS = Path(__file__).resolve().parent.parent
-VERSIONS_KEPT = 8
+from .numba_internals import DispatcherCache, can_be_saved, config, deserialise, serialise, user_cache_folder
+
+KERNELS_FOLDER = Path(__file__).resolve().parent.parent
+# Folders of compiled kernels that are kept: this version's and the newest others.
+MAX_VERSIONS = 8
 
 
 def source_stamp() -> str:
-    """A hash of the source text of every kernel module and of the versions that turn it into machine code."""
+    """Return a hash of everything that the machine code of kernels depends on.
+
+    That is the source text of all kernel modules and the versions of Python, Numba and llvmlite.
+    """
     digest = hashlib.sha256()
-    for path in sorted(KERNELS.rglob("*.py")):
-        digest.update(path.relative_to(KERNELS).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in sorted(KERNELS_FOLDER.rglob("*.py")):
+        digest.update(path.relative_to(KERNELS_FOLDER).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     digest.update(repr((numba.__version__, llvmlite.__version__, sys.version_info[:2])).encode())
     return digest.hexdigest()[:16]
 
 
-# Of the sources as they were when the kernels were imported, not as they may be when the first one is compiled.
+# Computed at import: the sources can change on disk before the first kernel is compiled.
 STAMP = source_stamp()
 
 
 @functools.lru_cache(maxsize=1)
 def _candidates() -> list[Path]:
-    """Folders for compiled kernels, in the order in which they are looked at; none if caching is switched off."""
-    if os.environ.get("FASTGMM_CACHE") == "0" or not any(KERNELS.glob("*.py")):  # in an archive there is no stamp
+    """Return the folders that may hold compiled kernels, in the order of search.
+
+    The list is empty if caching is off.
+    """
+    in_archive = not any(KERNELS_FOLDER.glob("*.py"))  # the sources cannot be hashed
+    if os.environ.get("FASTGMM_CACHE") == "0" or in_archive:
         return []
     if config.CACHE_DIR:
         roots = [Path(config.CACHE_DIR) / "fastgmm"]
     else:
-        roots = [Path(AppDirs(appname="fastgmm", appauthor=False).user_cache_dir), KERNELS / "__pycache__"]
+        roots = [user_cache_folder("fastgmm"), KERNELS_FOLDER / "__pycache__"]
     return [root / f"kernels-{STAMP}" for root in roots]
 
 
 @functools.lru_cache(maxsize=1)
 def cache_folder() -> Path | None:
-    """The folder in which compiled kernels are saved, or None if there is none that can be written to."""
+    """Return the folder to save compiled kernels in, or None if none is writable."""
     for folder in _candidates():
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -70,21 +76,24 @@ def cache_folder() -> Path | None:
                 pass
         except OSError:
             continue
-        _forget_old_versions(folder.parent)
+        _remove_old_versions(folder.parent)
         return folder
     return None
 
 
-def _forget_old_versions(root: Path) -> None:
-    """Remove all but the newest few folders of other versions; a process that still uses one only compiles again."""
-    with contextlib.suppress(OSError):  # another process may be at the same
+def _remove_old_versions(root: Path) -> None:
+    """Remove all but the newest `MAX_VERSIONS` folders.
+
+    A process that still uses a removed folder compiles again.
+    """
+    with contextlib.suppress(OSError):  # another process may remove the same folders
         folders = sorted(root.glob("kernels-*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
-        for folder in folders[VERSIONS_KEPT:]:
+        for folder in folders[MAX_VERSIONS:]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-class KernelCache(_Cache):
-    """The cache of one dispatcher, in the form that Numba's dispatchers ask for."""
+class KernelCache(DispatcherCache):
+    """The disk cache of one jitted function; Numba calls its methods."""
 
     def __init__(self, function, options: dict):
         self._function = function
@@ -109,28 +118,36 @@ class KernelCache(_Cache):
             path.unlink(missing_ok=True)
 
     def _file_name(self, signature, codegen) -> str:
-        # Numba's key leaves the compiler's options out; bounds checks come from the environment.
+        # Numba's key leaves out the compiler's options; bounds checks are set in the environment.
         options = sorted((name, str(value)) for name, value in self._options.items())
         key = (str(signature), codegen.magic_tuple(), options, config.BOUNDSCHECK, str(config.OPT))
         return f"{self._function.__qualname__}-{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.bin"
 
     def load_overload(self, sig, target_context):
+        """Return the compiled code of a signature, or None.
+
+        Read-only folders are searched too.
+        """
         target_context.refresh()
         name = self._file_name(sig, target_context.codegen())
-        for folder in _candidates() if self._enabled else ():  # one that was filled and is read-only now will do
+        for folder in _candidates() if self._enabled else ():
             try:
-                return CompileResult._rebuild(target_context, *pickle.loads((folder / name).read_bytes()))
-            except Exception:  # not there, truncated or unreadable: compiling puts it right
+                return deserialise(target_context, (folder / name).read_bytes())
+            except Exception:  # missing, truncated or damaged: Numba compiles and saves again
                 continue
         return None
 
     def save_overload(self, sig, data) -> None:
+        """Save the compiled code of a signature.
+
+        Nothing is saved if the sources have changed since they were imported.
+        """
         folder = cache_folder() if self._enabled else None
-        if folder is None or data.library.has_dynamic_globals or source_stamp() != STAMP:
+        if folder is None or not can_be_saved(data) or source_stamp() != STAMP:
             return
         try:
             with tempfile.NamedTemporaryFile(dir=folder, suffix=".new", delete=False) as file:
-                file.write(dumps(data._reduce()))
+                file.write(serialise(data))
             os.replace(file.name, folder / self._file_name(sig, data.codegen))
-        except OSError:  # a full or vanished disk costs the next process a compilation, nothing more
+        except OSError:  # a full or missing disk costs the next process a compilation, nothing more
             pass

@@ -1,8 +1,8 @@
-"""Operations on tiles: emitted code that kernels call, each with the naive function that says what it computes.
+"""Tile operations: emitted code beside the naive NumPy function that defines it.
 
-The naive function is NumPy. Under it, decorated with ``@tile_operation(naive)``, stands one of the same arguments that
-emits code for it (see `simd`). Kernels call the second; under ``NUMBA_DISABLE_JIT`` they call the first, and the tests
-compare the two.
+The naive function comes first. Below it stands a function of the same arguments that emits code (see `simd`), decorated
+with ``@tile_operation(naive)``. Kernels call the decorated function. With ``NUMBA_DISABLE_JIT=1`` they call the naive
+one, and the tests compare both.
 """
 
 from __future__ import annotations
@@ -12,21 +12,31 @@ from collections.abc import Callable
 
 import numpy as np
 from numba import types
-from numba.core import cgutils, config
 from numba.extending import intrinsic
 
+from .numba_internals import config, read_array, tuple_items
 from .simd import Emitter, Matrix
 
-# Numba's functions do not align their stack, by itself a multiple of 16 bytes: three times in four every vector that
-# does not fit into the registers was on two cache lines. With six features some processes took 1.4 times as long.
+# Bytes. Numba aligns the stack to 16 bytes only, so that three of four vectors that do not fit in the registers
+# straddled two cache lines; some processes took 1.4 times as long with 6 features.
 STACK_ALIGNMENT = 64
 
 
-def tile_operation(naive: Callable, **plain: int) -> Callable[[Callable], Callable]:
-    """Make a function that emits code callable in kernels; `naive` says in NumPy what it computes.
+def tile_operation(naive: Callable, **constants: int) -> Callable[[Callable], Callable]:
+    """Return a decorator that makes a code-emitting function callable in kernels.
 
-    The emitting function gets an `Emitter` of the first argument's dtype, then a `Matrix` or a number for each
-    argument of the naive one, then the plain numbers given here, which it can unroll by.
+    Parameters
+    ----------
+    naive : callable
+        Function of NumPy arrays with the same arguments. It defines the result.
+    **constants : int
+        Further keyword arguments of the emitting function, which it can unroll loops by.
+
+    Returns
+    -------
+    decorator : callable
+        The emitting function receives an `Emitter` of the first argument's dtype, then a `Matrix` for every array and
+        an ``ir.Value`` for every number, then the constants.
     """
 
     def decorate(emit: Callable) -> Callable:
@@ -34,23 +44,23 @@ def tile_operation(naive: Callable, **plain: int) -> Callable[[Callable], Callab
             return naive
 
         def code_generator(context, builder, signature, arguments):
-            kinds = signature.args
+            argument_types = signature.args
             builder.function.attributes.alignstack = STACK_ALIGNMENT
-            builder.function.attributes.add("nounwind")  # llvmlite leaves the alignment out if it is the only one
-            emitter = Emitter(builder, np.dtype(kinds[0].dtype.name))
+            builder.function.attributes.add("nounwind")  # llvmlite writes no alignment unless there is another one
+            emitter = Emitter(builder, np.dtype(argument_types[0].dtype.name))
             operands = []
-            for kind, value in zip(kinds, arguments, strict=True):
+            for kind, value in zip(argument_types, arguments, strict=True):
                 if isinstance(kind, types.Array):
-                    array = context.make_array(kind)(context, builder, value)
-                    value = Matrix(emitter, array.data, cgutils.unpack_tuple(builder, array.shape))
+                    array = read_array(context, builder, kind, value)
+                    value = Matrix(emitter, array.data, tuple_items(builder, array.shape))
                 operands.append(value)
-            emit(emitter, *operands, **plain)
+            emit(emitter, *operands, **constants)
             return context.get_dummy_value()
 
-        def typing(typing_context, *kinds):
-            return types.void(*kinds), code_generator
+        def typing(typing_context, *argument_types):
+            return types.void(*argument_types), code_generator
 
-        # Numba matches a call's arguments with the names it finds here.
+        # Numba matches a call's arguments with the names in this signature.
         leading = inspect.Parameter("typing_context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         parameters = [leading, *inspect.signature(naive).parameters.values()]
         typing.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -1,13 +1,14 @@
-"""Vector code written out as LLVM IR, for loops that LLVM's own vectoriser does at half speed or less.
+"""Vector code written as LLVM IR.
 
-In a blocked Numba loop LLVM keeps the accumulators in memory, and compiles every loop three times over in case its
-arrays overlap. Here an accumulator is a `Variable`, which LLVM keeps in a register for a whole inner loop.
+It replaces loops that LLVM's own vectoriser makes half as fast or slower. In a blocked Numba loop LLVM keeps the
+accumulators in memory, and compiles every loop three times in case its arrays overlap. Here an accumulator is a
+`Variable`, which LLVM keeps in a register for a whole inner loop.
 
-Emitting code reads like the loops it stands for: ``for i in e.each(0, n, e.width)`` emits a loop if a bound is known
-only at run time, and is unrolled by Python if all are plain numbers. Kernels call emitted code as *operations* (see
-`operation`).
+Emitting code reads like the loops that are emitted. ``for i in e.each(0, n, e.width)`` emits a loop if a bound is known
+only at run time, and is unrolled by Python if all bounds are Python integers. A branch is llvmlite's own: ``with
+e.builder.if_then(condition)``. Kernels call emitted code as tile operations (see `operation`).
 
-Multiply-adds are `llvm.fmuladd`: one instruction where the CPU has it, two where it does not.
+Multiply-adds are ``llvm.fmuladd``: one instruction on CPUs that have it, two on others.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from llvmlite import binding, ir
-from numba.core import cgutils, config
+
+from .numba_internals import config, stack_slot
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
 DOUBLE, FLOAT = ir.DoubleType(), ir.FloatType()
 
 
 def _vector_bits() -> int:
-    """Width of the vectors that kernels are compiled for, by the same settings that Numba's compiler obeys."""
+    """Return the bits of the CPU's vectors, by the settings of Numba's compiler."""
     if config.CPU_FEATURES is not None:
         features = {name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+")}
     elif config.CPU_NAME:
@@ -37,14 +39,15 @@ def _vector_bits() -> int:
 VECTOR_BITS = _vector_bits()
 # x86 below AVX-512 has 16 vector registers; AVX-512 and ARM have 32.
 MANY_REGISTERS = VECTOR_BITS == 512 or "aarch64" in binding.get_default_triple()
-# Columns of a tile come in multiples of this, in either dtype, so that no vector loop has a rest.
+# The number of columns in use of a tile is a multiple of this for both dtypes, so that no vector loop has a remainder.
 COLUMN_MULTIPLE = 64
 
-Number: TypeAlias = Any  # an int, or an ir.Value: the number in the emitted code
+# A Python int, or an ir.Value: an integer of the emitted code.
+Number: TypeAlias = Any
 
 
 class Vector:
-    """A vector of the native width, with arithmetic."""
+    """A vector of the CPU's native width, with arithmetic."""
 
     def __init__(self, e: Emitter, value: ir.Value):
         self.e, self.value = e, value
@@ -72,10 +75,13 @@ class Vector:
 
 
 class Variable:
-    """A vector that changes: a stack slot in the code emitted here, a register in the code that LLVM makes of it."""
+    """A vector that changes.
+
+    It is a stack slot in the emitted code, and a register after LLVM's optimisation.
+    """
 
     def __init__(self, e: Emitter, initial: Vector):
-        self.e, self.slot = e, cgutils.alloca_once(e.builder, initial.value.type)
+        self.e, self.slot = e, stack_slot(e.builder, initial.value.type)
         self.set(initial)
 
     def get(self) -> Vector:
@@ -93,10 +99,13 @@ class Variable:
 
 
 class Slot:
-    """A whole number or a pointer that changes: a stack slot that becomes a register, as a `Variable` does."""
+    """An integer or a pointer that changes.
+
+    It is a stack slot that becomes a register, like a `Variable`.
+    """
 
     def __init__(self, e: Emitter, initial: ir.Value):
-        self.e, self.slot = e, cgutils.alloca_once(e.builder, initial.type)
+        self.e, self.slot = e, stack_slot(e.builder, initial.type)
         self.set(initial)
 
     def get(self) -> ir.Value:
@@ -107,7 +116,19 @@ class Slot:
 
 
 class Emitter:
-    """Emits loops and vector arithmetic of one dtype at the native width."""
+    """Emit loops and vector arithmetic of one dtype at the CPU's native width.
+
+    Attributes
+    ----------
+    builder : ir.IRBuilder
+        llvmlite's builder of the function that is being compiled.
+    width : int
+        Lanes of a vector.
+    size : int
+        Bytes of a number.
+    block_sizes : list of int
+        Sizes for `blocks`: the lanes of a vector, half of them, and so on down to 1.
+    """
 
     def __init__(self, builder: ir.IRBuilder, dtype: np.dtype):
         self.builder = builder
@@ -116,84 +137,73 @@ class Emitter:
         self.width = VECTOR_BITS // (8 * self.size)
         self.type = ir.VectorType(self.scalar, self.width)
         self.integer_type = ir.VectorType(ir.IntType(8 * self.size), self.width)
-        # Sizes of blocks for `blocks`: a vector's lanes, half of them, ... one.
         self.block_sizes = [self.width >> s for s in range(self.width.bit_length())]
 
-    # whole numbers: plain where they are known, values of the emitted code where not
+    # Integers: computed by Python if all operands are Python integers, else by the emitted code.
     def index(self, number: Number) -> ir.Value:
+        """Return an integer as a value of the emitted code."""
         return ir.Constant(I64, number) if isinstance(number, int) else number
 
     def add(self, a: Number, b: Number) -> Number:
-        plain = isinstance(a, int) and isinstance(b, int)
-        return a + b if plain else self.builder.add(self.index(a), self.index(b))
+        constant = isinstance(a, int) and isinstance(b, int)
+        return a + b if constant else self.builder.add(self.index(a), self.index(b))
 
     def multiply(self, a: Number, b: Number) -> Number:
-        plain = isinstance(a, int) and isinstance(b, int)
-        return a * b if plain else self.builder.mul(self.index(a), self.index(b))
+        constant = isinstance(a, int) and isinstance(b, int)
+        return a * b if constant else self.builder.mul(self.index(a), self.index(b))
 
     def round_down(self, a: Number, multiple: int) -> Number:
-        """The largest multiple of a power of two that is no more than a."""
+        """Return the largest multiple of a power of two that is at most a."""
         return a // multiple * multiple if isinstance(a, int) else self.builder.and_(a, self.index(-multiple))
 
     def minimum(self, a: Number, b: Number) -> ir.Value:
         a, b = self.index(a), self.index(b)
         return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
 
-    def number(self, n: Number) -> ir.Value:
-        """A whole number as a floating-point number."""
+    def to_float(self, n: Number) -> ir.Value:
+        """Return an integer as a floating-point number."""
         return self.builder.sitofp(self.index(n), self.scalar)
 
-    # control
+    # Control flow
     def each(self, start: Number, stop: Number, step: int = 1) -> Iterator[Number]:
-        """``for i in range(start, stop, step)``: a loop, or, if the bounds are plain numbers, its turns one by one.
+        """Emit a loop ``for i in range(start, stop, step)``.
 
-        The body of a loop is emitted once; it must not be left by ``break``.
+        It is unrolled if the bounds are Python integers. The body of a loop is emitted once. It must not be left by
+        ``break``.
         """
         if isinstance(start, int) and isinstance(stop, int):
             yield from range(start, stop, step)
             return
         b = self.builder
         before = b.block
-        head, turn, after = (b.append_basic_block(name) for name in ("head", "turn", "after"))
+        head, body, after = (b.append_basic_block(name) for name in ("head", "body", "after"))
         b.branch(head)
         b.position_at_end(head)
         i = b.phi(I64)
         i.add_incoming(self.index(start), before)
-        b.cbranch(b.icmp_signed("<", i, self.index(stop)), turn, after)
-        b.position_at_end(turn)
+        b.cbranch(b.icmp_signed("<", i, self.index(stop)), body, after)
+        b.position_at_end(body)
         yield i
         i.add_incoming(b.add(i, self.index(step)), b.block)
         b.branch(head)
         b.position_at_end(after)
 
     def each_group(self, n: Number, vectors: int) -> Iterator[list[Number]]:
-        """The first n columns, some vectors at a time: where each of these begins."""
+        """Emit a loop over the first n columns, `vectors` vectors at a time.
+
+        Yields the first column of each vector.
+        """
         for i in self.each(0, n, vectors * self.width):
             yield [self.add(i, v * self.width) for v in range(vectors)]
-
-    def when(self, condition: ir.Value) -> Iterator[None]:
-        """``if condition:``, written ``for _ in e.when(condition):``."""
-        b = self.builder
-        then, after = b.append_basic_block("then"), b.append_basic_block("after")
-        b.cbranch(condition, then, after)
-        b.position_at_end(then)
-        yield
-        b.branch(after)
-        b.position_at_end(after)
-
-    def either(self, condition: ir.Value) -> Iterator[bool]:
-        """``if condition: ... else: ...``: yields True while the first branch is to be emitted, then False."""
-        for branch in (True, False):
-            for _ in self.when(condition if branch else self.builder.not_(condition)):
-                yield branch
 
     def slot(self, initial: Number) -> Slot:
         return Slot(self, self.index(initial))
 
     def blocks(self, start: Number, stop: Number, sizes: Sequence[int]) -> Iterator[tuple[Number, int]]:
-        """Cut a range into blocks: as many as go in of the first size, of the second, ... Powers of two, down to 1.
+        """Cut a range into blocks of given sizes.
 
-        Yields the first number and the size of each block; a loop for each size.
+        There are as many blocks as fit of the first size, then of the second, and so on. The sizes are powers of two,
+        the last is 1. Yields the first number and the size of each block; emits a loop for each size.
         """
         for size in sizes:
             end = self.add(start, self.round_down(self.add(stop, self.multiply(start, -1)), size))
@@ -201,9 +211,12 @@ class Emitter:
                 yield i, size
             start = end
 
-    # vectors
+    # Vectors
     def constant(self, number: float, lanes: int = 0) -> Vector:
-        """A vector of copies of one number; of the native width, if nothing else is said."""
+        """Return a vector of copies of a Python number.
+
+        It has the native width unless `lanes` is given.
+        """
         lanes = lanes or self.width
         return Vector(self, ir.Constant(ir.VectorType(self.scalar, lanes), [float(number)] * lanes))
 
@@ -211,22 +224,22 @@ class Emitter:
         return Variable(self, self.constant(initial, lanes))
 
     def splat(self, scalar: ir.Value, lanes: int = 0) -> Vector:
-        """A vector of copies of a number that is known at run time."""
+        """Return a vector of copies of a number of the emitted code."""
         lanes = lanes or self.width
-        nothing = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
-        one = self.builder.insert_element(nothing, scalar, ir.Constant(I32, 0))
+        undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
+        single = self.builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
         zeros = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
-        return Vector(self, self.builder.shuffle_vector(one, nothing, zeros))
+        return Vector(self, self.builder.shuffle_vector(single, undefined, zeros))
 
     def fma(self, x: Vector, y: Vector, z: Vector) -> Vector:
-        """The vector ``x * y + z``."""
+        """Return ``x * y + z``."""
         return Vector(self, self._call("fmuladd", [x.value, y.value, z.value]))
 
     def sqrt(self, x: Vector) -> Vector:
         return Vector(self, self._call("sqrt", [x.value]))
 
-    def choose(self, condition: ir.Value, x: Vector, y: Vector) -> Vector:
-        """For each lane x where the condition holds, else y."""
+    def select(self, condition: ir.Value, x: Vector, y: Vector) -> Vector:
+        """Return, lane by lane, x where the condition holds, else y."""
         return Vector(self, self.builder.select(condition, x.value, y.value))
 
     def bits(self, x: Vector) -> ir.Value:
@@ -236,11 +249,14 @@ class Emitter:
         return Vector(self, self.builder.bitcast(bits, self.type))
 
     def integers(self, number: int) -> ir.Value:
-        """A vector of copies of a whole number, as wide as the floating-point numbers."""
+        """Return a vector of copies of an integer as wide as the floating-point numbers."""
         return ir.Constant(self.integer_type, [number] * self.width)
 
     def compress(self, numbers: ir.Value, condition: ir.Value) -> ir.Value:
-        """The numbers of the lanes where the condition holds, side by side; what is behind them is anything."""
+        """Move the lanes where the condition holds to the front.
+
+        The lanes behind them are undefined.
+        """
         kind = numbers.type
         name = f"llvm.experimental.vector.compress.v{kind.count}i{kind.element.width}"
         function = self.builder.module.globals.get(name) or ir.Function(
@@ -248,13 +264,16 @@ class Emitter:
         )
         return self.builder.call(function, [numbers, condition, ir.Constant(kind, ir.Undefined)])
 
-    def count(self, condition: ir.Value) -> ir.Value:
-        """In how many lanes the condition holds."""
+    def count_true(self, condition: ir.Value) -> ir.Value:
+        """Return the number of lanes where the condition holds."""
         bits = self.builder.bitcast(condition, ir.IntType(self.width))
         return self.builder.ctpop(self.builder.zext(bits, I64))
 
     def look_up(self, table: Sequence[int], numbers: ir.Value) -> ir.Value:
-        """Entries of a table of twice as many float64's bits as a 512-bit vector has lanes, by their low bits."""
+        """Return entries of a table of 16 float64 numbers (AVX-512).
+
+        The numbers are given as bits; the low bits of `numbers` select the entries.
+        """
         kind, lanes = self.integer_type, self.width
         name = "llvm.x86.avx512.vpermi2var.q.512"
         function = self.builder.module.globals.get(name) or ir.Function(
@@ -271,7 +290,7 @@ class Emitter:
         return self.builder.call(function, arguments)
 
     def prefetch(self, pointer: ir.Value) -> None:
-        """Ask for a cache line to come to L2; a pointer to nowhere does no harm."""
+        """Prefetch a cache line into L2; an invalid pointer has no effect."""
         address = self.builder.bitcast(pointer, ir.IntType(8).as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [address.type, I32, I32, I32])
         function = self.builder.module.globals.get("llvm.prefetch.p0") or ir.Function(
@@ -279,13 +298,13 @@ class Emitter:
         )
         self.builder.call(function, [address, *(ir.Constant(I32, flag) for flag in (0, 2, 1))])  # read, L2, data
 
-    # over lanes
+    # Reductions over lanes
     def lane_sum(self, x: Vector) -> ir.Value:
-        """The sum of the lanes."""
+        """Return the sum of the lanes."""
         return self._reduce(x, self.builder.fadd)
 
     def lane_maximum(self, x: Vector) -> ir.Value:
-        """The largest of the lanes, none of which is NaN."""
+        """Return the largest lane; no lane may be NaN."""
         b = self.builder
         return self._reduce(x, lambda p, q: b.select(b.fcmp_ordered("<", p, q), q, p))
 
@@ -295,15 +314,15 @@ class Emitter:
             lanes //= 2
             mask = ir.VectorType(I32, lanes)
             low, high = (ir.Constant(mask, list(range(start, start + lanes))) for start in (0, lanes))
-            nothing = ir.Constant(value.type, ir.Undefined)
-            value = combine(b.shuffle_vector(value, nothing, low), b.shuffle_vector(value, nothing, high))
+            undefined = ir.Constant(value.type, ir.Undefined)
+            value = combine(b.shuffle_vector(value, undefined, low), b.shuffle_vector(value, undefined, high))
         return b.extract_element(value, ir.Constant(I32, 0))
 
     def add_lane_sums(self, sums: Sequence[tuple[Sequence[Variable], Matrix, tuple[Number, ...]]]) -> None:
-        """Add the sums of the lanes of some variables to as many elements in a row of a float64 array, from a place on.
+        """Add the lane sums of variables to consecutive elements of float64 arrays.
 
-        Two vectors at a time become one, with half as many lanes for each: 16 vectors of 8 lanes take 14 additions
-        instead of 48, which would be a quarter of a scatter block's time.
+        Each item of `sums` is a sequence of variables, an array, and the indices of the first element. Two vectors are
+        folded into one with half as many lanes for each: 16 vectors of 8 lanes take 14 additions instead of 48.
         """
         group = self.width
         vectors = [variable.get().value for variables, _, _ in sums for variable in variables]
@@ -315,39 +334,39 @@ class Emitter:
             vectors = [self._fold(x, y, group, half) for x, y in pairs]
             group = half
         lanes, position = vectors[0].type.count, 0
-        for variables, array, place in sums:
+        for variables, array, indices in sums:
             done = 0
             while done < len(variables):
                 count = min(len(variables) - done, lanes - position % lanes)
-                pointer = array.pointer_to(*place[:-1], self.add(place[-1], done))
+                pointer = array.pointer_to(*indices[:-1], self.add(indices[-1], done))
                 self._add_part(vectors[position // lanes], position % lanes, count, pointer)
                 done, position = done + count, position + count
 
-    def store_lane_sums(self, variables: Sequence[Variable], array: Matrix, place: tuple[Number, ...]) -> None:
-        """Write the sums of the lanes of some variables of float64 to as many elements in a row, from a place on."""
+    def store_lane_sums(self, variables: Sequence[Variable], array: Matrix, indices: tuple[Number, ...]) -> None:
+        """Write the lane sums of float64 variables to consecutive elements of an array."""
         zeros = self.constant(0.0, len(variables)).value
-        pointer = self.builder.bitcast(array.pointer_to(*place), zeros.type.as_pointer())
+        pointer = self.builder.bitcast(array.pointer_to(*indices), zeros.type.as_pointer())
         self.builder.store(zeros, pointer, align=8)
-        self.add_lane_sums([(variables, array, place)])
+        self.add_lane_sums([(variables, array, indices)])
 
     def _add_part(self, sums: ir.Value, first: int, count: int, pointer: ir.Value) -> None:
-        """Add `count` lanes of a vector, from a first one on, to as many float64 numbers in memory."""
+        """Add `count` lanes of a vector, from `first` on, to float64 numbers in memory."""
         mask = ir.Constant(ir.VectorType(I32, count), list(range(first, first + count)))
         part = self.builder.shuffle_vector(sums, ir.Constant(sums.type, ir.Undefined), mask)
         self.add_to_memory(self.double(part), pointer)
 
     def double(self, value: ir.Value) -> ir.Value:
-        """A number, or the lanes of a vector, in float64."""
+        """Return a number, or the lanes of a vector, in float64."""
         if self.size == 8:
             return value
         vector = isinstance(value.type, ir.VectorType)
         return self.builder.fpext(value, ir.VectorType(DOUBLE, value.type.count) if vector else DOUBLE)
 
     def add_to_memory(self, value: ir.Value, pointer: ir.Value) -> None:
-        """Add a float64 number to one in memory, or the lanes of a vector to as many in a row."""
+        """Add a float64 number, or a vector of them, to consecutive numbers in memory."""
         b = self.builder
-        place = b.bitcast(pointer, value.type.as_pointer())
-        b.store(b.fadd(b.load(place, align=8), value), place, align=8)
+        target = b.bitcast(pointer, value.type.as_pointer())
+        b.store(b.fadd(b.load(target, align=8), value), target, align=8)
 
     def _fold(self, x: ir.Value, y: ir.Value | None, group: int, half: int) -> ir.Value:
         lanes = x.type.count * (1 if y is None else 2)
@@ -361,36 +380,38 @@ class Emitter:
 class Matrix:
     """A C-contiguous array of up to three dimensions in emitted code.
 
-    ``array[..., i]`` is the vector that begins at an element, ``array.splat(...)`` one of copies of it.
+    ``array[..., i]`` is the vector whose first lane is that element. ``array.splat(..., i)`` is a vector of copies of
+    the element.
     """
 
     def __init__(self, e: Emitter, pointer: ir.Value, shape: Sequence[Number]):
         self.e, self.pointer, self.shape = e, pointer, list(shape)
 
-    def pointer_to(self, *place: Number) -> ir.Value:
+    def pointer_to(self, *indices: Number) -> ir.Value:
+        """Return the address of an element."""
         offset: Number = 0
-        for extent, number in zip(self.shape, place, strict=True):
+        for extent, number in zip(self.shape, indices, strict=True):
             offset = self.e.add(self.e.multiply(offset, extent), number)
         return self.e.builder.gep(self.pointer, [self.e.index(offset)])
 
-    def __getitem__(self, place: tuple[Number, ...] | Number) -> Vector:
-        pointer = self.pointer_to(*(place if isinstance(place, tuple) else (place,)))
+    def __getitem__(self, indices: tuple[Number, ...] | Number) -> Vector:
+        pointer = self.pointer_to(*(indices if isinstance(indices, tuple) else (indices,)))
         vector = self.e.builder.bitcast(pointer, self.e.type.as_pointer())
         return Vector(self.e, self.e.builder.load(vector, align=self.e.size))
 
-    def __setitem__(self, place: tuple[Number, ...] | Number, vector: Vector) -> None:
-        pointer = self.pointer_to(*(place if isinstance(place, tuple) else (place,)))
+    def __setitem__(self, indices: tuple[Number, ...] | Number, vector: Vector) -> None:
+        pointer = self.pointer_to(*(indices if isinstance(indices, tuple) else (indices,)))
         self.e.builder.store(vector.value, self.e.builder.bitcast(pointer, self.e.type.as_pointer()), align=self.e.size)
 
-    def splat(self, *place: Number, lanes: int = 0) -> Vector:
-        return self.e.splat(self.e.builder.load(self.pointer_to(*place)), lanes)
+    def splat(self, *indices: Number, lanes: int = 0) -> Vector:
+        return self.e.splat(self.e.builder.load(self.pointer_to(*indices)), lanes)
 
-    def vector(self, lanes: int, *place: Number) -> Vector:
-        """A vector of another width than the native one."""
+    def vector(self, lanes: int, *indices: Number) -> Vector:
+        """Return a vector of another width than the native one."""
         kind = ir.VectorType(self.e.scalar, lanes).as_pointer()
-        pointer = self.e.builder.bitcast(self.pointer_to(*place), kind)
+        pointer = self.e.builder.bitcast(self.pointer_to(*indices), kind)
         return Vector(self.e, self.e.builder.load(pointer, align=self.e.size))
 
     def reshaped(self, *shape: Number) -> Matrix:
-        """The same memory seen as an array of another shape."""
+        """Return the same memory as an array of another shape."""
         return Matrix(self.e, self.pointer, shape)

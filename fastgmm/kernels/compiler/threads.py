@@ -1,11 +1,11 @@
-"""How many threads a kernel uses, and when it must not use any.
+"""The number of threads, and the situations in which kernels must use only one.
 
-Numba runs parallel kernels on the first of these that it finds: ``tbb``, ``omp`` (OpenMP), ``workqueue``.
+Numba runs parallel kernels on the first available threading layer of ``tbb``, ``omp`` (OpenMP) and ``workqueue``.
 
 * ``omp`` kills a process that was forked after its parent ran a parallel kernel, at its first parallel kernel.
 * ``workqueue`` kills a process in which two threads run parallel kernels at the same time.
 
-In these two situations kernels run on one thread, with the same bits.
+In these two situations kernels run on one thread. The results have the same bits.
 """
 
 from __future__ import annotations
@@ -22,30 +22,35 @@ from numpy.typing import NDArray
 
 from fastgmm import _fork_guard
 
+from .numba_internals import config
+
 _warned = False
 # Multiply-adds up to which OpenBLAS multiplies matrices on the calling thread.
-BLAS_SERIAL_WORK = 4 * 65536
+BLAS_SERIAL_MULTIPLY_ADDS = 4 * 65536
 
 
 def may_run_parallel() -> bool:
-    """Whether this thread of this process can start a parallel kernel without being killed."""
+    """Return whether this thread can safely run a parallel kernel.
+
+    In the situations above it would kill the process.
+    """
     if _fork_guard.forked_from_openmp:
         return False
     if threading.current_thread() is threading.main_thread():
         return True
-    numba.get_num_threads()  # starts the layer, so that it has a name
+    numba.get_num_threads()  # starts the threading layer, which has no name before
     if _fork_guard.running_layer() != "workqueue":
         return True
     _warn_once(
-        "Numba's threading layer here is 'workqueue', which cannot be used from several threads at once, so fastgmm "
-        "runs on one thread in threads other than the main one. Installing libgomp (Debian: libgomp1) or TBB helps."
+        "Numba's threading layer is 'workqueue', which several threads cannot use at the same time: outside the main "
+        "thread fastgmm uses one thread. Install libgomp (Debian: libgomp1) or TBB to use all threads."
     )
     return False
 
 
 def may_run_parallel_anywhere() -> bool:
-    """Whether several threads of this process can start parallel kernels at the same time."""
-    numba.get_num_threads()  # starts the layer, so that it has a name
+    """Return whether several threads can safely run parallel kernels at once."""
+    numba.get_num_threads()  # starts the threading layer, which has no name before
     return not _fork_guard.forked_from_openmp and _fork_guard.running_layer() not in ("workqueue", None)
 
 
@@ -57,34 +62,44 @@ def _warn_once(message: str) -> None:
 
 
 def serial_matmul(a: NDArray, b: NDArray) -> NDArray:
-    """``a @ b`` of two matrices, in blocks for which OpenBLAS does not wake its threads.
+    """Return ``a @ b`` of two matrices, computed on the calling thread.
 
-    Between two passes these threads would keep the cores busy, waiting for more, while the next pass wants them: with
-    512 tied components of 100 features two threads were no faster than one.
+    The product is computed in blocks so small that OpenBLAS does not wake its threads. OpenBLAS's threads spin for a
+    while after a product, and would compete with the threads of the next pass.
     """
-    rows = max(2, BLAS_SERIAL_WORK // max(b.size, 1))
-    return np.concatenate([a[start : start + rows] @ b for start in range(0, len(a), rows)])
+    rows_per_block = max(2, BLAS_SERIAL_MULTIPLY_ADDS // max(b.size, 1))
+    return np.concatenate([a[start : start + rows_per_block] @ b for start in range(0, len(a), rows_per_block)])
 
 
 def resolve_n_jobs(n_jobs: int | None) -> int:
-    """Translate scikit-learn's ``n_jobs`` into a number of threads.
+    """Return the number of threads for scikit-learn's parameter ``n_jobs``.
 
-    None is Numba's own mask (`numba.set_num_threads`, by default `NUMBA_NUM_THREADS`); -1 is all of
-    `NUMBA_NUM_THREADS`, -2 all but one, and so on; more than there are is all there are.
+    None means Numba's own number (`numba.set_num_threads`, by default `NUMBA_NUM_THREADS`), -1 means
+    `NUMBA_NUM_THREADS`, -2 one less, and so on. The result is at most `NUMBA_NUM_THREADS`.
+
+    Raises
+    ------
+    ValueError
+        If `n_jobs` is 0.
     """
     if n_jobs is None:
         return numba.get_num_threads()
-    n_jobs = operator.index(n_jobs)  # in NumPy's narrow integers the sum below would overflow
+    n_jobs = operator.index(n_jobs)  # the sum below would overflow in a narrow NumPy integer
     if n_jobs == 0:
-        raise ValueError("n_jobs == 0 has no meaning: give a number of threads, -1 for all, or None for Numba's own")
-    available = numba.config.NUMBA_NUM_THREADS
-    wanted = n_jobs if n_jobs > 0 else available + 1 + n_jobs
-    return max(1, min(wanted, available))
+        raise ValueError(
+            "n_jobs == 0 has no meaning: give a number of threads, -1 for all threads, or None for Numba's own number"
+        )
+    available = config.NUMBA_NUM_THREADS
+    n_threads = n_jobs if n_jobs > 0 else available + 1 + n_jobs
+    return max(1, min(n_threads, available))
 
 
 @contextlib.contextmanager
 def thread_limit(n_jobs: int | None) -> Iterator[int]:
-    """Run the kernels of the block on ``n_jobs`` threads, and restore this thread's setting afterwards."""
+    """Run the kernels of a ``with`` block on ``n_jobs`` threads.
+
+    Afterwards this thread's previous setting is restored.
+    """
     if n_jobs is None:
         yield numba.get_num_threads()
         return

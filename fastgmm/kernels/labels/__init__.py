@@ -1,1 +1,1 @@
-"""Kernels that compute labels only."""
+"""Kernels that compute labels only, faster than the score pass."""

@@ -1,1 +1,1 @@
-"""The two passes over the rows, and the arithmetic of each layout."""
+"""The two passes over the rows, and the arithmetic of each covariance layout."""

@@ -1,14 +1,17 @@
-"""The diagonal layout: every component has one scale a feature, or a single one (spherical models).
+"""The diagonal layout: one scale per component and feature, or per component.
 
-E-step:  ``log_prob[k, i] = log_coef[k] - sum_d (s_kd (x_id - m_kd))^2 / 2``  with s the square root of the precision: a
-difference, a product and a multiply-add an entry. A single scale goes to the sum: no product, two thirds of the time.
-M-step:  ``scatter[k, d] += sum_i r[k, i] (x_id - m_kd)^2``  about the current mean, with the first moment beside it: a
-difference, a product, a sum and a multiply-add an entry.
+E-step: ``log_prob[k, i] = log_coef[k] - sum_d (s_kd (x_id - m_kd))^2 / 2``, where s is the square root of the
+precision. Flops: a difference, a product and a multiply-add per row, component and feature. A single scale multiplies
+the sum instead, without the product.
 
-The E-step goes in blocks of components, which share the columns they load. So does the M-step if there is little to
-do; otherwise the tile is turned into rows again, and a component goes through the rows that matter to it (`compaction`)
-one by one, a SIMD lane a feature. Cache: the tile and the responsibilities ((D + K) T numbers) in L2, the operands (2 K
-D numbers) in L1 or L2.
+M-step: ``scatter[k, d] += sum_i r[k, i] (x_id - m_kd)^2`` about the current mean, and the first moment. Flops: a
+difference, a product, a sum and a multiply-add per row, component and feature; fewer if rows are left out.
+
+The E-step processes blocks of components, which share the columns that they load. So does the M-step if K or D is
+small. Otherwise the tile is transposed back into rows, and each component goes through the rows that are relevant to it
+(see `compaction`), a SIMD lane per feature.
+
+Cache: the tile and the responsibilities ((D + K) T numbers) in L2, the parameters (2 K D numbers) in L1 or L2.
 """
 
 from __future__ import annotations
@@ -24,33 +27,39 @@ from fastgmm.kernels.compiler.simd import I64, MANY_REGISTERS, Emitter, Matrix, 
 from fastgmm.kernels.tiles import compaction
 from fastgmm.kernels.tiles.distances import VECTORS, each_distance, write_log_prob
 from fastgmm.kernels.tiles.moments import add_weight_sums
-from fastgmm.kernels.tiles.transposition import Ahead, write_rows
+from fastgmm.kernels.tiles.transposition import Prefetcher, write_rows
 
+# Sizes of blocks in the M-step.
 COMPONENTS = (2, 1)
 FEATURES = (4, 2, 1) if MANY_REGISTERS else (2, 1)
-# From so many on, rows that do not matter are left out.
-MANY_COMPONENTS, MANY_FEATURES = 6, 8
-# What a row by itself costs beside its features, in vectors of them.
-ROW = 3
-# Rows whose moments are summed in the rows' dtype before they go to float64.
-RUN = 64
+# Components and features from which on irrelevant rows are left out.
+MANY_COMPONENTS = 6
+MANY_FEATURES = 8
+# Overhead of processing a row on its own, in vectors of features.
+ROW_OVERHEAD = 3
+# Rows whose moments are summed in the rows' dtype before they are added in float64.
+ROWS_PER_SUM = 64
 
 
 def uses_sqrt_resp(n_features):
-    """Whether the M-step takes square roots of responsibilities."""
+    """Return whether the M-step reads square roots of responsibilities."""
     return False
 
 
 def work_rows(n_components, n_features):
-    """Rows of scratch that the operations need beside the tile itself: its rows, and the numbers of some of them."""
+    """Return the rows of scratch that the operations need in addition to the tile.
+
+    They hold the tile as rows, and a list of indices.
+    """
     many = n_components >= MANY_COMPONENTS and n_features >= MANY_FEATURES
     return n_features + 1 if many else 1
 
 
-def log_prob_tile(x, n, means, factor, log_coef, work, flat, ahead, row_stride, top_out, log_prob_out):
-    """Write ``log_coef[k] - sum_d (factor[k, 0, d] (x[d, i] - means[k, d]))^2 / 2``, and the highest of each row.
+def log_prob_tile(x, n, means, factor, log_coef, work, flat, next_start, row_stride, top_out, log_prob_out):
+    """Write a tile's log-probabilities, and the highest of each row.
 
-    `factor` is (K, 1, D), or (K, 1, 1) for a single scale.
+    ``log_prob_out[k, i] = log_coef[k] - sum_d (factor[k, 0, d] (x[d, i] - means[k, d]))^2 / 2``. `factor` is (K, 1, D),
+    or (K, 1, 1) for a single scale.
     """
     for k in range(len(means)):
         y = factor[k, 0][:, np.newaxis] * (x[:, :n] - means[k][:, np.newaxis])
@@ -60,22 +69,31 @@ def log_prob_tile(x, n, means, factor, log_coef, work, flat, ahead, row_stride, 
 
 def emit_log_prob_tile(
     e: Emitter, x: Matrix, n, means: Matrix, factor: Matrix, log_coef: Matrix, work: Matrix, flat: Matrix,
-    ahead, row_stride, top_out: Matrix, log_prob_out: Matrix,
+    next_start, row_stride, top_out: Matrix, log_prob_out: Matrix,
 ):  # fmt: skip
-    def half(k) -> Vector:
+    def minus_half_precision(k) -> Vector:
         scale = factor.splat(k, 0, 0)
         return scale * scale * e.constant(-0.5)
 
-    following = Ahead(e, flat, ahead, row_stride)
+    def write(scales: Matrix | None, factor_of: Callable | None) -> None:
+        for columns in e.each_group(n, VECTORS):
+            distances = each_distance(e, x, columns, means, scales, prefetcher)
+            write_log_prob(e, columns, distances, log_coef, top_out, log_prob_out, factor_of)
+
+    prefetcher = Prefetcher(e, flat, next_start, row_stride)
     single = e.builder.icmp_signed("!=", factor.shape[2], means.shape[1])
-    for is_single in e.either(single):
-        for places in e.each_group(n, VECTORS):
-            distances = each_distance(e, x, places, means, None if is_single else factor, following)
-            write_log_prob(e, places, distances, log_coef, top_out, log_prob_out, half if is_single else None)
+    with e.builder.if_else(single) as (then, otherwise):
+        with then:
+            write(None, minus_half_precision)
+        with otherwise:
+            write(factor, None)
 
 
 def add_moments(x, n, resp, means, work, weight_sums_out, first_out, scatter_out):
-    """Add a tile's weight sums (K,), first moments (K, D) and sums of squares (K, 1, D), both about the means."""
+    """Add a tile's weight sums, first moments and sums of squares.
+
+    Their shapes are (K,), (K, D) and (K, 1, D); moments are about the means.
+    """
     weight_sums_out += resp[:, :n].sum(axis=1)
     for k in range(len(means)):
         t = x[:, :n] - means[k][:, np.newaxis]
@@ -88,16 +106,16 @@ def emit_add_moments(
     scatter_out: Matrix,
 ):  # fmt: skip
     b, (n_components, n_features) = e.builder, means.shape
-    large = b.icmp_signed(">", work.shape[0], n_features)  # there is scratch for rows
+    has_room = b.icmp_signed(">", work.shape[0], n_features)  # scratch for rows; see `work_rows`
     sparse = e.slot(ir.Constant(ir.IntType(1), 0))
-    for _ in e.when(large):
-        sample = e.multiply(n_components, compaction.SAMPLE)
-        count = compaction.count_mattering_in_sample(e, resp, root=False)
-        sparse.set(compaction.few_matter(e, count, sample, n_features, ROW * e.width))
-    for is_sparse in e.either(sparse.get()):
-        if is_sparse:
-            add_mattering(e, x, n, resp, means, work, weight_sums_out, first_out, scatter_out)
-        else:
+    with b.if_then(has_room):
+        sample = e.multiply(n_components, compaction.SAMPLE_COLUMNS)
+        count = compaction.count_relevant_in_sample(e, resp, sqrt_resp=False)
+        sparse.set(compaction.compaction_pays(e, count, sample, n_features, ROW_OVERHEAD * e.width))
+    with b.if_else(sparse.get()) as (then, otherwise):
+        with then:
+            add_relevant_rows(e, x, n, resp, means, work, weight_sums_out, first_out, scatter_out)
+        with otherwise:
             add_columns(e, x, n, resp, means, weight_sums_out, first_out, scatter_out)
 
 
@@ -105,45 +123,49 @@ def add_columns(
     e: Emitter, x: Matrix, n, resp: Matrix, means: Matrix, weight_sums_out: Matrix, first_out: Matrix,
     scatter_out: Matrix,
 ):  # fmt: skip
-    """Add the moments of all columns, some components together."""
+    """Add the moments of all columns, in blocks of components."""
     for k, size in e.blocks(0, means.shape[0], COMPONENTS):
         add_weight_sums(e, n, resp, k, size, weight_sums_out)
         add_block(e, x, n, resp, [e.add(k, c) for c in range(size)], means, first_out, scatter_out)
 
 
-def add_mattering(
+def add_relevant_rows(
     e: Emitter, x: Matrix, n, resp: Matrix, means: Matrix, work: Matrix, weight_sums_out: Matrix, first_out: Matrix,
     scatter_out: Matrix,
 ):  # fmt: skip
-    """Add the moments, component by component, of the rows that matter, or of all columns if that is faster."""
+    """Add the moments of the relevant rows, component by component.
+
+    Where that is faster, those of all columns are added.
+    """
     n_components, n_features = means.shape
     rows, memory = work.reshaped(n, n_features), work.pointer_to(n_features, 0)
     write_rows(e, x, n, rows)
     for k in e.each(0, n_components):
-        limit = compaction.add_weight_sum(e, n, resp, k, weight_sums_out, root=False)
-        mattering = compaction.list_mattering(e, n, resp, k, limit, memory)
-        for is_few in e.either(compaction.few_matter(e, mattering.count, n, n_features, ROW * e.width)):
-            if is_few:
-                add_rows(e, rows, mattering, resp, k, means, first_out, scatter_out)
-            else:
+        threshold = compaction.add_weight_sum(e, n, resp, k, weight_sums_out, sqrt_resp=False)
+        relevant = compaction.list_relevant(e, n, resp, k, threshold, memory)
+        pays = compaction.compaction_pays(e, relevant.count, n, n_features, ROW_OVERHEAD * e.width)
+        with e.builder.if_else(pays) as (then, otherwise):
+            with then:
+                add_rows(e, rows, relevant, resp, k, means, first_out, scatter_out)
+            with otherwise:
                 add_block(e, x, n, resp, [k], means, first_out, scatter_out)
 
 
 def add_rows(
-    e: Emitter, rows: Matrix, mattering: compaction.Mattering, resp: Matrix, k, means: Matrix, first_out: Matrix,
+    e: Emitter, rows: Matrix, relevant: compaction.RelevantColumns, resp: Matrix, k, means: Matrix, first_out: Matrix,
     scatter_out: Matrix,
 ):  # fmt: skip
-    """Add the moments of one component over the rows that matter to it."""
+    """Add the moments of component k over the rows that are relevant to it."""
     b = e.builder
     for d, size in e.blocks(0, rows.shape[1], [4 * e.width, 2 * e.width, *e.block_sizes]):
         lanes = min(size, e.width)
         features = [e.add(d, p) for p in range(0, size, lanes)]
         m = [means.vector(lanes, k, feature) for feature in features]
-        for start in e.each(0, mattering.count, RUN):
-            stop = e.minimum(e.add(start, RUN), mattering.count)
+        for start in e.each(0, relevant.count, ROWS_PER_SUM):
+            stop = e.minimum(e.add(start, ROWS_PER_SUM), relevant.count)
             first, scatter = ([e.variable(0.0, lanes) for _ in features] for _ in range(2))
             for i in e.each(start, stop):
-                row = b.zext(b.load(b.gep(mattering.places, [i])), I64)
+                row = b.zext(b.load(b.gep(relevant.indices, [i])), I64)
                 r = resp.splat(k, row, lanes=lanes)
                 for p, feature in enumerate(features):
                     t = rows.vector(lanes, row, feature) - m[p]
@@ -158,17 +180,17 @@ def add_rows(
 def add_block(
     e: Emitter, x: Matrix, n, resp: Matrix, components: list, means: Matrix, first_out: Matrix, scatter_out: Matrix
 ):
-    """Add the moments of some components together."""
+    """Add the moments of a block of components over all columns."""
     for d, size in e.blocks(0, means.shape[1], FEATURES):
         features = [e.add(d, p) for p in range(size)]
         entries = [(c, p) for c in range(len(components)) for p in range(size)]
         m = {(c, p): means.splat(components[c], features[p]) for c, p in entries}
         first, scatter = ({entry: e.variable() for entry in entries} for _ in range(2))
         for i in e.each(0, n, e.width):
-            rows = [x[feature, i] for feature in features]
+            values = [x[feature, i] for feature in features]
             resps = [resp[k, i] for k in components]
             for c, p in entries:
-                t = rows[p] - m[c, p]
+                t = values[p] - m[c, p]
                 u = resps[c] * t
                 first[c, p].add(u)
                 scatter[c, p].add_product(u, t)
@@ -181,7 +203,7 @@ def add_block(
 
 @functools.cache
 def operations(n_features: int) -> dict[str, Callable]:
-    """The layout's operations, the same for any number of features."""
+    """Return the layout's compiled operations, the same for any number of features."""
     return {
         "log_prob_tile": tile_operation(log_prob_tile)(emit_log_prob_tile),
         "add_moments": tile_operation(add_moments)(emit_add_moments),

@@ -1,1 +1,1 @@
-"""Kernels on stacks of matrices: Cholesky factors, triangles, sums of chunks."""
+"""Kernels on stacks of matrices: Cholesky factors, triangles, sums over chunks."""

@@ -1,4 +1,7 @@
-"""Triangles of stacks of square matrices, in blocks that stay in cache while they are transposed."""
+"""Triangles of stacks of square matrices.
+
+The matrices are processed in blocks that stay in L1 while they are transposed.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,18 @@ import functools
 
 import numpy as np
 
+# Rows and columns of a block.
 BLOCK = 64
 
 
 @functools.lru_cache(maxsize=16)
 def _lower(n: int) -> np.ndarray:
-    """Return the mask of a lower triangle, kept since `np.tril` makes it anew: a tenth of a small pass."""
+    """Return the mask of a lower triangle, cached: `np.tril` computes it every time."""
     return np.tri(n, dtype=bool)
 
 
 def lower_triangle(matrices: np.ndarray) -> np.ndarray:
-    """Copies of matrices (..., D, D) with zeros above their diagonals."""
+    """Return copies of matrices (..., D, D) with zeros above their diagonals."""
     n = matrices.shape[-1]
     if n <= BLOCK:
         return np.where(_lower(n), matrices, 0.0)
@@ -29,7 +33,7 @@ def lower_triangle(matrices: np.ndarray) -> np.ndarray:
 
 
 def mirror_lower(matrices: np.ndarray) -> None:
-    """Make matrices (..., D, D) symmetric: overwrite what is above their diagonals by what is below."""
+    """Make matrices (..., D, D) symmetric by mirroring their lower triangles."""
     n = matrices.shape[-1]
     for i in range(0, n, BLOCK):
         end = min(i + BLOCK, n)

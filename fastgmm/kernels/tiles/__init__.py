@@ -1,1 +1,1 @@
-"""Operations on tiles: transposed blocks of rows that fit in cache."""
+"""Tiles, transposed blocks of rows that stay in cache, and operations on them."""

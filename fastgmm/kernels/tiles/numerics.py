@@ -1,9 +1,9 @@
-"""exp and log of vectors, and a counter-based random number.
+"""Vectorised exp and log, and a counter-based random number generator.
 
-Numba has no vector math library any more: ``math.exp`` in a kernel is a scalar call into libm, 5.6 ns on one core of an
-AMD EPYC 9004 (Zen 4). The exp below takes 0.37 ns an element there (0.51 without its table), NumPy's 0.9 ns. They use
-no conversion between floating-point and whole numbers, which AVX2 lacks for float64: a whole number is added to the
-bits of a large constant instead.
+Numba has no vector math library: ``math.exp`` in a kernel is a scalar call into libm, 5.6 ns on one core of an AMD EPYC
+9004 (Zen 4), where the exp below takes 0.37 ns per element. AVX2 has no conversion between float64 and integers, so an
+integer is added to the bits of a large constant instead. Flops: 7 to 13 multiply-adds per exponential, 8 to 12 and
+one division per logarithm. Cache: registers only.
 """
 
 from __future__ import annotations
@@ -20,21 +20,24 @@ LOG2_E = 1.4426950408889634
 
 
 class _Exp(NamedTuple):
-    """Constants of exp: ``exp x = 2^(k / parts) 2^(f / parts)``, with ``parts x / ln 2 = k + f``, ``|f| <= 1/2``."""
+    """Constants of exp.
 
-    # Adding it rounds to a whole number, which is then in the low bits.
+    ``exp x = 2^(k / parts) 2^(f / parts)``, with ``parts x / ln 2 = k + f`` and ``|f| <= 1/2``.
+    """
+
+    # Adding it to a number rounds this to an integer, which is then in the low bits.
     magic: float
-    # 0 below this: products with anything smaller would be subnormal, which some CPUs compute 100 times slower.
+    # The result is 0 below this: smaller factors give subnormal products, which some CPUs compute 100 times slower.
     underflow: float
     mantissa_bits: int
-    # Of 2^(f / parts), for the least relative error if 2^0 is 1 (Remez); the highest power first.
+    # Polynomial for 2^(f / parts) of least relative error with 2^0 = 1 (Remez), highest power first.
     coefficients: tuple[float, ...]
-    # How many powers 2^(j / parts) are looked up: 1, or as many as two registers hold.
+    # Powers 2^(j / parts) in the table: 1 (no table), or the numbers that two registers hold.
     parts: int = 1
 
     @property
-    def place(self) -> int:
-        """The bit from which on k is added, so that what of it is whole powers of 2 comes to the exponent."""
+    def first_bit(self) -> int:
+        """The bit at which k is added, so that powers of 2 reach the exponent."""
         return self.mantissa_bits - (self.parts.bit_length() - 1)
 
 
@@ -67,14 +70,14 @@ EXP_FLOAT32 = _Exp(
 
 
 def exp(e: Emitter, x: Vector, power: float = 1.0) -> Vector:
-    """exp(power x) for ``x <= 0``; exactly 0 where power x is below -680 (float32: -75), and for NaN.
+    """Return ``exp(power x)`` for ``x <= 0``.
 
-    ``x / ln 2`` is not rounded before k is taken from it, so the relative error is 3e-16 + 2e-17 abs(x) (float32: 2e-7
-    + 2e-8 abs(x)), below what the rounding of x itself makes of it. To take f in two steps, as is usual for an exp that
-    knows nothing of its argument, and to scale by a product cost three of sixteen multiply-adds more.
+    The result is exactly 0 if ``power x`` is below -680 (float32: -75) or NaN.
 
-    With AVX-512 sixteen powers of 2 are looked up in two registers, and the polynomial is half as long: with 2 features
-    a score takes 0.83, an iteration 0.87 of the time. In float32, whose polynomial is short, it would save one step.
+    ``x / ln 2`` is not rounded before k is subtracted from it. The relative error is 3e-16 + 2e-17 abs(x) (float32:
+    2e-7 + 2e-8 abs(x)), which is below the effect of the rounding of x itself.
+
+    With AVX-512 and float64, sixteen powers of 2 are looked up in two registers, and the polynomial is half as long.
     """
     t = EXP_FLOAT32 if e.scalar is not DOUBLE else EXP_BY_TABLE if VECTOR_BITS == 512 else EXP_FLOAT64
     log2 = e.constant(t.parts * power * LOG2_E)
@@ -84,29 +87,32 @@ def exp(e: Emitter, x: Vector, power: float = 1.0) -> Vector:
     for coefficient in t.coefficients[1:-1]:
         p = e.fma(p, f, e.constant(coefficient))
     k = e.bits(rounded)
-    exponent = e.builder.shl(k, e.integers(t.place))
+    exponent = e.builder.shl(k, e.integers(t.first_bit))
     if t.parts == 1:
         p = e.fma(p, f, e.constant(1.0))
         scaled = e.from_bits(e.builder.add(e.bits(p), exponent))
     else:
-        # Less what the low bits of k, the entry's number, will add.
-        table = [int(np.float64(2.0 ** (j / t.parts)).view(np.int64)) - (j << t.place) for j in range(t.parts)]
+        # Minus the low bits of k, the entry's index, which are added with the exponent.
+        table = [int(np.float64(2.0 ** (j / t.parts)).view(np.int64)) - (j << t.first_bit) for j in range(t.parts)]
         unit = e.from_bits(e.builder.add(e.look_up(table, k), exponent))
         scaled = e.fma(unit, p * f, unit)
-    return e.choose(e.constant(t.underflow / power) < x, scaled, e.constant(0.0))
+    return e.select(e.constant(t.underflow / power) < x, scaled, e.constant(0.0))
 
 
 class _Log(NamedTuple):
-    """Constants of log: ``x = 2^k m``, ``log m = 2 artanh f``, ``f = (m - 1) / (m + 1)``, ``2 f + f^3 p(f^2)``."""
+    """Constants of log.
+
+    ``x = 2^k m``, ``log m = 2 artanh f``, ``f = (m - 1) / (m + 1)``, ``2 artanh f = 2 f + f^3 p(f^2)``.
+    """
 
     mantissa_bits: int
     mantissa: int
     half: int
-    # A power of two whose unit is one, and its bits: the exponent is put into its low bits.
+    # A power of two whose last bit has the value 1, and its bits: the exponent is put into the low bits.
     unit: float
     unit_bits: int
     bias: float
-    # ln 2 in two words; the first ends in zero bits, so that its products with k are exact.
+    # ln 2 as a sum of two numbers; the first ends in zero bits, so that its products with k are exact.
     ln2: tuple[float, float]
     coefficients: tuple[float, ...]
 
@@ -126,14 +132,17 @@ LOG_FLOAT32 = _Log(
 
 
 def log(e: Emitter, x: Vector) -> Vector:
-    """log(x) for finite normal ``x > 0``; NaN for NaN. Relative error 4e-16 (float32: 3e-7)."""
+    """Return ``log(x)`` for finite normal ``x > 0``, NaN for NaN.
+
+    The relative error is 4e-16 (float32: 3e-7).
+    """
     t = LOG_FLOAT64 if e.scalar is DOUBLE else LOG_FLOAT32
     b, bits = e.builder, e.bits(x)
     exponent = b.lshr(bits, e.integers(t.mantissa_bits))
     k = e.from_bits(b.or_(exponent, e.integers(t.unit_bits))) - e.constant(t.unit + t.bias)
     m = e.from_bits(b.or_(b.and_(bits, e.integers(t.mantissa)), e.integers(t.half)))
     low = m < e.constant(math.sqrt(0.5))
-    m, k = e.choose(low, m + m, m), e.choose(low, k - e.constant(1.0), k)
+    m, k = e.select(low, m + m, m), e.select(low, k - e.constant(1.0), k)
     f = (m - e.constant(1.0)) / (m + e.constant(1.0))
     s = f * f
     p = e.constant(t.coefficients[0])
@@ -141,12 +150,15 @@ def log(e: Emitter, x: Vector) -> Vector:
         p = e.fma(p, s, e.constant(coefficient))
     small = e.fma(k, e.constant(t.ln2[1]), f * s * p)
     result = e.fma(k, e.constant(t.ln2[0]), e.fma(f, e.constant(2.0), small))
-    return e.choose(x == x, result, x)
+    return e.select(x == x, result, x)
 
 
 @exact_leaf
 def mix64(z):
-    """SplitMix64's output function (Steele, Lea & Flood 2014): a bijection of 64-bit words that looks random."""
+    """Return SplitMix64's output function of a word, a bijection of 64-bit words.
+
+    Steele, Lea & Flood, 2014, "Fast splittable pseudorandom number generators".
+    """
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
@@ -154,5 +166,5 @@ def mix64(z):
 
 @exact_leaf
 def uniform(word):
-    """A float64 in (0, 1) from the upper 53 bits of a 64-bit word."""
+    """Return a float64 in (0, 1) made of the upper 53 bits of a 64-bit word."""
     return (np.float64(word >> np.uint64(11)) + 0.5) * (1.0 / 9007199254740992.0)

@@ -1,9 +1,11 @@
-"""What every layout does with a tile: a few hundred rows, transposed, so that a SIMD lane is a row.
+"""Operations on a tile that every layout uses.
 
-A tile's arrays are ``(something, T)`` with T the tile's width; its first ``n`` columns hold rows. Everything runs over
-the first ``m``, which is n rounded up to whole vectors: the columns between hold zeros, with weight 0. With T chosen by
-`rows.tiling` all of a tile's arrays together stay in the L2 cache, so nothing of the order of rows x
-components ever reaches main memory.
+A tile is a few hundred rows, transposed, so that a SIMD lane is a row. Its arrays have the shape ``(..., T)``, where T
+is the tile's width. The first ``n`` columns hold rows. Everything runs over the first ``m`` columns, which is n rounded
+up to whole vectors; the columns from n to m hold zeros of weight 0.
+
+Cache: `rows.tiling` chooses T so that all arrays of a tile together stay in L2. Nothing of the size of rows times
+components is ever written to main memory.
 """
 
 from __future__ import annotations
@@ -15,13 +17,17 @@ from fastgmm.kernels.compiler.simd import COLUMN_MULTIPLE
 
 from .numerics import mix64, uniform
 
-NO_RESP = np.int64(0)  # typed, or a leaf is compiled anew for it
+NO_RESP = np.int64(0)  # typed: Numba compiles a leaf again for every literal integer
 RESCALE = np.float32(2.0**-32)
 
 
 @exact_leaf
 def tile_arrays(memory, shape):
-    """The arrays of a tile: four rows of one number a column, the features, the responsibilities, and the rest."""
+    """Return a tile's arrays in scratch memory.
+
+    These are four arrays (T,), the features (D, T), the responsibilities (K, T), and the remaining rows. `shape` is (K,
+    D).
+    """
     n_components, n_features = shape
     x, rest = memory[4 : 4 + n_features], memory[4 + n_features :]
     return memory[0], memory[1], memory[2], memory[3], x, rest[:n_components], rest[n_components:]
@@ -29,13 +35,13 @@ def tile_arrays(memory, shape):
 
 @exact_leaf
 def whole_vectors(n):
-    """Round n up to whole vectors of either dtype."""
+    """Return n rounded up to whole vectors of either dtype."""
     return (n + COLUMN_MULTIPLE - 1) // COLUMN_MULTIPLE * COLUMN_MULTIPLE
 
 
 @exact_leaf
 def load_weights(sample_weight, start, n, m, weight_out):
-    """The rows' weights (an empty `sample_weight` stands for ones), 0 from n up to m."""
+    """Write the rows' weights (1 if `sample_weight` is empty), and 0 from n to m."""
     for i in range(n):
         weight_out[i] = sample_weight[start + i] if sample_weight.shape[0] > 0 else 1
     for i in range(n, m):
@@ -44,7 +50,10 @@ def load_weights(sample_weight, start, n, m, weight_out):
 
 @exact_leaf
 def weigh_labels(labels, start, n, m, weight, resp_out):
-    """Responsibilities from labels: the row's weight at its label, 0 elsewhere; a negative label belongs nowhere."""
+    """Write responsibilities from labels.
+
+    They are the row's weight at its label, else 0; all 0 for a negative label.
+    """
     for k in range(resp_out.shape[0]):
         for i in range(m):
             resp_out[k, i] = 0
@@ -55,7 +64,7 @@ def weigh_labels(labels, start, n, m, weight, resp_out):
 
 @exact_leaf
 def weigh_resp(resp, start, n, m, weight, resp_out):
-    """Responsibilities as given, times the rows' weights."""
+    """Write the responsibilities that the user gave times the rows' weights."""
     for k in range(resp_out.shape[0]):
         for i in range(n):
             resp_out[k, i] = resp[start + i, k] * weight[i]
@@ -64,7 +73,7 @@ def weigh_resp(resp, start, n, m, weight, resp_out):
 
 
 @exact_leaf
-def root_of(resp, n):
+def take_square_roots(resp, n):
     """Replace responsibilities by their square roots."""
     for k in range(resp.shape[0]):
         for i in range(n):
@@ -72,37 +81,42 @@ def root_of(resp, n):
 
 
 @exact_leaf
-def any_lost(top, n):
-    """Whether a column has nothing above -inf."""
-    lost = 0
+def any_overflowed(top, n):
+    """Return whether all log-probabilities of some column are -inf."""
+    n_overflowed = 0
     for i in range(n):
-        lost += top[i] == -np.inf
-    return lost > 0
+        n_overflowed += top[i] == -np.inf
+    return n_overflowed > 0
 
 
-# Assignments to slices take Numba three seconds to compile: they can fail, with a message to be put together.
+# Loops instead of assignments to slices, which take Numba three seconds to compile because they can raise.
 @exact_leaf
 def copy_to(values, n, copy_out):
+    """Write ``copy_out[i] = values[i]`` for i < n."""
     for i in range(n):
         copy_out[i] = values[i]
 
 
 @exact_leaf
 def clear(values_out, n):
+    """Write zeros."""
     for i in range(n):
         values_out[i] = 0
 
 
 @exact_leaf
 def add_to(values, n, sum_out):
-    """``sum_out[i] += values[i]``."""
+    """Add ``values[i]`` to ``sum_out[i]`` for i < n."""
     for i in range(n):
         sum_out[i] += values[i]
 
 
 @reducing_leaf
 def weighted_sum(values, weight, n):
-    """``sum_i weight[i] values[i]`` in float64; a row of weight 0 adds 0 whatever its value."""
+    """Return ``sum_i weight[i] values[i]`` in float64.
+
+    A row of weight 0 adds 0 whatever its value.
+    """
     result = 0.0
     for i in range(n):
         result += np.float64(weight[i]) * np.float64(values[i]) if weight[i] != 0 else 0.0
@@ -110,8 +124,12 @@ def weighted_sum(values, weight, n):
 
 
 @exact_leaf
-def draw_lost_nearer(x, n, top, penalty_out):
-    """Where nothing is above -inf, multiply the row by 2^-32; its log-density is -inf in this dtype: its penalty."""
+def rescale_overflowed(x, n, top, penalty_out):
+    """Multiply overflowed rows by 2^-32, and give them the penalty -inf.
+
+    A row has overflowed if all its log-probabilities are -inf. The penalty is added to the log-density later: in this
+    dtype it is -inf.
+    """
     for i in range(n):
         if top[i] == -np.inf:
             penalty_out[i] = -np.inf
@@ -120,8 +138,11 @@ def draw_lost_nearer(x, n, top, penalty_out):
 
 
 @exact_leaf
-def settle_lost(log_prob, n, penalty, top):
-    """Give a row with a penalty to its nearest component alone: log-probability 0 there, -inf elsewhere, 0 on top."""
+def assign_overflowed(log_prob, n, penalty, top):
+    """Assign rows with a penalty to their nearest component.
+
+    The log-probability is 0 there and -inf elsewhere.
+    """
     for i in range(n):
         if penalty[i] != 0:
             nearest = 0
@@ -136,7 +157,10 @@ def settle_lost(log_prob, n, penalty, top):
 
 @exact_leaf
 def label_tile(log_prob, n, top, labels_out):
-    """``labels_out[i] = argmax_k log_prob[k, i]``, the first of equals; 0 for a row of NaN."""
+    """Write the component of the highest log-probability of each column.
+
+    Of equals the first counts; a row with NaN gets 0.
+    """
     for i in range(n):
         labels_out[i] = 0
     for k in range(log_prob.shape[0] - 1, -1, -1):
@@ -146,7 +170,10 @@ def label_tile(log_prob, n, top, labels_out):
 
 @exact_leaf
 def hash_row(flat, row_stride, column_stride, row, n_features, seed):
-    """A 64-bit word made of a row's contents and a seed: equal rows have equal words, in either dtype and any order."""
+    """Return a 64-bit word made of a row's contents and a seed.
+
+    Equal rows have equal words, in either dtype.
+    """
     word = seed
     for d in range(n_features):
         value = np.float64(flat[row * row_stride + d * column_stride]) + 0.0  # -0.0 becomes 0.0
@@ -156,5 +183,5 @@ def hash_row(flat, row_stride, column_stride, row, n_features, seed):
 
 @exact_leaf
 def uniform_of(word, counter):
-    """The random number number `counter` of the stream that a 64-bit word starts."""
+    """Return random number `counter` of the sequence that a 64-bit word starts."""
     return uniform(mix64(word + np.uint64(counter + 1) * np.uint64(0x9E3779B97F4A7C15)))

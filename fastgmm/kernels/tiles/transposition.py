@@ -1,8 +1,11 @@
-"""From rows in memory to tiles, in which a SIMD lane is a row, and back.
+"""Transposition of rows in memory into tiles and back.
 
-Rows in C order are transposed in registers, a square of as many rows and features as a vector has lanes at a time; the
-features that are left over go in blocks of half that, a quarter, ... A number costs half a cycle this way. Loads with
-a stride, which LLVM makes of the plain loop, cost ten times as much: with 64 features half of the time of k-means.
+In a tile a SIMD lane is a row. Rows in C order are transposed in registers, a square of rows and features at a time;
+its side is the number of lanes of a vector. Remaining features are transposed in blocks of half that size, a quarter,
+and so on. This takes half a cycle per number. Loads with a stride, which LLVM makes of the plain loop, take ten times
+as long.
+
+Cache: a vector's lanes of rows in L1, the tile in L2. Flops: one subtraction per number.
 """
 
 from __future__ import annotations
@@ -13,78 +16,88 @@ import numpy as np
 from llvmlite import ir
 
 from fastgmm.kernels.compiler.operation import tile_operation
-from fastgmm.kernels.compiler.runtime import exact_leaf
+from fastgmm.kernels.compiler.runtime import CACHE_LINE, exact_leaf
 from fastgmm.kernels.compiler.simd import DOUBLE, I32, I64, Emitter, Matrix, Number, Vector
 
 
 def load_rows(flat, start, row_stride, n, origin, x_out, prefetch):
-    """``x_out[d, i] = flat[start + i * row_stride + d] - origin[d]`` for i < n, a multiple of 16.
+    """Write a tile of consecutive rows minus the origin.
 
-    Unless `prefetch` is 0, the rows of the next tile are asked for.
+    ``x_out[d, i] = flat[start + i * row_stride + d] - origin[d]`` for i < n, a multiple of 16. Unless `prefetch` is 0,
+    the rows of the next tile are prefetched.
     """
     for d in range(len(origin)):
         x_out[d, :n] = flat[start + d + row_stride * np.arange(n)] - origin[d]
 
 
-def load_listed_rows(flat, start, row_stride, numbers, n, origin, x_out):
-    """``x_out[d, i] = flat[start + numbers[i] * row_stride + d] - origin[d]`` for i < n, a multiple of 16.
+def load_listed_rows(flat, start, row_stride, indices, n, origin, x_out):
+    """Write a tile of listed rows minus the origin.
 
-    As many of the numbers that follow are asked for.
+    ``x_out[d, i] = flat[start + indices[i] * row_stride + d] - origin[d]`` for i < n, a multiple of 16.
+    The rows of the n indices that follow are prefetched.
     """
     for d in range(len(origin)):
-        x_out[d, :n] = flat[start + d + row_stride * numbers[:n].astype(np.int64)] - origin[d]
+        x_out[d, :n] = flat[start + d + row_stride * indices[:n].astype(np.int64)] - origin[d]
 
 
 def store_rows(tile, n, rows_out):
-    """``rows_out[i, k] = tile[k, i]`` for i < n, a multiple of 16."""
+    """Write ``rows_out[i, k] = tile[k, i]`` for i < n, a multiple of 16."""
     rows_out[:n] = tile[:, :n].T
 
 
 @tile_operation(load_rows)
 def emit_load_rows(e: Emitter, flat: Matrix, start, row_stride, n, origin: Matrix, x_out: Matrix, prefetch):
-    def rows_from(i: Number) -> list[Number]:
+    def row_starts(i: Number) -> list[Number]:
         first = e.add(start, e.multiply(i, row_stride))
         return [e.add(first, e.multiply(lane, row_stride)) for lane in range(e.width)]
 
     for i in e.each(0, n, e.width):
-        for _ in e.when(e.builder.icmp_signed("!=", prefetch, e.index(0))):
-            ask_for(e, flat, rows_from(e.add(i, n)), row_stride)
-        write_features(e, flat, rows_from(i), origin, x_out, i)
+        with e.builder.if_then(e.builder.icmp_signed("!=", prefetch, e.index(0))):
+            prefetch_rows(e, flat, row_starts(e.add(i, n)), row_stride)
+        write_features(e, flat, row_starts(i), origin, x_out, i)
 
 
 @tile_operation(load_listed_rows)
 def emit_load_listed_rows(
-    e: Emitter, flat: Matrix, start, row_stride, numbers: Matrix, n, origin: Matrix, x_out: Matrix
+    e: Emitter, flat: Matrix, start, row_stride, indices: Matrix, n, origin: Matrix, x_out: Matrix
 ):
-    def rows_from(i: Number) -> list[Number]:
-        listed = [e.builder.load(numbers.pointer_to(e.add(i, lane))) for lane in range(e.width)]
+    def row_starts(i: Number) -> list[Number]:
+        listed = [e.builder.load(indices.pointer_to(e.add(i, lane))) for lane in range(e.width)]
         return [e.add(start, e.multiply(e.builder.zext(number, I64), row_stride)) for number in listed]
 
     for i in e.each(0, n, e.width):
-        ask_for(e, flat, rows_from(e.add(i, n)), row_stride)  # behind the list stands anything, which does no harm
-        write_features(e, flat, rows_from(i), origin, x_out, i)
+        prefetch_rows(e, flat, row_starts(e.add(i, n)), row_stride)  # harmless for the undefined indices after the list
+        write_features(e, flat, row_starts(i), origin, x_out, i)
 
 
-def ask_for(e: Emitter, flat: Matrix, rows: list, n_features: Number) -> None:
-    """Prefetch rows that begin at the places given, row by row: in one loop over all took half as long again."""
-    for row in rows:
-        for d in e.each(0, n_features, 64 // e.size):
-            e.prefetch(flat.pointer_to(e.add(row, d)))
+def prefetch_rows(e: Emitter, flat: Matrix, starts: list, n_features: Number) -> None:
+    """Prefetch rows, given where they start.
+
+    They are prefetched row by row, since one loop over all took half as long again.
+    """
+    for start in starts:
+        for d in e.each(0, n_features, CACHE_LINE // e.size):
+            e.prefetch(flat.pointer_to(e.add(start, d)))
 
 
-def write_features(e: Emitter, flat: Matrix, rows: list, origin: Matrix, x_out: Matrix, i: Number) -> None:
-    """Write the features of rows, less the origin, into the columns from i on; the rows begin at the places given."""
+def write_features(e: Emitter, flat: Matrix, starts: list, origin: Matrix, x_out: Matrix, i: Number) -> None:
+    """Write rows minus the origin into the columns from i on.
+
+    `starts` is where the rows start.
+    """
     for d, size in e.blocks(0, origin.shape[0], e.block_sizes):
-        for j, vector in enumerate(features_of(e, flat, [e.add(row, d) for row in rows], size)):
+        for j, vector in enumerate(features_of(e, flat, [e.add(start, d) for start in starts], size)):
             x_out[e.add(d, j), i] = vector - origin.splat(e.add(d, j))
 
 
-class Ahead(NamedTuple):
-    """Where the rows of the next tile are, which are asked for while this one is worked on.
+class Prefetcher(NamedTuple):
+    """Prefetch the rows of the next tile during the E-step of the current tile.
 
-    A core waits if it asks for more than some 24 cache lines at once, so every step of an E-step asks for a few. Rows
-    that come from memory cost 10 to 30 % less an iteration than asked for all together when this tile is loaded (2 or 8
-    components, 2 to 100 features).
+    A core stalls when more than about 24 cache lines are requested at once. Rows that come from main memory take 10 to
+    30 % less time per iteration this way than prefetched all at once.
+
+    first : number
+        Offset in `flat` of the next tile's first row.
     """
 
     e: Emitter
@@ -92,20 +105,24 @@ class Ahead(NamedTuple):
     first: Number
     row_stride: Number
 
-    def prefetch(self, i: Number, k: Number, size: int, d: Number, group: int, rows_each: int) -> None:
-        """Ask for the share that falls to feature d of components k to k + size, at a group of columns beginning at i.
+    def prefetch(self, i: Number, k: Number, size: int, d: Number, group: int, rows_per_component: int) -> None:
+        """Prefetch a share of the next tile in the group of columns that starts at i.
 
-        A component asks for `rows_each` rows, in C order, until there are as many as the group has columns.
+        It is the share of feature d of components k to k + size. A component prefetches `rows_per_component` rows, in C
+        order, until the group's number of columns is reached.
         """
         e = self.e
-        a_line = 64 // (8 if self.flat.pointer.type.pointee == DOUBLE else 4)  # rows may be wider than the tile
-        for _ in e.when(e.builder.icmp_signed("<", e.index(k), e.index(group // rows_each))):
-            begin = e.add(self.first, e.multiply(e.add(i, e.multiply(k, rows_each)), self.row_stride))
-            for offset in range(0, size * rows_each, a_line):
-                self.e.prefetch(self.flat.pointer_to(e.add(begin, e.add(e.multiply(d, size * rows_each), offset))))
+        # Numbers in a cache line; the rows' dtype may be wider than the tile's.
+        line = CACHE_LINE // (8 if self.flat.pointer.type.pointee == DOUBLE else 4)
+        with e.builder.if_then(e.builder.icmp_signed("<", e.index(k), e.index(group // rows_per_component))):
+            begin = e.add(self.first, e.multiply(e.add(i, e.multiply(k, rows_per_component)), self.row_stride))
+            for offset in range(0, size * rows_per_component, line):
+                share = e.add(e.multiply(d, size * rows_per_component), offset)
+                e.prefetch(self.flat.pointer_to(e.add(begin, share)))
 
 
 def write_rows(e: Emitter, tile: Matrix, n, rows_out: Matrix):
+    """Emit ``rows_out[i, k] = tile[k, i]`` for i < n, a multiple of a vector's lanes."""
     b = e.builder
     for i in e.each(0, n, e.width):
         for k, size in e.blocks(0, tile.shape[0], e.block_sizes):
@@ -114,21 +131,24 @@ def write_rows(e: Emitter, tile: Matrix, n, rows_out: Matrix):
             for lane in range(e.width):
                 mask = ir.Constant(ir.VectorType(I32, size), [lane // size * size + j for j in range(size)])
                 part = b.shuffle_vector(vectors[lane % size], ir.Constant(e.type, ir.Undefined), mask)
-                place = rows_out.pointer_to(e.add(i, lane), k)
-                b.store(part, b.bitcast(place, kind.as_pointer()), align=e.size)
+                target = rows_out.pointer_to(e.add(i, lane), k)
+                b.store(part, b.bitcast(target, kind.as_pointer()), align=e.size)
 
 
 emit_store_rows = tile_operation(store_rows)(write_rows)
 
 
 def features_of(e: Emitter, flat: Matrix, starts: list, size: int) -> list[Vector]:
-    """The first, second, ... of `size` features of as many rows as a vector has lanes, given where these begin."""
+    """Return `size` features, a vector each, of as many rows as a vector has lanes.
+
+    `starts` is where these features of the rows start.
+    """
     parts = [flat.vector(size, start).value for start in starts]
     return [Vector(e, v) for v in transposed(e, [joined(e, parts[j::size]) for j in range(size)], size)]
 
 
 def joined(e: Emitter, parts: list[ir.Value]) -> ir.Value:
-    """One vector of the lanes of several, in order."""
+    """Return one vector of the lanes of several vectors, in order."""
     while len(parts) > 1:
         lanes = 2 * parts[0].type.count
         mask = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
@@ -137,7 +157,10 @@ def joined(e: Emitter, parts: list[ir.Value]) -> ir.Value:
 
 
 def transposed(e: Emitter, vectors: list[ir.Value], size: int) -> list[ir.Value]:
-    """Transpose each square of `size` lanes of `size` vectors: lane ``g size + j`` of p goes to ``g size + p`` of j."""
+    """Transpose each square of `size` lanes of `size` vectors.
+
+    Lane ``g size + j`` of vector p goes to lane ``g size + p`` of vector j.
+    """
     lanes, distance = range(e.width), 1
     while distance < size:
         low = [j if not j & distance else e.width + j - distance for j in lanes]
@@ -152,20 +175,23 @@ def transposed(e: Emitter, vectors: list[ir.Value], size: int) -> list[ir.Value]
     return vectors
 
 
-# Typed numbers: a leaf that gets plain ones is compiled anew for each of them.
-PREFETCH, NO_PREFETCH = np.int64(1), np.int64(0)
-WHOLE = 16  # the lanes of the widest vector: what the two operations want a multiple of
+# Typed numbers: Numba compiles a leaf again for every literal integer.
+PREFETCH = np.int64(1)
+NO_PREFETCH = np.int64(0)
+# Rows that the operations above process together: the lanes of the widest vector.
+ROW_MULTIPLE = 16
 
 
 @exact_leaf
 def load_tile(flat, row_stride, column_stride, start, n, m, origin, x_out, prefetch):
-    """``x_out[d, i] = X[start + i, d] - origin[d]`` for i < n, 0 up to m; strides count elements of `flat`.
+    """Write a tile of consecutive rows minus the origin.
 
-    Unless `prefetch` is 0, the rows of the next tile are asked for.
+    ``x_out[d, i] = X[start + i, d] - origin[d]`` for i < n, and 0 for n <= i < m. The strides count elements of `flat`.
+    Unless `prefetch` is 0, the rows of the next tile are prefetched.
     """
     done = 0
     if column_stride == 1 and row_stride > 1:
-        done = n // WHOLE * WHOLE
+        done = n // ROW_MULTIPLE * ROW_MULTIPLE
         emit_load_rows(flat, start * row_stride, row_stride, done, origin, x_out, prefetch)
     for d in range(origin.shape[0]):
         shift = origin[d]
@@ -177,19 +203,22 @@ def load_tile(flat, row_stride, column_stride, start, n, m, origin, x_out, prefe
 
 
 @exact_leaf
-def load_listed(flat, row_stride, column_stride, start, numbers, n, origin, x_out):
-    """``x_out[d, i] = X[start + numbers[i], d] - origin[d]`` for i < n, a multiple of 16."""
+def load_listed(flat, row_stride, column_stride, start, indices, n, origin, x_out):
+    """Write a tile of listed rows minus the origin.
+
+    ``x_out[d, i] = X[start + indices[i], d] - origin[d]`` for i < n, a multiple of 16.
+    """
     if column_stride == 1:
-        emit_load_listed_rows(flat, start * row_stride, row_stride, numbers, n, origin, x_out)
+        emit_load_listed_rows(flat, start * row_stride, row_stride, indices, n, origin, x_out)
     else:
         for d in range(origin.shape[0]):
             for i in range(n):
-                x_out[d, i] = flat[(start + numbers[i]) * row_stride + d * column_stride] - origin[d]
+                x_out[d, i] = flat[(start + indices[i]) * row_stride + d * column_stride] - origin[d]
 
 
 @exact_leaf
 def reload_columns(flat, row_stride, column_stride, start, n, penalty, origin, x_out):
-    """Load the columns that have a penalty again."""
+    """Load the columns with a penalty again; see `tiles.rescale_overflowed`."""
     for i in range(n):
         if penalty[i] != 0:
             for d in range(origin.shape[0]):
@@ -198,8 +227,8 @@ def reload_columns(flat, row_stride, column_stride, start, n, penalty, origin, x
 
 @exact_leaf
 def store_transposed(tile, n, rows_out):
-    """``rows_out[i, k] = tile[k, i]``."""
-    done = n // WHOLE * WHOLE
+    """Write ``rows_out[i, k] = tile[k, i]`` for i < n."""
+    done = n // ROW_MULTIPLE * ROW_MULTIPLE
     emit_store_rows(tile, done, rows_out)
     for i in range(done, n):
         for k in range(tile.shape[0]):
