@@ -96,7 +96,7 @@ class MixtureSearch(BestEstimator):
         "seconds" is the time of all fits of the cell.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, if all are strings.
 
     See Also

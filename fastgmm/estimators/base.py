@@ -36,15 +36,8 @@ from .validation import PlainParameters, check_enough_rows, is_same, plain
 
 # Parameters that may have other values when a fit is resumed from a checkpoint.
 MAY_CHANGE_ON_RESUME = (
-    "max_iter",
-    "verbose",
-    "verbose_interval",
-    "n_jobs",
-    "callback",
-    "checkpoint",
-    "warm_start",
-    "client",
-)
+    "max_iter", "verbose", "verbose_interval", "n_jobs", "callback", "checkpoint", "warm_start", "client",
+)  # fmt: skip
 
 
 class DegenerateComponentWarning(ConvergenceWarning):
@@ -194,6 +187,15 @@ class BaseMixture(FittedMixture, abc.ABC):
             See `fit`.
         DegenerateComponentWarning
             See `fit`.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> from fastgmm import GaussianMixture
+        >>> path = os.path.join(tempfile.mkdtemp(), "state")
+        >>> gm = GaussianMixture(checkpoint=path).resume([[0.0], [1.0], [5.0]])  # `fit`, as there is no file yet
+        >>> os.path.exists(path), gm.resume([[0.0], [1.0], [5.0]]).means_  # the fit in the file has ended
+        (True, array([[2.]]))
         """
         if self.checkpoint is None:
             raise ValueError(

@@ -137,7 +137,7 @@ class BayesianGaussianMixture(BaseMixture):
         Number of rows that the posterior of each covariance is worth.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, if all are strings.
 
     See Also

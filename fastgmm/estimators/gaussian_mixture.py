@@ -146,7 +146,7 @@ class GaussianMixture(InformationCriteria, BaseMixture):
         is infinite if the rises do not shrink, or there were fewer than two.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, if all are strings.
 
     See Also

@@ -111,7 +111,7 @@ class StreamingGaussianMixture(AddableMixture):
         Number of batches since the start.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, if all are strings.
 
     See Also
