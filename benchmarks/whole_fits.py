@@ -41,7 +41,7 @@ import sklearn.mixture
 from sklearn.cluster import KMeans
 
 import fastgmm.fitting.em
-import fastgmm.fitting.samples
+import fastgmm.fitting.sampled_runs
 import fastgmm.fitting.starts
 from benchmarks import peers
 from benchmarks.common import fit_quietly, seconds
@@ -73,7 +73,7 @@ class Account:
         make, full_pass, search = (
             fastgmm.fitting.starts.initial_parameters,
             fastgmm.fitting.em.full_pass,
-            fastgmm.fitting.samples.pass_with_outliers,
+            fastgmm.fitting.sampled_runs.pass_with_outliers,
         )
 
         def timed(*arguments, **options):
@@ -91,7 +91,7 @@ class Account:
         with (
             mock.patch.object(fastgmm.fitting.starts, "initial_parameters", timed),
             mock.patch.object(fastgmm.fitting.em, "full_pass", functools.partial(counted, full_pass)),
-            mock.patch.object(fastgmm.fitting.samples, "pass_with_outliers", functools.partial(counted, search)),
+            mock.patch.object(fastgmm.fitting.sampled_runs, "pass_with_outliers", functools.partial(counted, search)),
         ):
             self.began = time.perf_counter()
             yield

@@ -25,8 +25,8 @@ from __future__ import annotations
 
 from .covariance import IllDefinedCovarianceError
 from .e_step.compilation import warmup
-from .e_step.complete import accumulate
-from .e_step.given import accumulate_labels, accumulate_resp
+from .e_step.complete_rows import accumulate
+from .e_step.given_responsibilities import accumulate_labels, accumulate_resp
 from .e_step.scores import predict, predict_proba, score_samples
 from .m_step.maximum_likelihood import maximise
 from .mixture.parameters import MixtureParameters

@@ -30,7 +30,7 @@ from fastgmm.initialization.samples import total_scatter
 from fastgmm.mixture.statistics import features_depend
 
 from .best_estimator import BestEstimator
-from .cells import FAILURES, Cell, CellFitter, Chain, FitRows, Fold
+from .search_cells import FAILURES, Cell, CellFitter, Chain, FitRows, Fold
 
 START_PARAMETERS = ("weights_init", "means_init", "precisions_init", "resp_init")
 # Whether a higher value of the criterion is better.

@@ -13,13 +13,14 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from .block_source import BLOCK_BYTES, BlockSource, Reader
 from .readers.csv_files import CsvReader
+from .readers.data_frames import FrameReader
 from .readers.files import Files
+from .readers.hdf5_and_zarr import is_array, open_array, open_hdf5, open_zarr
 from .readers.iterables import IterableReader
 from .readers.locations import FORMATS, URL, Location, find, format_of, local_files, locate
 from .readers.npy import npy_reader
+from .readers.parquet import ParquetReader
 from .readers.progress import bar
-from .readers.stores import is_array, open_array, open_hdf5, open_zarr
-from .readers.tables import FrameReader, ParquetReader
 from .readers.weights import Weighted
 
 __all__ = ["rows"]

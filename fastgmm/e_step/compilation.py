@@ -10,7 +10,7 @@ from fastgmm.covariance import BASIC_TYPES, get_model
 from fastgmm.kernels import thread_limit
 from fastgmm.mixture.parameters import MixtureParameters
 
-from .complete import accumulate
+from .complete_rows import accumulate
 from .scores import predict
 
 # Numbers of rows for one thread and for several threads: the kernels have a loop for each.

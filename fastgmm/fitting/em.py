@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fastgmm.data.sources import Source
-from fastgmm.e_step.complete import accumulate
+from fastgmm.e_step.complete_rows import accumulate
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import SufficientStatistics
 

@@ -23,7 +23,7 @@ from fastgmm.mixture.statistics import SufficientStatistics
 from . import em, sample_sizes
 from .options import FitObserver, FitOptions
 from .run_state import CheckpointState, EMResult, RunState
-from .samples import start_from_samples
+from .sampled_runs import start_from_samples
 from .short_runs import STEPS_PER_ROUND, short_runs
 from .split_merge import LIGHT, improve
 from .starts import Starts

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from fastgmm.covariance import IllDefinedCovarianceError
 from fastgmm.data.random_stream import RandomStream, at_most
 from fastgmm.data.sources import ArraySource, Source
-from fastgmm.e_step.complete import accumulate
-from fastgmm.e_step.given import accumulate_resp
+from fastgmm.e_step.complete_rows import accumulate
+from fastgmm.e_step.given_responsibilities import accumulate_resp
 from fastgmm.m_step.maximum_likelihood import MaximumLikelihood
 from fastgmm.mixture.parameters import MixtureParameters
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgmm.e_step.complete import accumulate
+from fastgmm.e_step.complete_rows import accumulate
 from fastgmm.m_step.maximum_likelihood import estimate_weights_and_means, maximise
 from fastgmm.m_step.model_conversion import statistics_like
 from fastgmm.mixture.parameters import MixtureParameters

@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgmm.data.sources import ArraySource, in_range
-from fastgmm.e_step.given import accumulate_labels
+from fastgmm.e_step.given_responsibilities import accumulate_labels
 from fastgmm.m_step.maximum_likelihood import estimate_weights_and_means
 
 from .kmeans import few_rows, kmeans, quick_start
 from .points import start_from_points
 from .samples import enough_rows, nearest_centres, nearest_rows, statistics_about_nearest
 from .seeding import kmeans_plusplus
-from .start import Start, StartRequest, start_from_clusters
+from .start_contract import Start, StartRequest, start_from_clusters
 from .whitening import whitened
 
 Array = NDArray[np.float64]

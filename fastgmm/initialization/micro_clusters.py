@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from fastgmm.covariance import CovarianceModel, get_model
 from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import Source
-from fastgmm.e_step.given import accumulate_labels
+from fastgmm.e_step.given_responsibilities import accumulate_labels
 from fastgmm.m_step.maximum_likelihood import estimate_weights_and_means
 
 from .hierarchy import Hierarchy
 from .kmeans import lloyd
 from .samples import enough_rows
 from .seeding import kmeans_plusplus
-from .start import Start, StartRequest
+from .start_contract import Start, StartRequest
 
 Array = NDArray[np.float64]
 # Number of micro-clusters.

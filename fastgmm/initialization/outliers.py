@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from fastgmm.covariance import CovarianceModel, IllDefinedCovarianceError
 from fastgmm.data.sources import ROWS_PER_SLICE, ArraySource, Source, Weights
-from fastgmm.e_step.complete import accumulate
-from fastgmm.e_step.given import accumulate_labels
+from fastgmm.e_step.complete_rows import accumulate
+from fastgmm.e_step.given_responsibilities import accumulate_labels
 from fastgmm.m_step.maximum_likelihood import maximise
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import SufficientStatistics

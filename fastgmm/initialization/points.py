@@ -9,7 +9,7 @@ from fastgmm.data.random_stream import RandomStream, drawer
 from fastgmm.data.sources import Source
 
 from .samples import enough_rows, statistics_about_nearest
-from .start import Start, StartRequest
+from .start_contract import Start, StartRequest
 
 Array = NDArray[np.float64]
 # Largest number of draws per row, since draws may repeat rows.

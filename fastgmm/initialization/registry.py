@@ -17,7 +17,7 @@ from .clusters import from_kmeans, from_kmeans_plusplus
 from .micro_clusters import from_hierarchy
 from .points import from_random_rows
 from .responsibilities import from_random_resp, from_user_resp
-from .start import Initialization, StartRequest
+from .start_contract import Initialization, StartRequest
 
 Array = NDArray[np.float64]
 INITIALIZATIONS: dict[str, Initialization] = {

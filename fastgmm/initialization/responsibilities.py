@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from fastgmm import kernels
 from fastgmm.data.sources import ArraySource, Weights
-from fastgmm.e_step.given import accumulate_labels, accumulate_resp
+from fastgmm.e_step.given_responsibilities import accumulate_labels, accumulate_resp
 from fastgmm.m_step.maximum_likelihood import estimate_weights_and_means
 from fastgmm.mixture.statistics import SufficientStatistics
 
-from .start import Start, StartRequest, start_from_statistics
+from .start_contract import Start, StartRequest, start_from_statistics
 
 Array = NDArray[np.float64]
 # Bytes of random responsibilities in memory at a time.

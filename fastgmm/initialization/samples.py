@@ -9,7 +9,7 @@ from fastgmm import kernels
 from fastgmm.covariance import CovarianceModel
 from fastgmm.data.random_stream import RandomStream, at_most
 from fastgmm.data.sources import ArraySource, Source, Weights, in_range, squares_leave_range
-from fastgmm.e_step.given import accumulate_labels
+from fastgmm.e_step.given_responsibilities import accumulate_labels
 from fastgmm.mixture.statistics import SufficientStatistics
 
 from .kmeans import Clusters

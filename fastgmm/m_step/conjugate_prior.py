@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastgmm.covariance import CovarianceModel, get_model
 from fastgmm.data.sources import Source, Weights, count_rows
-from fastgmm.e_step.given import accumulate_labels
+from fastgmm.e_step.given_responsibilities import accumulate_labels
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import SufficientStatistics, positive_weight_sums, scatter_about_means
 

@@ -10,7 +10,7 @@ from sklearn.datasets import load_iris
 from sklearn.model_selection import PredefinedSplit, cross_val_score
 
 from fastgmm import BayesianGaussianMixture, ConjugatePrior, CriterionDisplay, GaussianMixture, MixtureSearch
-from fastgmm.analysis import cells
+from fastgmm.analysis import search_cells
 from fastgmm.covariance import MCLUST_MODELS
 from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
@@ -269,8 +269,8 @@ def test_only_the_next_smaller_number_gives_a_warm_start(iris, monkeypatch):
         seen.append((len(source.X), parameters.covariance_type, parameters.n_components))
         return add_component(source, parameters, reg_covar)
 
-    add_component = cells.add_component
-    monkeypatch.setattr(cells, "add_component", watched)
+    add_component = search_cells.add_component
+    monkeypatch.setattr(search_cells, "add_component", watched)
     options = {"covariance_types": ["EEE", "VVI"], "random_state": 0}
     for numbers, expected in (([1, 3, 5], []), ([3, 2, 1], []), ([4, 1, 5, 2], [4, 1])):
         search = MixtureSearch(numbers, **options).fit(iris)
@@ -289,8 +289,8 @@ def test_a_cell_has_a_result_if_one_of_its_starts_has(iris, monkeypatch):
             raise ValueError("not this one")
         return from_hierarchy(self, cell, *rest)
 
-    from_hierarchy = cells.CellFitter._from_hierarchy
-    monkeypatch.setattr(cells.CellFitter, "_from_hierarchy", failing)
+    from_hierarchy = search_cells.CellFitter._from_hierarchy
+    monkeypatch.setattr(search_cells.CellFitter, "_from_hierarchy", failing)
     search = MixtureSearch([1, 2], covariance_types="VVV", random_state=0).fit(iris)
     assert search.results_["problem"].tolist() == ["", ""]
     assert search.best_score_ == pytest.approx(574.018, abs=0.01)  # mclust's

@@ -6,7 +6,7 @@ import pytest
 import reference
 from fastgmm import GaussianMixture, engine
 from fastgmm.data.sources import ArraySource
-from fastgmm.e_step import complete, scores
+from fastgmm.e_step import complete_rows, scores
 from fastgmm.engine import MixtureParameters, accumulate, maximise
 from fastgmm.fitting import em
 from fastgmm.fitting.degeneracy import flat_components
@@ -164,7 +164,7 @@ def test_a_pass_of_the_tied_layout_without_its_shortcut_returns_them_too():
     parameters = MixtureParameters.create([0.5, 0.5], [[0, 0], [1e5, 1e5]], np.eye(2), "tied")
     log_prob_norm, resp = np.empty(len(X)), np.empty((len(X), 2))
     statistics = accumulate(parameters, X, log_prob_norm=log_prob_norm, resp=resp)
-    assert not complete._has_common_reference(statistics, X.dtype)
+    assert not complete_rows._has_common_reference(statistics, X.dtype)
     np.testing.assert_allclose(log_prob_norm, engine.score_samples(parameters, X), rtol=1e-12)
     np.testing.assert_allclose(resp, engine.predict_proba(parameters, X), atol=1e-14)
 

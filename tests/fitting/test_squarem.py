@@ -8,7 +8,7 @@ from fastgmm import GaussianMixture
 from fastgmm.covariance import get_model
 from fastgmm.data.sources import ArraySource
 from fastgmm.engine import IllDefinedCovarianceError, MixtureParameters
-from fastgmm.fitting import em, run_state
+from fastgmm.fitting import convergence, em, run_state
 from fastgmm.fitting.squarem import BEGIN_BELOW, MAX_REGULARISED_PART, Squarem
 from fastgmm.initialization.registry import initial_parameters
 from fastgmm.m_step import maximum_likelihood
@@ -204,9 +204,9 @@ def test_the_limit_of_a_geometric_series_is_known():
     np.testing.assert_allclose(result.lower_bound + result.remaining, -1)
     result.record(parameters, -1 - 0.5**7 + 0.4 * 0.5**7, step=True)  # one faster rise: the slower ratios decide
     np.testing.assert_allclose(result.remaining, 0.4 * 0.5**7)
-    assert run_state.remaining_rise(1.0, 1.0) == np.inf  # rises that do not shrink
-    assert run_state.remaining_rise(0.0, 0.5) == 0
-    assert run_state.remaining_rise(-0.1, 0.5) == np.inf
+    assert convergence.remaining_rise(1.0, 1.0) == np.inf  # rises that do not shrink
+    assert convergence.remaining_rise(0.0, 0.5) == 0
+    assert convergence.remaining_rise(-0.1, 0.5) == np.inf
     short = run_state.EMResult(parameters)
     for bound in (-3.0, -2.0):
         short.record(parameters, bound, step=True)

@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .columns import Column, arrow
+from .arrow_columns import Column, arrow
 from .files import Unchanged
 from .locations import Location, format_of, local_files, open_binary
 from .tables import TableReader, unreadable

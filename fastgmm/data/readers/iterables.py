@@ -18,7 +18,7 @@ from fastgmm.data.conversion import aligned, as_rows, as_weights, column_labels,
 
 from .arrays import check_map
 from .files import float_dtype
-from .stores import files_of_all
+from .hdf5_and_zarr import files_of_all
 
 
 class IterableReader:

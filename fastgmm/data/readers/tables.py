@@ -1,11 +1,9 @@
-"""Readers of tables with pyarrow: Parquet files and data frames."""
+"""What readers of tables have in common: columns of Arrow tables as rows."""
 
 from __future__ import annotations
 
 import abc
-import contextlib
 import itertools
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,17 +12,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastgmm.data.block_source import Cursor
-from fastgmm.data.targets import files_behind
 
-from .columns import Column, arrow, column_of
-from .files import Unchanged, choose, float_dtype
-from .locations import Location, Remote, local_files, readable
+from .arrow_columns import Column, column_of
+from .files import choose, float_dtype
 
 # Rows that are decoded at a time. Their columns stay in cache until they have been copied. With four times the rows and
 # bytes a pass took up to 5 % more processor time; see docs/development/decisions/data.md.
 ROWS_PER_BATCH = 16_384
-# Bytes of the buffer that a Parquet file is read through.
-READ_BYTES = 1 << 18
 # Blocks of tables with at most this number of features are in C order, which takes a transposition here. Blocks of more
 # features are in F order, and the kernels transpose them. With 6 features C order took 5 % less time, with 48 features
 # 15 % more; see docs/development/decisions/data.md.
@@ -179,70 +173,3 @@ def unreadable(about: str, error: Exception) -> Exception:
     if is_of_system or isinstance(error, ImportError | MemoryError) or about in str(error):
         return error
     return ValueError(f"{about} cannot be read: {' '.join(str(error).split())}")
-
-
-class ParquetReader(TableReader):
-    """Rows of a Parquet file."""
-
-    def __init__(self, path: Location, **options: Any):
-        arrow()
-        self.file: Unchanged[Location] = Unchanged(path)
-        try:
-            with self._opened() as opened:
-                metadata = opened.metadata
-                self.groups = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
-                schema = opened.schema_arrow
-        except Exception as error:
-            raise unreadable(f"{path} is not a Parquet file, or is truncated: it", error) from error
-        super().__init__(str(path), schema, **options)
-        self.n_samples = sum(self.groups)
-        self.ends = list(itertools.accumulate(self.groups))
-        self.files = local_files(path)
-
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[Any]:
-        from pyarrow import parquet
-
-        path = self.file.check()
-        # A small buffer keeps the memory small: 27 MB for a file of 596 MB, instead of 617 MB; see
-        # docs/development/decisions/data.md. Behind a URL a row group is requested at once, as a request may take long.
-        options = {"buffer_size": READ_BYTES, "pre_buffer": isinstance(path, Remote)}
-        with contextlib.ExitStack() as stack:
-            source = stack.enter_context(readable(path)) if isinstance(path, Remote) else path
-            yield stack.enter_context(parquet.ParquetFile(source, **options))
-
-    def batches(self, names: Sequence[str]) -> Iterator[Any]:
-        with self._opened() as opened:
-            for group in range(opened.num_row_groups):
-                yield from opened.iter_batches(ROWS_PER_BATCH, row_groups=[group], columns=names, use_threads=False)
-
-    def where(self, row: int) -> str:
-        group = bisect_right(self.ends, row)
-        return f"row {row}, row group {group} of {self.about}"
-
-
-class FrameReader(TableReader):
-    """Rows of a data frame or an Arrow table in memory."""
-
-    is_fixed = False
-
-    def __init__(self, frame: Any, **options: Any):
-        pa, has_names = arrow(), True
-        # Looked for before the conversion, which copies columns that are not contiguous.
-        files = files_behind(frame)
-        try:
-            if hasattr(frame, "index") and hasattr(frame, "iloc"):  # pandas, whose index is not a feature
-                has_names = all(isinstance(name, str) for name in frame.columns)
-                if not has_names and options.get("columns") is not None:
-                    raise ValueError("the names of the columns of a data frame must be strings to choose columns=")
-                self.table = pa.Table.from_pandas(frame, preserve_index=False)
-            else:
-                self.table = pa.table(frame)
-        except pa.ArrowException as error:
-            raise ValueError(f"the data frame must hold numbers: {error}") from None
-        super().__init__("the data frame", self.table.schema, has_names=has_names, **options)
-        self.n_samples = self.table.num_rows
-        self.files = files
-
-    def batches(self, names: Sequence[str]) -> Iterator[Any]:
-        yield from self.table.select(names).to_batches(max_chunksize=ROWS_PER_BATCH)

@@ -12,7 +12,7 @@ from fastgmm.covariance import get_model
 from fastgmm.kernels import thread_limit
 from fastgmm.mixture.statistics import SufficientStatistics, positive_weight_sums, scatter_about_means
 
-from .complete import LOSSY_RATIO, pooled, statistics_of
+from .complete_rows import LOSSY_RATIO, pooled, statistics_of
 from .float_range import has_lost_digits, has_overflowed, has_underflowed, sum_in_double
 from .scores import checked_rows
 

@@ -7,10 +7,10 @@ from fastgmm import GaussianMixture
 from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
 from fastgmm.engine import IllDefinedCovarianceError, MixtureParameters
-from fastgmm.fitting import em, sample_sizes, samples
+from fastgmm.fitting import em, sample_sizes, sampled_runs
 from fastgmm.fitting.options import ACCELERATIONS, FitOptions
 from fastgmm.fitting.run_state import EMResult
-from fastgmm.fitting.samples import start_from_samples
+from fastgmm.fitting.sampled_runs import start_from_samples
 from fastgmm.fitting.starts import Starts
 from fastgmm.m_step.maximum_likelihood import MaximumLikelihood
 from helpers import COVARIANCE_TYPES, blobs, fit_quietly, run_em
@@ -49,7 +49,7 @@ def many():
 @pytest.fixture
 def long_samples(monkeypatch):
     """Run EM on samples even if it takes few steps."""
-    monkeypatch.setattr(samples, "MAX_CHEAP_STEPS", 0)
+    monkeypatch.setattr(sampled_runs, "MAX_CHEAP_STEPS", 0)
 
 
 @pytest.mark.usefixtures("long_samples")
@@ -187,7 +187,7 @@ def test_the_better_of_two_ends_on_a_sample_is_continued(many, monkeypatch):
     starts = Starts(5, MaximumLikelihood("full"), "kmeans")
     found, start = begin_from_samples(many, starts, RecordingObserver())
     bad = MixtureParameters.create(start.weights, np.tile(many.mean(axis=0), (5, 1)), start.covariances, "full")
-    monkeypatch.setattr(samples, "short_runs", lambda *_, **__: (bad, 5))
+    monkeypatch.setattr(sampled_runs, "short_runs", lambda *_, **__: (bad, 5))
     kept, _ = begin_from_samples(many, starts, RecordingObserver())
     assert kept.statistics.mean_log_likelihood > found.statistics.mean_log_likelihood - 1e-3
     # The opposite: the start is bad, and a good one is among the others.
