@@ -1,4 +1,4 @@
-"""What readers of tables have in common: columns of Arrow tables as rows."""
+"""The common part of readers of tables: columns of Arrow tables as rows."""
 
 from __future__ import annotations
 
