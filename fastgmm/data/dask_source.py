@@ -32,8 +32,8 @@ Block = tuple[NDArray, Weights]
 FAN_IN = 8
 # Largest number of times that a pass is started, if workers are lost together with the parameters sent to them.
 MAX_ATTEMPTS = 3
-# Seconds between requests for the list of the blocks of each worker. Until the next request a task may be addressed to a
-# lost worker. Another worker runs it then.
+# Seconds between requests for the list of the blocks of each worker. Until the next request a task may be sent to a
+# worker that is lost. Another worker runs it then.
 SECONDS_BETWEEN_REQUESTS = 5.0
 # Parameters of more bytes than this do not pass through the scheduler.
 MAX_BYTES_THROUGH_SCHEDULER = 1 << 20
