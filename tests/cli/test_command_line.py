@@ -61,7 +61,7 @@ def test_warmup_leaves_nothing_to_compile(tmp_path):
 
 
 def test_warmup_reports_that_nothing_was_stored(monkeypatch, capsys):
-    monkeypatch.setattr("fastgmm.engine.warmup", lambda: ["everything"])
+    monkeypatch.setattr("fastgmm.e_step.compilation.warmup", lambda: ["everything"])
     monkeypatch.setattr("fastgmm.kernels.cache_folder", lambda: None)
     with pytest.raises(SystemExit, match="not stored: no cache folder can be written to"):
         command_line.main(["warmup"])
