@@ -25,6 +25,7 @@ from fastgmm.e_step.scores import predict
 from fastgmm.fitting.checkpoint import CheckpointFile, check_checkpoint
 from fastgmm.fitting.progress import PrintProgress
 from fastgmm.fitting.run_state import CheckpointState, EMResult
+from fastgmm.fitting.starts import INIT_PARAMS
 from fastgmm.kernels import resolve_n_jobs, thread_limit
 from fastgmm.mixture.parameters import MixtureParameters
 
@@ -75,7 +76,7 @@ class BaseMixture(FittedMixture, abc.ABC):
         "reg_covar": [Interval(Real, 0.0, None, closed="left")],
         "max_iter": [Interval(Integral, 0, None, closed="left")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
-        "init_params": [StrOptions({"kmeans", "random", "random_from_data", "k-means++", "small_em", "hc"})],
+        "init_params": [StrOptions(set(INIT_PARAMS))],
         "random_state": ["random_state"],
         "warm_start": ["boolean"],
         "verbose": ["verbose"],

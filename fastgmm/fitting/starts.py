@@ -8,7 +8,7 @@ from typing import Any
 
 from fastgmm.data.random_stream import RandomStream, sample
 from fastgmm.data.sources import Source
-from fastgmm.initialization.registry import initial_parameters
+from fastgmm.initialization.registry import INITIALIZATIONS, initial_parameters
 from fastgmm.m_step.objective import Objective
 from fastgmm.mixture.parameters import MixtureParameters
 
@@ -16,6 +16,8 @@ from . import sample_sizes
 from .options import FitOptions
 from .short_runs import STEPS_PER_ROUND, short_runs
 
+# Values of `init_params`: the registered initialisations, and the best of several short runs.
+INIT_PARAMS = frozenset({*INITIALIZATIONS, "small_em"})
 # Starts that are compared on a sample, the start of plain EM among them. With 4 starts, 1 of 20 seeds missed a cluster
 # of an easy mixture; with 2 and with 3 starts, 3 of 20.
 N_TRIES = 4
