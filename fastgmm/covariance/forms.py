@@ -195,9 +195,9 @@ class Form(abc.ABC):
         total : (D, D)
             The covariance of the whole mixture.
         thin : (K,)
-            In that direction, the variance of a flat component is below `thin`.
+            A component is flat if its variance in some direction is below `thin` ...
         wide : (K,)
-            In that direction, the variance of the whole mixture is above `wide`.
+            ... and the variance of the whole mixture in the same direction is above `wide`.
 
         Returns
         -------

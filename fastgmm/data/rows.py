@@ -57,9 +57,9 @@ def rows(
 
     Estimators take the result in place of an array.
 
-    A fit makes one pass over the rows for a sample to start from, and one pass for each EM iteration on all rows. It
-    reads the next block while it computes on the current one. The result is that of the same rows in memory, to
-    rounding.
+    A fit reads the rows once to count or weigh them if necessary, once for the samples, once for the rows that these
+    missed, and once for each EM iteration on all rows. It reads the next block while it computes on the current one.
+    The result is that of the same rows in memory, to rounding.
 
     Parameters
     ----------

@@ -101,8 +101,8 @@ class GaussianMixture(InformationCriteria, BaseMixture):
         satisfy `tol` far from its limit.
     n_moves : int, default=0
         Beyond scikit-learn. How often to try to leave the local optimum that EM has found. A move merges two components
-        and splits a third one, if there is one. It is kept if EM, in at most `max_iter` iterations, converges to a
-        higher likelihood.
+        and splits a third one. With fewer than three components there are no moves. It is kept if EM, in at most
+        `max_iter` iterations, reaches a higher likelihood without more flat components.
     prior : ConjugatePrior, default=None
         Beyond scikit-learn. A prior of means and covariances, for all models except "VEE", "EVE", "VVE" and "EVV". The
         fit then maximises the posterior density, and `lower_bound_` includes the log-prior. None is maximum likelihood.
@@ -160,7 +160,8 @@ class GaussianMixture(InformationCriteria, BaseMixture):
     Notes
     -----
     Arrays are float32 for float32 rows, else float64. Parameters and sums over rows are float64 inside. Memory in
-    addition to the rows is a few megabytes per thread, for any number of rows.
+    addition to the rows: less than a megabyte per thread, the sums of the kernels (64 MB at most for most shapes), and
+    with k-means 8 bytes per row.
 
     With ``acceleration="squarem"``, SQUAREM [3]_ begins once EM steps raise the mean log-likelihood by less than 2e-3
     nats per row. It extrapolates from every two EM steps, and the extrapolation is accepted only if the likelihood does

@@ -43,10 +43,10 @@ def pairs_by_merge_loss(parameters: MixtureParameters) -> list[tuple[int, int]]:
 def components_by_shape(
     resp: Array, source: ArraySource, weights: Array, means: Array, covariances: Array
 ) -> NDArray[np.intp]:
-    """Return the components, those that look least like Gaussians first.
+    """Return the components in the order in which a split promises most.
 
-    They are judged along their longest axes. Two clusters in one component make it flat or lopsided there: its skewness
-    and excess kurtosis differ from 0.
+    The score of a component is its weight times how much its skewness and excess kurtosis along its longest axis differ
+    from 0: two clusters in one component make it flat or lopsided there.
 
     Parameters
     ----------

@@ -108,8 +108,9 @@ To understand a pass, read `accumulate` in ``run_passes.py``, then ``accumulate_
 the naive functions in ``layouts/full.py``. The emitted code below each of these is the same arithmetic in blocks that
 fit in registers.
 
-To add a layout, write a module like ``layouts/tied.py`` and list it in ``LAYOUTS`` (``layouts/passes.py``). Its shapes
-and its cost go to ``run_passes.py``, its error bound to ``labels/error_bound.py``.
+To add a layout, write a module like ``layouts/diagonal.py`` and list it in ``LAYOUTS`` (``layouts/passes.py``). Its
+shapes and its cost go to ``run_passes.py``, its error bound to ``labels/error_bound.py``, and a `Layout` of its
+statistics to ``mixture/layouts.py``.
 
 Rules
 -----

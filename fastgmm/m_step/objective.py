@@ -37,7 +37,8 @@ class Objective(abc.ABC):
     def bound(self, statistics: SufficientStatistics, point: MixtureParameters) -> float:
         """Return the bound at a point, in nats per row.
 
-        The statistics are those of the rows under the point.
+        The statistics are those of the rows under the point. `VariationalBound` differs: its bound is that of all
+        rows, after the M-step.
         """
 
     @abc.abstractmethod

@@ -40,9 +40,9 @@ class Layout(abc.ABC):
 
     @abc.abstractmethod
     def recentred(self, scatter: Array, move: Array, first_moments: Array, moved: Array) -> Array:
-        """Return the scatter about reference points moved by ``-move``.
+        """Return the scatter about new reference points.
 
-        `move` is (K, D), and ``moved = weight_sums move``.
+        `move` is the old points minus the new ones, (K, D), and ``moved = weight_sums move``.
         """
 
     @abc.abstractmethod

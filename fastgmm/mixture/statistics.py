@@ -253,7 +253,7 @@ def scatter_about_means(statistics: SufficientStatistics, weight_sums: NDArray) 
 def rounding_variance(means: NDArray) -> NDArray:
     """Return the square of the rounding error of float64 numbers of this size.
 
-    A variance cannot be distinguished from a smaller one.
+    A variance that is no larger cannot be told from zero.
     """
     with np.errstate(over="ignore"):
         return (np.finfo(np.float64).eps * means) ** 2

@@ -7,8 +7,7 @@ from scipy.optimize import minimize
 from sklearn.datasets import load_iris
 
 from fastgmm import GaussianMixture
-from fastgmm.covariance import IllDefinedCovarianceError, get_model
-from fastgmm.covariance import m_steps as maximisation
+from fastgmm.covariance import IllDefinedCovarianceError, get_model, m_steps
 from fastgmm.covariance.common_axes import planes
 from fastgmm.covariance.m_steps import volumes_and_shape
 from fastgmm.data.sources import ArraySource
@@ -293,12 +292,12 @@ def test_a_step_that_rounding_keeps_moving_ends(monkeypatch):
     """With condition numbers of 1e13, the volumes never converge to the tolerance."""
     roots = np.random.default_rng(1).normal(size=(4, 6, 6)) * np.geomspace(1, 10**-6.5, 6)
     scatter, weight_sums, calls = 20 * roots @ roots.swapaxes(1, 2), np.array([10.0, 20, 30, 40]), []
-    ended = maximisation.VolumeConvergence.should_stop
+    ended = m_steps.VolumeConvergence.should_stop
     monkeypatch.setattr(
-        maximisation.VolumeConvergence, "should_stop", lambda self, volumes: calls.append(0) or ended(self, volumes)
+        m_steps.VolumeConvergence, "should_stop", lambda self, volumes: calls.append(0) or ended(self, volumes)
     )
     assert np.isfinite(get_model("VEE").maximise(scatter, weight_sums, None)).all()
-    assert len(calls) < maximisation.MAX_ITERATIONS / 2
+    assert len(calls) < m_steps.MAX_ITERATIONS / 2
 
 
 def test_volumes_and_shape_scale_a_matrix_to_sums():
