@@ -82,6 +82,6 @@ def _run_initialization(n_samples: int, dtype: DTypeLike, n_jobs: int | None) ->
     with thread_limit(n_jobs):
         kernels.random_resp(X, 8, 0, 0, n_samples)
         kernels.seed_step(X, None, points[0], points, points[:1], np.ones(n_samples, dtype))
-        kernels.kmeans_starts(X, None, points[0], np.zeros((1, 2)), 2, n_steps=1, farthest=1.0)
+        kernels.kmeans_starts(X, None, points[0], np.zeros((2, 2)), 2, n_steps=1, farthest=1.0)
         labels, gap = np.full(n_samples, -1, np.int32), np.zeros(n_samples, np.float32)
         kernels.lloyd_step(X, None, points[0], points, np.zeros(len(points), np.float32), labels, gap)

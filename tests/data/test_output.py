@@ -274,14 +274,15 @@ def test_checkpoints_are_not_replaced(tmp_path):
     assert kept.read_bytes() == before
 
 
-def test_targets_that_are_not_ordinary_files_are_refused(tmp_path):
+def test_targets_that_are_not_ordinary_files_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the path of a socket has at most 107 bytes
     os.mkfifo(tmp_path / "pipe.npy")
     (tmp_path / "device.npy").symlink_to("/dev/null")
     (tmp_path / "loop.npy").symlink_to("loop.npy")
     (tmp_path / "folder.npy").mkdir()
     (tmp_path / "to nowhere.npy").symlink_to(tmp_path / "gone" / "x.npy")
     with socket.socket(socket.AF_UNIX) as opened:
-        opened.bind(str(tmp_path / "s.npy"))
+        opened.bind("s.npy")
         for name, message in {
             "pipe.npy": "an ordinary file, or not exist yet, but .* is a pipe",
             "device.npy": "is a device",

@@ -61,7 +61,7 @@ def test_negative_weights_are_refused():
     refused(rows(X, weight=weights, **SMALL), "not negative, got -1.0 in row 1500")
     refused(rows(X, weight=np.zeros(len(X)), **SMALL), "at least one non-zero")
     refused(lambda: rows(X, weight=weights[1:]), "weight must be 2000 numbers")
-    with pytest.raises(ValueError, match="give weights as fastgmm"):
+    with pytest.raises(ValueError, match="Give the weights as fastgmm"):
         GaussianMixture(2).fit(rows(X), sample_weight=np.ones(len(X)))
 
 
