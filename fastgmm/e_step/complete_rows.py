@@ -13,7 +13,7 @@ from fastgmm import kernels
 from fastgmm.kernels import serial_matmul, thread_limit
 from fastgmm.mixture.layouts import LAYOUTS
 from fastgmm.mixture.parameters import MixtureParameters
-from fastgmm.mixture.statistics import SufficientStatistics
+from fastgmm.mixture.statistics import SufficientStatistics, has_shared_scatter
 
 from .float_range import has_overflowed, sum_in_double
 from .scores import checked_rows
@@ -118,7 +118,7 @@ def _accumulate(
         The other arguments of `kernels.accumulate`: weights and outputs.
     """
     layout, is_shared = parameters.model.layout, parameters.model.form.is_shared
-    if not is_shared or earlier_pass is None or not earlier_pass.has_shared_scatter:
+    if not is_shared or earlier_pass is None or not has_shared_scatter(earlier_pass):
         earlier_pass = None
     if earlier_pass is not None and not _has_common_reference(earlier_pass, X.dtype):
         # The earlier pass was made in the full layout, since the tied layout would have lost digits.

@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 from fastgmm import kernels
 from fastgmm.mixture.layouts import LAYOUTS
 from fastgmm.mixture.parameters import INFLATED_IN_SINGLE, SMALLEST_IN_SINGLE
-from fastgmm.mixture.statistics import SufficientStatistics, positive_weight_sums, scatter_about_means
+from fastgmm.mixture.statistics import (
+    SufficientStatistics,
+    has_shared_scatter,
+    positive_weight_sums,
+    scatter_about_means,
+)
 
 # Bytes of a slice of rows in float64.
 BYTES_IN_DOUBLE = 8 * 1024 * 1024
@@ -82,7 +87,7 @@ def has_underflowed(statistics: SufficientStatistics, dtype: np.dtype) -> bool:
         return False
     scatter = LAYOUTS[statistics.layout].variances(statistics.scatter)
     moves, weights = np.abs(statistics.first_moments), statistics.weight_sums[:, np.newaxis]
-    if statistics.has_shared_scatter:
+    if has_shared_scatter(statistics):
         moves, weights = moves.sum(axis=0), np.asarray(statistics.total_weight)
     return bool(((scatter < SMALLEST_IN_SINGLE * weights) & ((scatter > 0) | (moves > 0))).any())
 

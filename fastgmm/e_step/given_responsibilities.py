@@ -10,7 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 from fastgmm import kernels
 from fastgmm.covariance import get_model
 from fastgmm.kernels import thread_limit
-from fastgmm.mixture.statistics import SufficientStatistics, positive_weight_sums, scatter_about_means
+from fastgmm.mixture.statistics import (
+    SufficientStatistics,
+    has_shared_scatter,
+    positive_weight_sums,
+    scatter_about_means,
+)
 
 from .complete_rows import LOSSY_RATIO, pooled, statistics_of
 from .float_range import has_lost_digits, has_overflowed, has_underflowed, sum_in_double
@@ -181,7 +186,7 @@ def _accumulate_about(reference: NDArray, X: NDArray, inputs: dict[str, Any], la
     statistics = statistics_of(
         layout, operands, kernels.accumulate(layout, X, operands, **inputs), sample_weight, len(X)
     )
-    if statistics.has_shared_scatter:
+    if has_shared_scatter(statistics):
         within = scatter_about_means(statistics, positive_weight_sums(statistics))
         if (np.diagonal(statistics.scatter) > LOSSY_RATIO[X.dtype] * np.diagonal(within)).any():
             sums = kernels.accumulate("full", X, operands, **inputs)

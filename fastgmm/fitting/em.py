@@ -14,7 +14,7 @@ import numpy as np
 from fastgmm.data.sources import Source
 from fastgmm.e_step.complete_rows import accumulate
 from fastgmm.mixture.parameters import MixtureParameters
-from fastgmm.mixture.statistics import SufficientStatistics
+from fastgmm.mixture.statistics import SufficientStatistics, has_shared_scatter
 
 from .options import FitOptions
 from .run_state import EMResult, RunState
@@ -104,7 +104,7 @@ def run(
         while result.n_iter - result.n_earlier < max_iter and not result.converged:
             statistics = full_pass(source, state.point, earlier_pass) if ready is None else ready
             earlier_pass, ready = statistics, None
-            state.earlier_pass = statistics if statistics.has_shared_scatter else None
+            state.earlier_pass = statistics if has_shared_scatter(statistics) else None
             _advance(state, statistics, options)
             stop = on_iteration is not None and on_iteration(result)
             result.converged = not (stop or state.proposed) and result.is_settled(tol, limit_tol)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from fastgmm.covariance import CovarianceModel, get_model
 from fastgmm.mixture.parameters import MixtureParameters
-from fastgmm.mixture.statistics import SufficientStatistics, positive_weight_sums, scatter_about_means
+from fastgmm.mixture.statistics import SufficientStatistics, check_layout, positive_weight_sums, scatter_about_means
 
 from .objective import Objective
 
@@ -76,7 +76,7 @@ def maximise(
         raise ValueError(f"statistics must have total_weight > 0, got {statistics.total_weight}: pass at least one row")
     if np.isnan(statistics.weight_sums).any():
         raise ValueError("statistics must not contain NaN: check the rows, their weights and the parameters for NaN")
-    statistics.check_layout(model.layout, covariance_type)
+    check_layout(statistics, model.layout, covariance_type)
     weights, means = estimate_weights_and_means(statistics)
     covariances = estimate_covariances(statistics, model, reg_covar, before=before)
     precisions_cholesky = model.form.precisions_cholesky(covariances)

@@ -7,6 +7,7 @@ for each component, "diagonal" its diagonal, and "tied" one matrix for all compo
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -46,7 +47,7 @@ class Layout(abc.ABC):
         """
 
     @abc.abstractmethod
-    def about_means(self, scatter: Array, move: Array, factor: Array, floor: Array) -> Array:
+    def about_means(self, scatter: Array, move: Array, factor: Array, floor: Callable[[], Array]) -> Array:
         """Return ``scatter - sum_k factor_k move_k move_k^T`` in this layout.
 
         Parameters
@@ -55,8 +56,8 @@ class Layout(abc.ABC):
         move : (K, D)
             From the reference points to the means.
         factor : (K,)
-        floor : (K, D)
-            Variances times weight sums that are no more than rounding.
+        floor : callable () -> (K, D)
+            Variances times weight sums that are no more than rounding. Called by layouts that need it.
         """
 
     def reference_points(self, origin: Array, means: Array) -> Array:
@@ -88,7 +89,7 @@ class FullLayout(Layout):
         """Return the scatter about other reference points; see `Layout`."""
         return scatter + _change(move, first_moments, moved)
 
-    def about_means(self, scatter: Array, move: Array, factor: Array, floor: Array) -> Array:
+    def about_means(self, scatter: Array, move: Array, factor: Array, floor: Callable[[], Array]) -> Array:
         """Return the scatter about the means; see `Layout`."""
         moved = np.einsum("k,kd,ke->kde", factor, move, move)
         return np.subtract(scatter, moved, out=moved)
@@ -107,7 +108,7 @@ class TiedLayout(Layout):
         """Return the scatter about other reference points; see `Layout`."""
         return scatter + _change(move, first_moments, moved).sum(axis=0)
 
-    def about_means(self, scatter: Array, move: Array, factor: Array, floor: Array) -> Array:
+    def about_means(self, scatter: Array, move: Array, factor: Array, floor: Callable[[], Array]) -> Array:
         """Return the scatter about the means; see `Layout`."""
         return scatter - serial_matmul((factor[:, np.newaxis] * move).T, move)
 
@@ -136,10 +137,10 @@ class DiagonalLayout(Layout):
         """Return the scatter about other reference points; see `Layout`."""
         return scatter + move * (2 * first_moments + moved)
 
-    def about_means(self, scatter: Array, move: Array, factor: Array, floor: Array) -> Array:
+    def about_means(self, scatter: Array, move: Array, factor: Array, floor: Callable[[], Array]) -> Array:
         """Return the scatter about the means, at least what is rounding; see `Layout`."""
         # A smaller scatter is not distinguishable from rounding.
-        return np.maximum(scatter - factor[:, np.newaxis] * move**2, floor)
+        return np.maximum(scatter - factor[:, np.newaxis] * move**2, floor())
 
     def from_kernel(self, scatter: Array) -> Array:
         """Return the diagonals that the kernel has summed up."""

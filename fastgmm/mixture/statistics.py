@@ -130,32 +130,6 @@ class SufficientStatistics:
         """Number of features D."""
         return self.reference.shape[1]
 
-    def check_layout(self, layout: str, covariance_type: str) -> None:
-        """Check that the statistics have the layout that a covariance type needs.
-
-        Parameters
-        ----------
-        layout : {"full", "diagonal", "tied"}
-            The layout that is needed.
-        covariance_type : str
-            The covariance type that needs it, for the message.
-
-        Raises
-        ------
-        ValueError
-            If the statistics have another layout.
-        """
-        if self.layout != layout:
-            raise ValueError(
-                f"covariance_type {covariance_type!r} needs statistics of the {layout} layout, got the {self.layout} "
-                f"layout. Accumulate them with parameters, or a covariance_type, of that layout."
-            )
-
-    @property
-    def has_shared_scatter(self) -> bool:
-        """Whether one scatter is that of all components."""
-        return LAYOUTS[self.layout].is_shared
-
     @property
     def mean_log_likelihood(self) -> float:
         """Log-likelihood divided by the total weight, in nats per row."""
@@ -233,6 +207,33 @@ class SufficientStatistics:
         )
 
 
+def has_shared_scatter(statistics: SufficientStatistics) -> bool:
+    """Return whether one scatter is that of all components."""
+    return LAYOUTS[statistics.layout].is_shared
+
+
+def check_layout(statistics: SufficientStatistics, layout: str, covariance_type: str) -> None:
+    """Check that the statistics have the layout that a covariance type needs.
+
+    Parameters
+    ----------
+    layout : {"full", "diagonal", "tied"}
+        The layout that is needed.
+    covariance_type : str
+        The covariance type that needs it, for the message.
+
+    Raises
+    ------
+    ValueError
+        If the statistics have another layout.
+    """
+    if statistics.layout != layout:
+        raise ValueError(
+            f"covariance_type {covariance_type!r} needs statistics of the {layout} layout, got the {statistics.layout} "
+            f"layout. Accumulate them with parameters, or a covariance_type, of that layout."
+        )
+
+
 def positive_weight_sums(statistics: SufficientStatistics) -> NDArray:
     """Return the weight sums, (K,), increased slightly so that all are above 0."""
     return statistics.weight_sums + MIN_WEIGHT_SUM * min(1.0, statistics.total_weight)
@@ -246,7 +247,10 @@ def scatter_about_means(statistics: SufficientStatistics, weight_sums: NDArray) 
     move = statistics.first_moments / weight_sums[:, np.newaxis]
     # S - f d^T - d f^T + n d d^T with f = weight_sums d.
     factor = 2 * weight_sums - statistics.weight_sums
-    floor = weight_sums[:, np.newaxis] * rounding_variance(statistics.reference + move)
+
+    def floor() -> NDArray:
+        return weight_sums[:, np.newaxis] * rounding_variance(statistics.reference + move)
+
     return LAYOUTS[statistics.layout].about_means(statistics.scatter, move, factor, floor)
 
 
