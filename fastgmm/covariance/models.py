@@ -80,7 +80,7 @@ class CovarianceModel:
 
     @property
     def has_prior(self) -> bool:
-        """Whether a conjugate prior exists; mclust has none for the same four models."""
+        """Return whether a conjugate prior exists; mclust has none for the same four models."""
         return self.mclust_name not in ("VEE", "EVE", "VVE", "EVV")
 
     @property

@@ -1,1 +1,1 @@
-"""How a fit gets from its start to its end."""
+"""Fits: runs of EM, samples, moves and checkpoints, from a start to an end."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class ForgettingSchedule:
-    """How fast rows are forgotten.
+    """Describe how fast rows are forgotten.
 
     After m rows, their effective number is ``N(m) = m (m / B)^(a - 1)``, and m up to the first batch of B rows. A step
     on n rows therefore multiplies the statistics of the rows before by ``(N(m + n) - n) / N(m)``. Normalised by N, the

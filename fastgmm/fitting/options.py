@@ -99,7 +99,7 @@ class FitOptions:
 
     @property
     def tries_light_moves(self) -> bool:
-        """Whether light moves, for which the user has not asked, are tried after EM."""
+        """Return whether light moves are tried after EM, unasked."""
         return self.acceleration is not None and self.acceleration.progressive and 0 < self.tol <= LIGHT_MOVES_TOL
 
     def make_accelerator(self, source: Source, tol: float) -> Accelerator | None:

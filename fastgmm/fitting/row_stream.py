@@ -154,7 +154,7 @@ class RowStream:
 
     @property
     def has_model(self) -> bool:
-        """Whether there have been enough rows for a model."""
+        """Return whether there have been enough rows for a model."""
         return self.model is not None or self.n_buffered >= self.options.min_rows
 
     @cached_property

@@ -54,7 +54,7 @@ class Starts:
 
     @property
     def is_random(self) -> bool:
-        """Whether the start depends on the seed."""
+        """Return whether the start depends on the seed."""
         return "resp" not in self.user_start and len(self.user_start) < 3
 
     @property
