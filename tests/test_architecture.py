@@ -32,7 +32,7 @@ ALLOWED = {
         "covariance", "data", "e_step", "estimators", "fitting", "initialization", "kernels", "m_step", "mixture",
     },
     "displays": {"analysis"},
-    "engine": {"covariance", "e_step", "m_step", "mixture"},
+    "engine": {"covariance", "e_step", "initialization", "m_step", "mixture"},
     "__init__": {
         "_fork_guard", "analysis", "data", "displays", "engine", "estimators", "m_step",
     },

@@ -25,7 +25,7 @@ from fastgmm.estimators.annotations import RandomState
 from fastgmm.estimators.fitted import unchanged_on_error
 from fastgmm.estimators.gaussian_mixture import GaussianMixture
 from fastgmm.estimators.validation import plain
-from fastgmm.initialization.micro_clusters import micro_clusters
+from fastgmm.initialization.micro_clusters import build_hierarchy
 from fastgmm.initialization.samples import total_scatter
 from fastgmm.mixture.statistics import features_depend
 
@@ -41,9 +41,9 @@ class MixtureSearch(BestEstimator):
     """Fit several covariance models and numbers of components, and keep the best fit.
 
     It does what R's `Mclust` does [1]_. A cell is one covariance model with one number of components. All cells start
-    from one hierarchy of micro-clusters, which is cut into as many groups as there are components, so a start does not
-    read the rows again. If the same model was fitted with one component less, a second fit starts from that fit, and
-    the better one is kept.
+    from one hierarchy of rows or micro-clusters, which is cut into as many groups as there are components, so a start
+    does not read the rows again. If the same model was fitted with one component less, a second fit starts from that
+    fit, and the better one is kept.
 
     A cell that fails, or has a collapsed component, is excluded from the choice; its `problem` in `results_` says why.
     Models with correlations are excluded, with a warning, where their likelihood depends on `reg_covar` alone: if there
@@ -306,7 +306,7 @@ class MixtureSearch(BestEstimator):
         source = ArraySource(X, weights)
         if any(get_model(name).form.is_shared for name in self._types(X.shape[1])):
             source = replace(source, earlier_pass=total_scatter(source))
-        return FitRows(source, micro_clusters(source, n_components, stream, plain(self._template().reg_covar)))
+        return FitRows(source, build_hierarchy(source, n_components, stream, plain(self._template().reg_covar)))
 
     def _folds(
         self, X: NDArray[Any], weights: NDArray[np.float64] | None, n_components: int, stream: RandomStream

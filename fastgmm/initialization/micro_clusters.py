@@ -1,4 +1,4 @@
-"""Starts from micro-clusters of k-means that are merged; see `hierarchy`."""
+"""Starts from rows, or micro-clusters of k-means, that are merged; see `hierarchy`."""
 
 from __future__ import annotations
 
@@ -11,28 +11,50 @@ from fastgmm.data.sources import Source
 from fastgmm.e_step.given_responsibilities import accumulate_labels
 from fastgmm.m_step.maximum_likelihood import estimate_weights_and_means
 
-from .hierarchy import Hierarchy
+from .hierarchy import Hierarchy, hierarchy_of_clusters, hierarchy_of_rows
 from .kmeans import lloyd
 from .samples import enough_rows
 from .seeding import kmeans_plusplus
 from .start_contract import Start, StartRequest
 
 Array = NDArray[np.float64]
+# Largest number of rows that are merged themselves, and of rows^2 features^3: 0.1 to 0.3 s. More rows form
+# micro-clusters.
+MERGED_ROWS = 2_000
+MERGED_NUMBERS = 1e10
 # Number of micro-clusters.
 MICRO_CLUSTERS = 500
 # Smallest number of micro-clusters per component.
 MICRO_CLUSTERS_PER_COMPONENT = 4
 # Number of Lloyd's steps that find the micro-clusters.
 MICRO_STEPS = 3
-# Largest number of entries in the means of the micro-clusters. Merging M of them takes M^2 D^3 multiply-adds: 12 s for
-# 500 of 60 features. So with more than 20 features there are fewer than 500.
+# Largest number of entries in the means of the micro-clusters. So with more than 20 features there are fewer than 500.
 MICRO_NUMBERS = 10_000
 
 
 def from_hierarchy(request: StartRequest) -> Start:
-    """Start from micro-clusters that are merged to `n_components` clusters."""
-    hierarchy = micro_clusters(request.source, request.n_components, request.stream, request.reg_covar)
+    """Start from rows or micro-clusters that are merged to `n_components` clusters."""
+    hierarchy = build_hierarchy(request.source, request.n_components, request.stream, request.reg_covar)
     return start_from_hierarchy(hierarchy, request.n_components, request.model, request.reg_covar)
+
+
+def build_hierarchy(source: Source, n_components: int, stream: RandomStream, reg_covar: float) -> Hierarchy:
+    """Return the order in which rows merge, or micro-clusters if there are many rows.
+
+    Parameters
+    ----------
+    source : Source
+    n_components : int
+        The largest number of components for which the hierarchy is made; see `hierarchy.shrinkage`.
+    stream : RandomStream
+        Draws micro-clusters.
+    reg_covar : float
+    """
+    n_rows, n_features = source.n_weighted, source.n_features
+    if n_rows > MERGED_ROWS or n_rows**2 * n_features**3 > MERGED_NUMBERS:
+        return micro_clusters(source, n_components, stream, reg_covar)
+    rows = source.whole()
+    return hierarchy_of_rows(rows.X, rows.sample_weight, n_components=n_components, floor=reg_covar)
 
 
 def micro_clusters(source: Source, n_components: int, stream: RandomStream, reg_covar: float) -> Hierarchy:
@@ -47,7 +69,7 @@ def micro_clusters(source: Source, n_components: int, stream: RandomStream, reg_
     statistics = accumulate_labels(labels, centres, sample.X, sample.sample_weight, covariance_type="full")
     means = estimate_weights_and_means(statistics)[1]
     scatter = statistics.recentred(means).scatter
-    return Hierarchy.of(
+    return hierarchy_of_clusters(
         statistics.weight_sums,
         means,
         scatter,
@@ -58,7 +80,7 @@ def micro_clusters(source: Source, n_components: int, stream: RandomStream, reg_
 
 
 def start_from_hierarchy(hierarchy: Hierarchy, n_components: int, model: CovarianceModel, reg_covar: float) -> Start:
-    """Return the start of merged micro-clusters; no row is read."""
+    """Return the start of merged clusters; no row is read."""
     weight_sums, means, scatter = hierarchy.moments(n_components)
 
     def covariances() -> Array:

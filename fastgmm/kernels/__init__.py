@@ -92,6 +92,9 @@ Where to find what
         kmeans              a k-means++ step and a Lloyd step on all rows
         quick_kmeans        whole starts of k-means on few rows
         random_resp         random responsibilities
+        merge_losses        losses of merging a cluster with others
+        agglomeration       merge clusters, for determinants or traces of each
+        pooled_agglomeration  the same for a pooled covariance
     matrices/
         cholesky            inverse Cholesky factors of covariances
         triangles           triangles of stacks of matrices
@@ -123,6 +126,8 @@ Rules
 
 from __future__ import annotations
 
+from .clustering.agglomeration import MergeCriterion, merge_order
+from .clustering.pooled_agglomeration import pooled_merge_order
 from .clustering.random_resp import random_resp
 from .clustering.steps import KMeansStarts, kmeans_starts, lloyd_step, seed_step
 from .compiler.cache import cache_folder
@@ -141,6 +146,7 @@ __all__ = [
     "UNROLLED_FEATURES",
     "VECTOR_BITS",
     "KMeansStarts",
+    "MergeCriterion",
     "Operands",
     "accumulate",
     "cache_folder",
@@ -149,6 +155,8 @@ __all__ = [
     "lloyd_step",
     "lower_triangle",
     "may_run_parallel_anywhere",
+    "merge_order",
+    "pooled_merge_order",
     "random_resp",
     "resolve_n_jobs",
     "score",

@@ -14,7 +14,7 @@ from fastgmm.analysis import search_cells
 from fastgmm.covariance import MCLUST_MODELS
 from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
-from fastgmm.initialization.hierarchy import Hierarchy, cut_tree
+from fastgmm.initialization.hierarchy import Hierarchy, cut_tree, hierarchy_of_clusters
 from fastgmm.initialization.micro_clusters import micro_clusters
 from helpers import blobs
 
@@ -196,7 +196,7 @@ def test_groups_of_a_hierarchy_have_the_moments_of_their_rows():
 
 
 def test_more_groups_than_clusters_give_empty_groups():
-    joined = Hierarchy.of(np.ones(2), np.eye(2), np.zeros((2, 2, 2)), n_rows=2, n_components=2, floor=1e-6)
+    joined = hierarchy_of_clusters(np.ones(2), np.eye(2), np.zeros((2, 2, 2)), n_rows=2, n_components=2, floor=1e-6)
     sums, means, scatter = joined.moments(4)
     assert sums.tolist() == [1, 1, 0, 0]
     np.testing.assert_array_equal(means[2:], [[0.5, 0.5], [0.5, 0.5]])

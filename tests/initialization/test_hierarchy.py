@@ -1,59 +1,116 @@
-"""Agglomeration of micro-clusters, and starts from it."""
+"""Agglomeration of rows and of micro-clusters, and starts from it."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from fastgmm import GaussianMixture
+from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import ArraySource
-from fastgmm.initialization.hierarchy import cut_tree, merge_order
+from fastgmm.engine import agglomerate
+from fastgmm.initialization import micro_clusters as micro_clusters_module
+from fastgmm.initialization.hierarchy import MODELS, cut_tree, equal_rows, hierarchy_of_rows
+from fastgmm.initialization.micro_clusters import build_hierarchy
 from fastgmm.initialization.whitening import whitened
 from helpers import blobs
 
-
-def naive_merge_order(weights, means, scatter, scale):
-    """Return the order of merging; all pairs are computed anew after every merge."""
-    clusters = {i: (weights[i], means[i], scatter[i]) for i in range(len(weights))}
-    prior = means.shape[1] + 2
-
-    def cost(n, W):
-        return n / 2 * np.log(np.linalg.det((W + prior * scale) / (n + prior)))
-
-    def joined(a, b):
-        n = a[0] + b[0]
-        d = b[1] - a[1]
-        return n, a[1] + b[0] / n * d, a[2] + b[2] + a[0] * b[0] / n * np.outer(d, d)
-
-    merges = []
-    while len(clusters) > 1:
-        losses = {}
-        for i, a in clusters.items():
-            for j, b in clusters.items():
-                if i < j:
-                    both = joined(a, b)
-                    losses[i, j] = cost(both[0], both[2]) - cost(a[0], a[2]) - cost(b[0], b[2])
-        i, j = min(losses, key=losses.get)
-        clusters[i] = joined(clusters[i], clusters.pop(j))
-        merges.append((i, j))
-    return merges
+MCLUST = json.loads((Path(__file__).parent / "mclust_hierarchies.json").read_text())
 
 
-@pytest.mark.parametrize("n_features", [1, 3])
-def test_clusters_are_joined_as_by_the_naive_way(n_features):
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", MCLUST)
+def test_partitions_of_mclust(name, model):
+    """Partitions into 2 to 9 groups by R's mclust 6.0.0: `mclust_hierarchies.R` made the file."""
+    hierarchy = agglomerate(MCLUST[name]["X"], model)
+    partitions = MCLUST[name]["partitions"][model]
+    assert sorted(partitions) == [str(n_groups) for n_groups in range(2, 10)]
+    for n_groups, labels in partitions.items():
+        np.testing.assert_array_equal(hierarchy.labels(int(n_groups)), labels)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_copies_are_weights(model):
+    X, weights = np.random.default_rng(0).normal(size=(40, 3)), np.random.default_rng(1).integers(1, 4, 40)
+    weighted = agglomerate(X, model, sample_weight=weights)
+    copied = agglomerate(np.repeat(X, weights, axis=0), model)
+    np.testing.assert_array_equal(copied.merges, weighted.merges)
+    for n_groups in (1, 3, 40):
+        np.testing.assert_array_equal(copied.labels(n_groups), np.repeat(weighted.labels(n_groups), weights))
+        for a, b in zip(copied.moments(n_groups), weighted.moments(n_groups), strict=True):
+            np.testing.assert_allclose(a, b)
+    start = hierarchy_of_rows(X, weights * 0.01, n_components=3, floor=0.0)
+    again = hierarchy_of_rows(np.repeat(X, weights, axis=0), None, n_components=3, floor=0.0)
+    np.testing.assert_array_equal(start.merges, again.merges)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_any_unit_and_singular_rows(model):
+    """Where the determinant counts, its share depends on the unit; nothing may leave the range of float64."""
     rng = np.random.default_rng(0)
-    weights, means = rng.uniform(1, 20, 15), rng.normal(size=(15, n_features))
-    roots = rng.normal(size=(15, n_features, n_features))
-    arguments = weights, means, roots @ roots.swapaxes(1, 2), 0.3 * np.eye(n_features)
-    copies = [a.copy() for a in arguments]
-    merges = merge_order(*arguments)
-    assert [tuple(pair) for pair in merges.tolist()] == naive_merge_order(*arguments)
-    for argument, copy in zip(arguments, copies, strict=True):
-        np.testing.assert_array_equal(argument, copy)
+    X = rng.normal(size=(40, 3))
+    X = np.column_stack([X, X[:, 0], np.ones(40)])  # collinear, constant
+    reference = agglomerate(X, model).merges
+    for scale in (1e-300, 1e-30, 1e30, 1e300):
+        merges = agglomerate(X * scale, model).merges
+        assert len(set(merges[:, 1])) == 39
+        if model in ("EII", "VII"):
+            np.testing.assert_array_equal(merges, reference)
+    np.testing.assert_array_equal(agglomerate(X + 1e6, model).labels(5), agglomerate(X, model).labels(5))
+
+
+def test_a_single_feature():
+    x = np.random.default_rng(0).normal(size=(50, 1))
+    np.testing.assert_array_equal(agglomerate(x, "VVV").merges, agglomerate(x, "VII").merges)
+    np.testing.assert_array_equal(agglomerate(x, "EEE").merges, agglomerate(x, "EII").merges)
+
+
+def test_equal_rows_are_one_cluster():
+    rows = np.array([[1.0, 2.0], [0.0, 5.0], [1.0, 2.0], [0.0, 4.0], [-0.0, 5.0], [1.0, 2.0]])
+    numbers, first = equal_rows(rows)
+    assert numbers.tolist() == [0, 1, 0, 2, 1, 0]
+    assert first.tolist() == [0, 1, 3]
+    hierarchy = agglomerate(rows)
+    assert hierarchy.weights.tolist() == [3, 2, 1]
+    assert hierarchy.labels(3).tolist() == [0, 1, 0, 2, 1, 0]
+    assert agglomerate(np.ones((4, 2))).labels(1).tolist() == [0, 0, 0, 0]
+    with pytest.raises(ValueError, match="n_groups must be from 1 to 3"):
+        hierarchy.labels(4)
+
+
+def test_wrong_arguments_of_agglomerate():
+    with pytest.raises(ValueError, match="model must be one of EII, VII, EEE, VVV, got 'VEV'"):
+        agglomerate(np.eye(2), "VEV")
+    for X in ([1.0, 2.0], [[1.0, np.nan]], np.empty((0, 2))):
+        with pytest.raises(ValueError, match="X must be a matrix of finite numbers"):
+            agglomerate(X)
+    for weights in ([1.0], [1.0, 0.0], [1.0, np.inf]):
+        with pytest.raises(ValueError, match="sample_weight must have one finite number above 0"):
+            agglomerate(np.eye(2), sample_weight=weights)
+
+
+def test_rows_for_starts_merge_in_any_unit():
+    X, _ = blobs(0, n_samples=80, n_features=3)
+    root = np.array([[1.0, 0.3, 0.0], [0.0, 1e-3, 0.0], [0.0, 0.0, 1e4]])
+    orders = [hierarchy_of_rows(rows, None, n_components=3, floor=0.0).merges for rows in (X, X @ root)]
+    np.testing.assert_array_equal(*orders)
+
+
+def test_few_rows_merge_themselves_and_many_as_micro_clusters(monkeypatch):
+    X, _ = blobs(0, n_samples=300, n_features=3)
+    few = build_hierarchy(ArraySource(X), 3, RandomStream(0), 1e-6)
+    assert few.scatter is None
+    assert len(few.weights) == 300
+    monkeypatch.setattr(micro_clusters_module, "MERGED_ROWS", 299)
+    monkeypatch.setattr(micro_clusters_module, "MICRO_CLUSTERS", 50)
+    many = build_hierarchy(ArraySource(X), 3, RandomStream(0), 1e-6)
+    assert len(many.weights) == 50
 
 
 def test_cutting_gives_the_number_of_groups():
-    rng = np.random.default_rng(0)
-    merges = merge_order(np.ones(9), rng.normal(size=(9, 2)), np.zeros((9, 2, 2)), np.eye(2))
+    merges = agglomerate(np.random.default_rng(0).normal(size=(9, 2))).merges
     for n_groups in range(1, 10):
         groups = cut_tree(merges, n_groups)
         assert sorted(set(groups.tolist())) == list(range(n_groups))
