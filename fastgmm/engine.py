@@ -28,13 +28,12 @@ from .e_step.compilation import warmup
 from .e_step.complete_rows import accumulate
 from .e_step.given_responsibilities import accumulate_labels, accumulate_resp
 from .e_step.scores import predict, predict_proba, score_samples
-from .initialization.hierarchy import Hierarchy, agglomerate
+from .initialization.hierarchy import agglomerate
 from .m_step.maximum_likelihood import maximise
 from .mixture.parameters import MixtureParameters
 from .mixture.statistics import SufficientStatistics
 
 __all__ = [
-    "Hierarchy",
     "IllDefinedCovarianceError",
     "MixtureParameters",
     "SufficientStatistics",

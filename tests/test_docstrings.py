@@ -30,6 +30,7 @@ RESULTS = [
     "fastgmm.analysis.bootstrap.ParameterBootstrap",
     "fastgmm.analysis.bootstrap.LikelihoodRatioTest",
     "fastgmm.analysis.component_merging.CombinedComponents",
+    "fastgmm.initialization.hierarchy.Hierarchy",
 ]
 NAMES = [
     f"{module.__name__}.{name}"

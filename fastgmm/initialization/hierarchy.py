@@ -82,12 +82,19 @@ class Hierarchy:
         If there are fewer clusters, some groups have weight 0. The result is cached, since a search asks for it once
         for every model.
 
+        Parameters
+        ----------
+        n_groups : int
+            Number of groups.
+
         Returns
         -------
-        weights : (n_groups,)
-        means : (n_groups, D)
-        scatter : (n_groups, D, D)
-            About the means.
+        weights : ndarray of shape (n_groups,)
+            Sums of the weights of each group's clusters.
+        means : ndarray of shape (n_groups, D)
+            Means of the groups.
+        scatter : ndarray of shape (n_groups, D, D)
+            Scatter of the groups about their means.
         """
         if n_groups not in self._groups:
             self._groups[n_groups] = self._moments(n_groups)
@@ -97,9 +104,9 @@ class Hierarchy:
 
     def _moments(self, n_groups: int) -> tuple[Array, Array, Array]:
         """Compute the moments of groups; see `moments`."""
-        group = cut_tree(self.merges, n_groups)
+        group = cut_tree(self.merges, n_groups).astype(np.intp)
         n_features = self.means.shape[1]
-        weights = np.bincount(group, self.weights, n_groups)
+        weights = add_up(group, self.weights, n_groups)
         overall = self.weights @ self.means / self.weights.sum()
         means, scatter = np.tile(overall, (n_groups, 1)), np.zeros((n_groups, n_features, n_features))
         for g in range(group.max() + 1):
@@ -120,7 +127,7 @@ def agglomerate(
     sample_weight: ArrayLike | None = None,
     n_jobs: int | None = None,
 ) -> Hierarchy:
-    """Merge rows step by step, each time the pair that a Gaussian mixture loses least by.
+    """Merge rows, two clusters at a time, where a Gaussian mixture loses least.
 
     It does what R's `mclust::hc` does, with the same criteria [1]_. Equal rows are in one cluster from the start. The
     criterion adds, for each cluster with weight n, scatter W about its mean and D features, and with the weight N and
@@ -159,6 +166,10 @@ def agglomerate(
         If the rows are not a matrix of finite numbers, if weights are not positive and finite, or if the model is
         unknown.
 
+    See Also
+    --------
+    maximise : Parameters of highest likelihood, from statistics of groups.
+
     References
     ----------
     .. [1] C. Fraley (1998). Algorithms for model-based Gaussian hierarchical clustering. SIAM Journal on Scientific
@@ -188,7 +199,7 @@ def agglomerate(
             f"{weights.shape}. Leave out rows of weight 0."
         )
     row_clusters, first = equal_rows(rows)
-    weights, means = np.bincount(row_clusters, weights, len(first)), rows[first]
+    weights, means = add_up(row_clusters, weights, len(first)), rows[first]
     with kernels.thread_limit(n_jobs):
         return Hierarchy(weights, means, None, merge_order(weights, means, None, model), row_clusters)
 
@@ -211,11 +222,12 @@ def hierarchy_of_rows(
     has_weight = slice(None) if sample_weight is None else sample_weight > 0
     rows = np.ascontiguousarray(X[has_weight], dtype=np.float64)
     row_clusters, first = equal_rows(rows)
-    counts = np.bincount(row_clusters, None if sample_weight is None else sample_weight[has_weight], len(first))
+    row_weights = np.ones(len(rows)) if sample_weight is None else sample_weight[has_weight]
+    counts = add_up(row_clusters, row_weights, len(first))
     means = rows[first]
     scale = shrinkage(counts, means, None, n_components, floor)
     merges = shrunk_merge_order(counts * (len(first) / counts.sum()), means, None, scale, PRIOR_ROWS)
-    return Hierarchy(counts.astype(np.float64), means, None, merges, row_clusters)
+    return Hierarchy(counts, means, None, merges, row_clusters)
 
 
 def hierarchy_of_clusters(
@@ -252,6 +264,11 @@ def shrinkage(weights: Array, means: Array, scatter: Array | None, n_components:
     within = np.zeros(2 * means.shape[1:]) if scatter is None else scatter.sum(axis=0) / weights.sum()
     total = total_covariance(shares, means, within)
     return total / n_components ** (2 / len(total)) + np.diag(floor + 1e-12 * np.diagonal(total) + 1e-100)
+
+
+def add_up(numbers: NDArray[np.intp], weights: Array, n_numbers: int) -> Array:
+    """Return the sum of the weights with each number, (n_numbers,)."""
+    return np.bincount(numbers, weights, n_numbers).astype(np.float64, copy=False)
 
 
 def equal_rows(rows: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -93,6 +93,7 @@ Where to find what
         quick_kmeans        whole starts of k-means on few rows
         random_resp         random responsibilities
         merge_losses        losses of merging a cluster with others
+        merging             the functions that call the kernels of the next three
         agglomeration       merge clusters, for determinants or traces of each
         pooled_agglomeration  the same for a pooled covariance
     matrices/
@@ -126,8 +127,7 @@ Rules
 
 from __future__ import annotations
 
-from .clustering.agglomeration import MergeCriterion, merge_order
-from .clustering.pooled_agglomeration import pooled_merge_order
+from .clustering.merging import MergeCriterion, merge_order, pooled_merge_order
 from .clustering.random_resp import random_resp
 from .clustering.steps import KMeansStarts, kmeans_starts, lloyd_step, seed_step
 from .compiler.cache import cache_folder

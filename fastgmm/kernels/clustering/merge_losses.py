@@ -12,8 +12,7 @@ much scratch memory in L1 (D up to 10) or L2.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -31,9 +30,7 @@ PRIOR, DETERMINANT, SPREAD, ALONE = range(4)
 SMALLEST, LARGEST = 1e-290, 1e290
 # A pivot counts as zero if it is at most this part of its diagonal entry, times the number of features.
 ROUNDING = 2.220446049250313e-16
-# Largest number of features for which the code is specialised.
-UNROLLED_FEATURES = 8
-# Columns that are eliminated together otherwise.
+# Columns that are eliminated together.
 PANELS = (4, 1)
 
 
@@ -126,47 +123,10 @@ def determinant_losses(tile, cluster, n_features, constants, work, losses_out):
     losses_out[:] = weight * np.log(np.clip(value, SMALLEST, LARGEST)) - tile[TERM] - cluster[TERM]
 
 
-def emit_unrolled_determinant_losses(
-    e: Emitter, tile: Matrix, cluster: Matrix, n_features, constants: Matrix, work: Matrix, losses_out: Matrix,
-    unrolled: int,
-) -> None:  # fmt: skip
-    """Emit `determinant_losses` for a number of features that is known: triangles are in registers."""
-    features = range(unrolled)
-    entries = [(r, s) for r in features for s in range(r + 1)]
-    for i in range(0, LANES, e.width):
-        factor, weight = _factor(e, tile, cluster, i)
-        apart = [tile[MEAN + d, i] - cluster.splat(MEAN + d) for d in features]
-        triangle = {}
-        distance = e.constant(0.0)
-        for d in features:
-            distance = e.fma(apart[d], apart[d], distance)
-        for number, (r, s) in enumerate(entries, MEAN + unrolled):
-            triangle[r, s] = e.fma(factor * apart[r], apart[s], tile[number, i] + cluster.splat(number))
-        inverse = e.constant(1.0) / (weight + constants.splat(PRIOR))
-        product = _with_full_rank(e, tile, cluster, e.constant(unrolled), i)
-        for d in features:
-            triangle[d, d] = triangle[d, d] + constants.splat(PRIOR)
-        diagonal = [triangle[d, d] for d in features]
-        for q in features:
-            pivot = triangle[q, q]
-            regular = e.constant(unrolled * ROUNDING) * diagonal[q] < pivot
-            product = product * e.select(regular, pivot * inverse, e.constant(0.0))
-            if q + 1 < unrolled:
-                reciprocal = e.constant(-1.0) / e.select(regular, pivot, e.constant(1.0))
-                reciprocal = e.select(regular, reciprocal, e.constant(0.0))
-            for r in range(q + 1, unrolled):
-                share = triangle[r, q] * reciprocal
-                for s in range(q + 1, r + 1):
-                    triangle[r, s] = e.fma(share, triangle[s, q], triangle[r, s])
-        losses_out[i] = _loss(
-            e, tile, cluster, constants, product, e.fma(factor, distance, _traces(e, tile, cluster, i)), weight, i
-        )
-
-
+@tile_operation(determinant_losses)
 def emit_determinant_losses(
     e: Emitter, tile: Matrix, cluster: Matrix, n_features, constants: Matrix, work: Matrix, losses_out: Matrix
-) -> None:
-    """Emit `determinant_losses` for any number of features: triangles are in scratch memory."""
+):
     vectors = max(1, min(2, LANES // e.width))
     scatter = e.add(MEAN, n_features)
     diagonal = _row(e, n_features)
@@ -250,14 +210,6 @@ def _subtract(
             work[entry, i] = rest
 
 
-@functools.cache
-def determinant_operation(n_features: int) -> Callable:
-    """Return the compiled `determinant_losses`, specialised for up to `UNROLLED_FEATURES` features; 0 is any number."""
-    if n_features == 0:
-        return tile_operation(determinant_losses)(emit_determinant_losses)
-    return tile_operation(determinant_losses, unrolled=n_features)(emit_unrolled_determinant_losses)
-
-
 def metric_losses(tile, cluster, n_features, metric, losses_out):
     """Write the losses for equal covariances: ``n m / (n + m) d^T A d``, with the difference d of the means.
 
@@ -303,8 +255,7 @@ def emit_lowest_of_older(e: Emitter, values: Matrix, births: Matrix, own: Matrix
     result = lowest[0].get()
     for variable in lowest[1:]:
         result = e.select(variable.get() < result, variable.get(), result)
-    b = e.builder
-    b.store(e._reduce(result, lambda p, q: b.select(b.fcmp_ordered("<", p, q), p, q)), lowest_out.pointer_to(0))
+    e.builder.store(e.lane_minimum(result), lowest_out.pointer_to(0))
 
 
 def _factor(e: Emitter, tile: Matrix, cluster: Matrix, i: int) -> tuple[Vector, Vector]:

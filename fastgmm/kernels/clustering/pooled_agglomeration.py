@@ -6,7 +6,8 @@ for a factor, ``f d^T A d`` with ``A = DETERMINANT adj(W / n) + SPREAD I``: a di
 
 A never gets smaller in any direction, so no loss gets lower, and a loss that was computed earlier is a lower bound.
 Each cluster remembers the lowest loss with an older one. It is computed again when it is the lowest of all, with the
-metric of that time. The pair merges when that changes nothing.
+metric of that time. The pair merges when that changes nothing. No matrix of losses is stored; see `agglomeration` for
+the other criteria.
 
 Flops: D^2 multiply-adds for each pair whose loss is computed, D^3 for each merge. Cache: the clusters, M D numbers, in
 L2.
@@ -18,22 +19,17 @@ import math
 
 import numpy as np
 
-from fastgmm.kernels.compiler.runtime import Kernel, Scratch, carve, exact_leaf
+from fastgmm.kernels.compiler.runtime import Kernel, carve, exact_leaf
 
-from .agglomeration import MergeCriterion, copy_cluster, pack, search_row
+from .agglomeration import copy_cluster, search_row
 from .merge_losses import (
     DETERMINANT,
     LANES,
     MEAN,
     SPREAD,
     WEIGHT,
-    emit_lowest_of_older,
     emit_metric_losses,
 )
-
-# Added to the diagonal of the pooled covariance, as a part of each feature's variance. So the adjugate exists while
-# few clusters have merged.
-FLOOR = 1e-10
 
 
 @exact_leaf
@@ -78,12 +74,12 @@ def update_metric(scatter, weight, floor, constants, lower, metric_out):
 
 
 @exact_leaf
-def search_pooled(n_features, tiles, n, births, slot, metric, cluster, losses, lowest):
+def search_pooled(n_features, tiles, n, births, slot, metric, cluster, losses, bound):
     """Return the lowest loss of a cluster with an older one, and that one's slot."""
     copy_cluster(tiles, slot, cluster)
     for t in range(n // LANES):
         emit_metric_losses(tiles[t], cluster, n_features, metric, losses[t * LANES : (t + 1) * LANES])
-    return search_row(losses, births, births[slot], n, lowest)
+    return search_row(losses, births, births[slot], n, bound)
 
 
 @exact_leaf
@@ -160,7 +156,7 @@ def pooled_chunk(
     merges_out : (M - 1, 2) int64
         Receives pairs of numbers, the lower first.
     """
-    lowest = memory[0]
+    bound = carve(memory, 0, 1, LANES, memory)[0]
     cluster = carve(memory, 1, 1, tiles.shape[1], memory)[0]
     n_merges = merges_out.shape[0]
     n_slots = n_merges + 1
@@ -169,7 +165,7 @@ def pooled_chunk(
     for i in range(n_slots):
         stop = (i // LANES + 1) * LANES
         best[i], partner[i] = search_pooled(
-            n_features, tiles, stop, births, i, metric, cluster, losses, lowest
+            n_features, tiles, stop, births, i, metric, cluster, losses, bound
         )  # fmt: skip
         stamps[i] = 0
     for step in range(n_merges):
@@ -177,15 +173,11 @@ def pooled_chunk(
             n_slots = close_gaps(n, tiles, births, numbers, best, partner, stamps, slots)
             n = (n_slots + LANES - 1) // LANES * LANES
         while True:
-            lowest[1] = np.inf
-            emit_lowest_of_older(best, births, lowest[1:], n, lowest)
-            i = 0
-            while i < n - 1 and not (best[i] == lowest[0] and births[i] < np.inf):
-                i += 1
+            i = search_row(best, births, np.inf, n, bound)[1]
             if stamps[i] == step:
                 break
             best[i], partner[i] = search_pooled(
-                n_features, tiles, n, births, i, metric, cluster, losses, lowest
+                n_features, tiles, n, births, i, metric, cluster, losses, bound
             )  # fmt: skip
             stamps[i] = step
         keep, lost = min(i, partner[i]), max(i, partner[i])
@@ -194,53 +186,9 @@ def pooled_chunk(
         update_metric(scatter, weight[0], floor, constants, lower, metric)
         births[keep], births[lost], best[lost] = n_merges + 1 + step, np.inf, np.inf
         best[keep], partner[keep] = search_pooled(
-            n_features, tiles, n, births, keep, metric, cluster, losses, lowest
+            n_features, tiles, n, births, keep, metric, cluster, losses, bound
         )  # fmt: skip
         stamps[keep] = step + 1
 
 
 pooled_kernel = Kernel(pooled_chunk)
-
-
-def pooled_merge_order(
-    weights: np.ndarray, means: np.ndarray, scatter: np.ndarray, determinant: float, spread: float
-) -> np.ndarray:
-    """Return the order in which clusters merge, until one is left, for equal covariances.
-
-    Flops and cache: see the top of this file.
-
-    Parameters
-    ----------
-    weights : (M,) float64
-        Positive.
-    means : (M, D) float64
-        Of such a size that sums over all clusters are finite.
-    scatter : (D, D) float64
-        Of all clusters together, about their means.
-    determinant, spread : float
-        The factors DETERMINANT and SPREAD of the criterion.
-
-    Returns
-    -------
-    merges : (M - 1, 2) int64
-        The second cluster of a pair is merged into the first, which has the lower number and keeps it.
-    """
-    n_clusters, n_features = means.shape
-    merges = np.empty((max(n_clusters - 1, 0), 2), np.int64)
-    if n_clusters < 2:
-        return merges
-    tiles, _ = pack(weights, means, None, MergeCriterion.distances())
-    constants = np.array([0.0, determinant, spread, 0.0])
-    padded = tiles.shape[0] * LANES
-    births = np.full(padded, np.inf)
-    births[:n_clusters] = np.arange(n_clusters)
-    weight = weights.sum()
-    centred = means - weights @ means / weight
-    floor = FLOOR * (weights @ centred**2 + np.diagonal(scatter)) / weight
-    pooled_kernel(
-        1, n_features, tiles, np.array([weight]), floor, constants, births, np.arange(n_clusters),
-        np.empty(padded), np.full(padded, np.inf), np.zeros(padded, np.int64), np.full(padded, -1),
-        np.empty(padded, np.int64), np.array(scatter), np.empty((n_features, n_features)),
-        np.empty((n_features, n_features)), merges, scratch=Scratch(1 - (-tiles.shape[1] // LANES), LANES),
-    )  # fmt: skip
-    return merges
