@@ -62,9 +62,9 @@ class GaussianMixture(InformationCriteria, BaseMixture):
         How the start is made. "kmeans": the clusters of k-means. "k-means++": means drawn by k-means++.
         "random_from_data": means drawn from the rows. The last two take the pooled covariance about the nearest mean.
         "random": random responsibilities. Beyond scikit-learn, "small_em": the best of ten k-means starts after seven
-        EM steps; "hc": up to 500 small clusters, which are merged where a Gaussian mixture loses least. With more than
-        10,000 rows, and more than 256 rows per component, all except "random" and "random_from_data" search for
-        clusters in a sample.
+        EM steps; "hc": clusters of rows, merged two at a time where a Gaussian mixture loses least; with more than
+        2,000 rows or with many features, up to 500 small clusters are merged instead. With more than 10,000 rows, and
+        more than 256 rows per component, all except "random" and "random_from_data" search for clusters in a sample.
     weights_init : array-like of shape (n_components,), default=None
         Weights of the start, in place of those that `init_params` gives.
     means_init : array-like of shape (n_components, n_features), default=None

@@ -53,9 +53,9 @@ def initial_parameters(
         Makes the parameters; its covariance model and `reg_covar` are those of the start.
     init_params : {"kmeans", "k-means++", "hc", "random_from_data", "random"}
         "kmeans": the clusters of k-means. "k-means++": means drawn as k-means++ draws them; "random_from_data": means
-        drawn from the rows; both with the pooled covariance about the nearest mean. "hc": micro-clusters that are
-        merged. "random": random responsibilities. With many rows (see `samples.enough_rows`), the first three look for
-        clusters in a sample.
+        drawn from the rows; both with the pooled covariance about the nearest mean. "hc": rows or micro-clusters
+        that are merged. "random": random responsibilities. With many rows (see `samples.enough_rows`), the first three
+        look for clusters in a sample.
     seed : int
         64 bits; the same seed gives the same start.
     quick, whiten : bool

@@ -246,16 +246,17 @@ def lowest_of_older(values, births, own, n, lowest_out):
 @tile_operation(lowest_of_older)
 def emit_lowest_of_older(e: Emitter, values: Matrix, births: Matrix, own: Matrix, n, lowest_out: Matrix):
     limit = own.splat(0)
-    lowest = [e.variable(np.inf) for _ in range(0, LANES, e.width)]
+    variables = [e.variable(np.inf) for _ in range(0, LANES, e.width)]
     for start in e.each(e.index(0), n, LANES):
-        for v, variable in enumerate(lowest):
+        for v, variable in enumerate(variables):
             i = e.add(start, v * e.width)
             value = e.select(births[i] < limit, values[i], e.constant(np.inf))
             variable.set(e.select(value < variable.get(), value, variable.get()))
-    result = lowest[0].get()
-    for variable in lowest[1:]:
+    result = variables[0].get()
+    for variable in variables[1:]:
         result = e.select(variable.get() < result, variable.get(), result)
-    e.builder.store(e.lane_minimum(result), lowest_out.pointer_to(0))
+    lowest = e.builder.fneg(e.lane_maximum(e.constant(0.0) - result))
+    e.builder.store(lowest, lowest_out.pointer_to(0))
 
 
 def _factor(e: Emitter, tile: Matrix, cluster: Matrix, i: int) -> tuple[Vector, Vector]:

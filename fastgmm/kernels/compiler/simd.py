@@ -308,11 +308,6 @@ class Emitter:
         b = self.builder
         return self._reduce(x, lambda p, q: b.select(b.fcmp_ordered("<", p, q), q, p))
 
-    def lane_minimum(self, x: Vector) -> ir.Value:
-        """Return the smallest lane; no lane may be NaN."""
-        b = self.builder
-        return self._reduce(x, lambda p, q: b.select(b.fcmp_ordered("<", p, q), p, q))
-
     def _reduce(self, x: Vector, combine: Callable) -> ir.Value:
         b, value, lanes = self.builder, x.value, self.width
         while lanes > 1:
