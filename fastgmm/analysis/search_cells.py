@@ -29,7 +29,7 @@ FAILURES = (ValueError, np.linalg.LinAlgError, DegenerateComponentWarning)
 
 
 class FitRows(NamedTuple):
-    """Rows to fit, and the hierarchy of micro-clusters that all fits start from."""
+    """Rows to fit, and the hierarchy that all fits start from."""
 
     source: ArraySource
     hierarchy: Hierarchy
@@ -139,7 +139,7 @@ class CellFitter:
         return best
 
     def _from_hierarchy(self, cell: Cell, rows: FitRows, chain: Chain) -> dict[str, Any] | None:
-        """Return the start whose components are groups of micro-clusters."""
+        """Return the start whose components are groups of the hierarchy."""
         model, reg_covar = get_model(cell.covariance_type), plain(self.template.reg_covar)
         start = start_from_hierarchy(rows.hierarchy, cell.n_components, model, reg_covar)
         return _start_options(model, start.weights, start.means, model.form.precisions_cholesky(start.covariances()))

@@ -59,6 +59,9 @@ def warmup(*, n_jobs: int | None = None) -> list[str]:
     for few_or_many in (covariances[:1], covariances):
         kernels.factor_covariances(few_or_many)
     kernels.sum_of_chunks(np.zeros((2, 2**20)))
+    points = np.linspace(0, 1, 64).reshape(32, 2)
+    kernels.merge_order(np.ones(32), points, None, kernels.MergeCriterion.shrunk(1.0))
+    kernels.pooled_merge_order(np.ones(32), points, np.eye(2), 1.0, 1.0)
     return ready
 
 

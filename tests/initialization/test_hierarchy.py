@@ -98,6 +98,7 @@ def test_rows_for_starts_merge_in_any_unit():
     np.testing.assert_array_equal(*orders)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # k-means as NumPy code
 def test_few_rows_merge_themselves_and_many_as_micro_clusters(monkeypatch):
     X, _ = blobs(0, n_samples=300, n_features=3)
     few = build_hierarchy(ArraySource(X), 3, RandomStream(0), 1e-6)
