@@ -304,7 +304,9 @@ def merge_order(weights: Array, means: Array, scatter: Array | None, model: str)
         See `Hierarchy`.
     """
     n_features = means.shape[1]
-    # Numbers near 1, so that no square or product leaves the range of float64.
+    # Numbers near 1, so that no square or product leaves the range of float64. A power of two rounds no weight.
+    unit = 2.0 ** (math.frexp(weights.max())[1] - 1)
+    weights, scatter = weights / unit, None if scatter is None else scatter / unit
     means = means - (means.min(axis=0) / 2 + means.max(axis=0) / 2)
     largest = max(np.abs(means).max(initial=0.0), 1e-300)
     means = means / largest
@@ -325,8 +327,10 @@ def merge_order(weights: Array, means: Array, scatter: Array | None, model: str)
     if model in ("EII", "EEE"):
         return kernels.merge_order(weights, means, scatter, MergeCriterion.distances())
     if model == "VII" or n_features == 1:
-        return kernels.merge_order(weights, means, scatter, MergeCriterion.traces(alone=1.0))
-    return kernels.merge_order(weights, means, scatter, MergeCriterion.determinants(determinant, spread, alone=1.0))
+        return kernels.merge_order(weights, means, scatter, MergeCriterion.traces(alone=1 / unit))
+    return kernels.merge_order(
+        weights, means, scatter, MergeCriterion.determinants(determinant, spread, alone=1 / unit)
+    )
 
 
 def shrunk_merge_order(

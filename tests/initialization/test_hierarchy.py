@@ -58,6 +58,11 @@ def test_any_unit_and_singular_rows(model):
         assert len(set(merges[:, 1])) == 39
         if model in ("EII", "VII"):
             np.testing.assert_array_equal(merges, reference)
+    for weight in (1e-300, 1e300):  # the weight of one row counts beside the traces
+        merges = agglomerate(X, model, sample_weight=np.full(40, weight)).merges
+        assert len(set(merges[:, 1])) == 39
+        if model in ("EII", "EEE"):
+            np.testing.assert_array_equal(merges, reference)
     np.testing.assert_array_equal(agglomerate(X + 1e6, model).labels(5), agglomerate(X, model).labels(5))
 
 
