@@ -136,7 +136,7 @@ def move_together(n, tiles, ranks, births, numbers, losses, best, partner, slots
                 losses[to, slots[j]] = losses[i, j]
         for r in range(tiles.shape[1]):
             tiles[to // LANES, r, to % LANES] = tiles[i // LANES, r, i % LANES]
-        # A partner that has died stays so: no cluster is younger than this one in its own slot.
+        # In place of a partner that has died, its own slot, which is not older: so the row will be searched.
         partner[to] = slots[partner[i]] if births[partner[i]] < births[i] else to
         best[to], numbers[to] = best[i], numbers[i]
     for i in range(n):
