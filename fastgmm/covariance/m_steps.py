@@ -23,7 +23,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .common_axes import common_orientation, variances_and_axes
+from .common_axes import variances_of_sums, with_common_axes
+from .linear_algebra import (
+    from_axes,
+    inverse,
+    log_determinants,
+    repeated_rows,
+    scaled_copies,
+    scaled_matrices,
+    scaled_rows,
+    times_vector,
+    traces_of_products,
+    variances_and_axes,
+    vector_times,
+    weighted_sum,
+)
 
 Array = NDArray[np.float64]
 # The iterations of "VEI", "VEE" and "VEV" converge when no volume changes by more than this part of it. The problems
@@ -33,36 +47,6 @@ TOLERANCE = 1e-13
 # Number of iterations without a lower objective after which the rest is rounding.
 PATIENCE = 50
 MAX_ITERATIONS = 1000
-
-
-class VolumeConvergence:
-    """The stopping rule of iterations over volumes.
-
-    The iterations minimise ``sum_k n_k log lambda_k`` over volumes lambda.
-
-    Parameters
-    ----------
-    weight_sums : (K,)
-        ``n_k``.
-    """
-
-    def __init__(self, weight_sums: Array):
-        self.weights = weight_sums / weight_sums.sum()
-        self.before, self.lowest, self.n_idle = np.full(len(weight_sums), np.nan), np.inf, 0
-
-    def should_stop(self, volumes: Array) -> bool:
-        """Return whether to stop with these volumes, (K,).
-
-        The iterations stop when they have converged, only rounding is left, or a volume is not positive.
-        """
-        if not (volumes > 0).all():
-            return True
-        objective = float(self.weights @ np.log(volumes))
-        self.n_idle = 0 if objective < self.lowest else self.n_idle + 1
-        self.lowest = min(self.lowest, objective)
-        with np.errstate(over="ignore", invalid="ignore"):
-            change, self.before = np.abs(volumes / self.before - 1).max(), volumes
-        return bool(change < TOLERANCE) or self.n_idle > PATIENCE
 
 
 def spherical_equal(scatter: Array, weight_sums: Array, before: Array | None = None) -> Array:
@@ -75,18 +59,19 @@ def spherical_equal(scatter: Array, weight_sums: Array, before: Array | None = N
 
 def spherical(scatter: Array, weight_sums: Array, before: Array | None = None) -> Array:
     """Return the covariances of VII, or V: ``lambda_k = trace(W_k) / (D n_k)``; (K,)."""
-    return scatter.mean(axis=1) / weight_sums
+    return scatter.sum(axis=1) / scatter.shape[1] / weight_sums
 
 
 def diagonal_equal(scatter: Array, weight_sums: Array, before: Array | None = None) -> Array:
     """Return the covariances of EEI: ``lambda A = sum_k diag(W_k) / n``; (K, D)."""
-    return np.tile(scatter.sum(axis=0) / weight_sums.sum(), (len(scatter), 1))
+    return np.zeros_like(scatter) + scatter.sum(axis=0) / weight_sums.sum()
 
 
 def diagonal_equal_shape(scatter: Array, weight_sums: Array, before: Array | None = None) -> Array:
     """Return the covariances of VEI: ``lambda_k A``; (K, D)."""
-    volumes, shape = volumes_and_shape(scatter, weight_sums, None if before is None else before[0])
-    return volumes[:, np.newaxis] * shape
+    start = vector_times(np.ones(len(scatter)), scatter) if before is None else before[0]
+    volumes, shape = volumes_and_shape(scatter, weight_sums, start)
+    return scaled_rows(repeated_rows(shape, len(volumes)), volumes)
 
 
 def diagonal_equal_volume(scatter: Array, weight_sums: Array, before: Array | None = None) -> Array:
@@ -94,14 +79,12 @@ def diagonal_equal_volume(scatter: Array, weight_sums: Array, before: Array | No
 
     They are the diagonals of the scatter, scaled to one volume.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        volumes = np.exp(np.log(scatter).mean(axis=1))
-        return volumes.sum() / weight_sums.sum() * (scatter / volumes[:, np.newaxis])
+    return variances_of_sums(scatter, weight_sums, True)
 
 
 def diagonal(scatter: Array, weight_sums: Array, before: Array | None = None) -> Array:
     """Return the covariances of VVI: ``diag(W_k) / n_k``; (K, D)."""
-    return scatter / weight_sums[:, np.newaxis]
+    return scatter / weight_sums.reshape((-1, 1))
 
 
 def equal(scatter: Array, weight_sums: Array, before: Array | None = None) -> Array:
@@ -114,19 +97,14 @@ def equal_up_to_volume(scatter: Array, weight_sums: Array, before: Array | None 
 
     The iteration alternates ``lambda_k = tr(W_k C^-1) / (D n_k)`` and ``C ~ sum_k W_k / lambda_k``.
     """
-    n_features = scatter.shape[1]
-    common = _normalised(scatter.sum(axis=0) if before is None else before[0])
-    volumes, convergence = np.ones(len(scatter)), VolumeConvergence(weight_sums)
+    common = _of_determinant_one(weighted_sum(np.ones(len(scatter)), scatter) if before is None else before[0])
+    volumes, progress = np.ones(len(scatter)), new_progress(len(scatter))
     for _ in range(MAX_ITERATIONS):
-        try:
-            inverse = np.linalg.inv(common)
-        except np.linalg.LinAlgError:
-            return np.full(scatter.shape, np.nan)
-        volumes = np.einsum("kde,de->k", scatter, inverse) / (n_features * weight_sums)
-        if convergence.should_stop(volumes):
+        volumes = traces_of_products(scatter, inverse(common)) / (scatter.shape[1] * weight_sums)
+        if should_stop(volumes, weight_sums, progress):
             break
-        common = _normalised(np.tensordot(1 / volumes, scatter, axes=1))
-    return volumes[:, np.newaxis, np.newaxis] * common
+        common = _of_determinant_one(weighted_sum(1 / volumes, scatter))
+    return scaled_copies(common, volumes)
 
 
 def equal_shape_and_volume(scatter: Array, weight_sums: Array, before: Array | None = None) -> Array:
@@ -135,7 +113,8 @@ def equal_shape_and_volume(scatter: Array, weight_sums: Array, before: Array | N
     The axes are those of each component's scatter. The variances along them are common.
     """
     values, vectors = variances_and_axes(scatter)
-    return _assembled(vectors, np.tile(values.sum(axis=0) / weight_sums.sum(), (len(values), 1)))
+    pooled = vector_times(np.ones(len(values)), values) / weight_sums.sum()
+    return from_axes(vectors, repeated_rows(pooled, len(values)))
 
 
 def equal_shape(scatter: Array, weight_sums: Array, before: Array | None = None) -> Array:
@@ -144,9 +123,13 @@ def equal_shape(scatter: Array, weight_sums: Array, before: Array | None = None)
     The axes are those of each component's scatter. The variances along them are those of VEI.
     """
     values, vectors = variances_and_axes(scatter)
-    start = None if before is None else variances_and_axes(before[0])[0]
-    volumes, shape = volumes_and_shape(np.maximum(values, 0.0), weight_sums, start)
-    return _assembled(vectors, volumes[:, np.newaxis] * shape)
+    spread = np.maximum(values, 0.0)
+    if before is None:
+        start = vector_times(np.ones(len(spread)), spread)
+    else:
+        start = variances_and_axes(before[0].reshape((1, *before[0].shape)))[0][0]
+    volumes, shape = volumes_and_shape(spread, weight_sums, start)
+    return from_axes(vectors, scaled_rows(repeated_rows(shape, len(volumes)), volumes))
 
 
 def equal_volume(scatter: Array, weight_sums: Array, before: Array | None = None) -> Array:
@@ -154,73 +137,85 @@ def equal_volume(scatter: Array, weight_sums: Array, before: Array | None = None
 
     They are the scatter matrices, scaled to one volume.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        volumes = np.exp(np.linalg.slogdet(scatter)[1] / scatter.shape[1])
-        return volumes.sum() / weight_sums.sum() * (scatter / volumes[:, np.newaxis, np.newaxis])
+    volumes = np.exp(log_determinants(scatter) / scatter.shape[1])
+    return scaled_matrices(scatter, volumes.sum() / weight_sums.sum() / volumes)
 
 
-def equal_orientation_and_volume(scatter: Array, weight_sums: Array, before: Array | None = None) -> Array:
+def equal_orientation_and_volume(scatter: Array, weight_sums: Array, before: Array) -> Array:
     """Return the covariances of EVE: ``lambda D A_k D^T``, (K, D, D).
 
-    The axes D are common; see `common_orientation`.
+    The axes D are common; see `common_axes.with_common_axes`.
     """
-
-    def variances(along: Array) -> Array:
-        volumes = np.exp(np.log(along).mean(axis=1))
-        return volumes.sum() / weight_sums.sum() * (along / volumes[:, np.newaxis])
-
-    return _assembled(*common_orientation(scatter, weight_sums, variances, before))
+    return with_common_axes(scatter, weight_sums, True, before)
 
 
-def equal_orientation(scatter: Array, weight_sums: Array, before: Array | None = None) -> Array:
+def equal_orientation(scatter: Array, weight_sums: Array, before: Array) -> Array:
     """Return the covariances of VVE: ``lambda_k D A_k D^T``, (K, D, D).
 
-    The axes D are common principal components; see `common_orientation`.
+    The axes D are common principal components; see `common_axes.with_common_axes`.
     """
-    return _assembled(
-        *common_orientation(scatter, weight_sums, lambda along: along / weight_sums[:, np.newaxis], before)
-    )
+    return with_common_axes(scatter, weight_sums, False, before)
 
 
 def free(scatter: Array, weight_sums: Array, before: Array | None = None) -> Array:
     """Return the covariances of VVV: ``W_k / n_k``; (K, D, D)."""
-    return scatter / weight_sums[:, np.newaxis, np.newaxis]
+    return scatter / weight_sums.reshape((-1, 1, 1))
 
 
-def volumes_and_shape(spread: Array, weight_sums: Array, start: Array | None = None) -> tuple[Array, Array]:
+def volumes_and_shape(spread: Array, weight_sums: Array, start: Array) -> tuple[Array, Array]:
     """Return the best volumes (K,) and common shape (D,).
 
     Best for sums of squares along axes, (K, D); the product of the shape is one.
 
     The iteration alternates ``lambda_k = mean_d(W_kd / A_d) / n_k`` and ``A_d ~ sum_k W_kd / lambda_k``, from A
-    proportional to `start`. This is Sinkhorn's scaling of the matrix W to row sums ``D n_k`` and equal column sums.
+    proportional to `start`, (D,). This is Sinkhorn's scaling of the matrix W to row sums ``D n_k`` and equal column
+    sums.
     """
-    n_features = spread.shape[1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shape = _of_product_one(spread.sum(axis=0) if start is None else start)
-        volumes, convergence = np.ones(len(spread)), VolumeConvergence(weight_sums)
-        for _ in range(MAX_ITERATIONS):
-            volumes = spread @ (1 / shape) / (n_features * weight_sums)
-            if convergence.should_stop(volumes):
-                break
-            shape = _of_product_one((1 / volumes) @ spread)
+    shape = _of_product_one(start)
+    volumes, progress = np.ones(len(spread)), new_progress(len(spread))
+    for _ in range(MAX_ITERATIONS):
+        volumes = times_vector(spread, 1 / shape) / (spread.shape[1] * weight_sums)
+        if should_stop(volumes, weight_sums, progress):
+            break
+        shape = _of_product_one(vector_times(1 / volumes, spread))
     return volumes, shape
+
+
+def new_progress(n_components: int) -> Array:
+    """Return the state of `should_stop` before the first iteration, (K + 2,).
+
+    It holds the volumes before, the lowest objective, and the number of iterations since then.
+    """
+    progress = np.full(n_components + 2, np.nan)
+    progress[n_components], progress[n_components + 1] = np.inf, 0.0
+    return progress
+
+
+def should_stop(volumes: Array, weight_sums: Array, progress: Array) -> bool:
+    """Return whether an iteration over volumes, (K,), has converged.
+
+    It minimises ``sum_k n_k log lambda_k``. It stops when no volume changes by more than `TOLERANCE`, only rounding is
+    left, or a volume is not positive. `progress` is updated.
+    """
+    n_components = len(volumes)
+    objective, total, change = 0.0, weight_sums.sum(), 0.0
+    for k in range(n_components):
+        if not volumes[k] > 0:
+            return True
+        objective += weight_sums[k] / total * np.log(volumes[k])
+        relative = abs(volumes[k] / progress[k] - 1)
+        change = relative if not relative <= change else change
+        progress[k] = volumes[k]
+    progress[n_components + 1] = 0.0 if objective < progress[n_components] else progress[n_components + 1] + 1
+    progress[n_components] = min(progress[n_components], objective)
+    return bool(change < TOLERANCE) or bool(progress[n_components + 1] > PATIENCE)
 
 
 def _of_product_one(values: Array) -> Array:
     """Return numbers scaled to product one."""
-    return values / np.exp(np.log(values).mean())
+    return values / np.exp(np.log(values).sum() / len(values))
 
 
-def _normalised(matrix: Array) -> Array:
+def _of_determinant_one(matrix: Array) -> Array:
     """Return a matrix scaled to determinant one."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return matrix / np.exp(np.linalg.slogdet(matrix)[1] / len(matrix))
-
-
-def _assembled(vectors: Array, variances: Array) -> Array:
-    """Return matrices (K, D, D) with variances (K, D) along axes.
-
-    The axes are the columns of `vectors`, (K, D, D) or (D, D).
-    """
-    return (vectors * variances[:, np.newaxis, :]) @ vectors.swapaxes(-1, -2)
+    return matrix / np.exp(log_determinants(matrix.reshape((1, *matrix.shape)))[0] / len(matrix))

@@ -8,13 +8,18 @@ equal for all components (E), variable (V), or the identity (I).
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgmm.kernels import ModelCode
+
 from . import m_steps
+from .common_axes import best_common_axes
 from .forms import Form
 from .matrix_forms import Full, Tied
 from .scale_forms import Diagonal, Spherical
@@ -25,7 +30,7 @@ Array = NDArray[np.float64]
 class Maximise(Protocol):
     """The M-step of a covariance model; see `m_steps`."""
 
-    def __call__(self, scatter: Array, weight_sums: Array, before: Array | None = None) -> Array: ...
+    def __call__(self, scatter: Array, weight_sums: Array, before: Any, /) -> Array: ...
 
 
 class Count(Protocol):
@@ -54,6 +59,8 @@ class CovarianceModel:
         The only number of features that the model supports; None if it supports any.
     mclust_name : str
         mclust's name of the model.
+    first_guess : callable (scatter, weight_sums) -> matrices, optional
+        Makes the `before` of the first M-step, if `maximise` needs one.
     """
 
     name: str
@@ -63,6 +70,7 @@ class CovarianceModel:
     is_linear: bool = True
     n_features: int | None = None
     mclust_name: str = ""
+    first_guess: Callable[[Array, Array], Array] | None = None
 
     def __post_init__(self) -> None:
         if not self.mclust_name:
@@ -77,6 +85,17 @@ class CovarianceModel:
     def shares_all(self) -> bool:
         """Whether all components have one covariance."""
         return self.mclust_name in ("EII", "EEI", "EEE")
+
+    @property
+    def only_averages(self) -> bool:
+        """Whether the M-step divides scatter by weights, after sums over components or features at most."""
+        return self.mclust_name in ("EII", "VII", "EEI", "VVI", "EEE", "VVV")
+
+    @property
+    def code(self) -> ModelCode:
+        """The model as compiled code sees it."""
+        maximise = None if self.only_averages else self.maximise
+        return ModelCode(self.layout, self.form.name, self.shares_all, maximise)
 
     @property
     def has_prior(self) -> bool:
@@ -105,7 +124,10 @@ class CovarianceModel:
         if reg_covar:
             scatter = scatter.copy()
             self.form.variances(scatter)[...] += reg_covar * self._counts(weight_sums)
-        return self.maximise(scatter, weight_sums, before)
+        with np.errstate(all="ignore"):  # `Form.precisions_cholesky` raises the errors
+            if before is None and self.first_guess is not None:
+                before = self.first_guess(scatter, weight_sums)
+            return self.maximise(scatter, weight_sums, before)
 
     def nearest(self, covariances: Array, weights: Array, before: Array | None = None) -> Array:
         """Return the model's covariances for rows with any covariances.
@@ -114,7 +136,8 @@ class CovarianceModel:
         """
         if self.is_linear:
             return covariances
-        return self.maximise(self.form.scatter_of(covariances, weights, covariances.shape[-1]), weights, before)
+        scatter = self.form.scatter_of(covariances, weights, covariances.shape[-1])
+        return self.covariances(scatter, weights, before=before)
 
     def check_features(self, n_features: int) -> None:
         """Raise ValueError if the model does not support this number of features."""
@@ -147,9 +170,21 @@ _MCLUST = (
     CovarianceModel("EEE", Tied(), m_steps.equal, lambda K, D: D + triangle(D)),
     CovarianceModel("VEE", Full(), m_steps.equal_up_to_volume, lambda K, D: K + D - 1 + triangle(D), False),
     CovarianceModel(
-        "EVE", Full(), m_steps.equal_orientation_and_volume, lambda K, D: 1 + K * (D - 1) + triangle(D), False
+        "EVE",
+        Full(),
+        m_steps.equal_orientation_and_volume,
+        lambda K, D: 1 + K * (D - 1) + triangle(D),
+        False,
+        first_guess=functools.partial(best_common_axes, shares_volume=True),
     ),
-    CovarianceModel("VVE", Full(), m_steps.equal_orientation, lambda K, D: K * D + triangle(D), False),
+    CovarianceModel(
+        "VVE",
+        Full(),
+        m_steps.equal_orientation,
+        lambda K, D: K * D + triangle(D),
+        False,
+        first_guess=functools.partial(best_common_axes, shares_volume=False),
+    ),
     CovarianceModel("EEV", Full(), m_steps.equal_shape_and_volume, lambda K, D: D + K * triangle(D), False),
     CovarianceModel("VEV", Full(), m_steps.equal_shape, lambda K, D: K + D - 1 + K * triangle(D), False),
     CovarianceModel("EVV", Full(), m_steps.equal_volume, lambda K, D: 1 - K + K * (D + triangle(D))),

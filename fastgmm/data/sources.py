@@ -7,7 +7,7 @@ that are read one block at a time, and `dask_source` has rows on a cluster.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -165,12 +165,15 @@ class ArraySource:
         Statistics of an earlier pass over the same rows. Their total scatter is reused, as it never changes.
     n_outliers : int
         The last `n_outliers` rows are in every sample that is drawn; see `initialization.outliers`.
+    kept : dict
+        What other parts of the package keep for these rows.
     """
 
     X: NDArray
     sample_weight: Weights = None
     earlier_pass: Any = None
     n_outliers: int = 0
+    kept: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     max_resident_rows = float("inf")
     checksum = None
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastgmm import kernels
-from fastgmm.covariance import BASIC_TYPES, get_model
+from fastgmm.covariance import BASIC_TYPES, MCLUST_MODELS, get_model
 from fastgmm.kernels import thread_limit
 from fastgmm.mixture.parameters import MixtureParameters
 
@@ -19,6 +19,8 @@ PARALLEL_ROWS = 131_072
 # Numbers of components. With the larger one, labels of many rows have a kernel of their own.
 FEW_COMPONENTS = 8
 MANY_COMPONENTS = 128
+# Number of problems for several threads.
+MANY_PROBLEMS = 2048
 
 
 def warmup(*, n_jobs: int | None = None) -> list[str]:
@@ -55,6 +57,7 @@ def warmup(*, n_jobs: int | None = None) -> list[str]:
                     _run_every_pass(name, n_samples, n_features, dtype, n_jobs)
             _run_initialization(n_samples, dtype, n_jobs)
         ready += [f"{name} {np.dtype(dtype)}" for name in (*BASIC_TYPES, "k-means and random starts")]
+    _run_em_on_few_rows(n_jobs)
     covariances = np.tile(np.eye(64), (128, 1, 1))
     for few_or_many in (covariances[:1], covariances):
         kernels.factor_covariances(few_or_many)
@@ -85,6 +88,23 @@ def _run_initialization(n_samples: int, dtype: DTypeLike, n_jobs: int | None) ->
     with thread_limit(n_jobs):
         kernels.random_resp(X, 8, 0, 0, n_samples)
         kernels.seed_step(X, None, points[0], points, points[:1], np.ones(n_samples, dtype))
-        kernels.kmeans_starts(X, None, points[0], np.zeros((2, 2)), 2, n_steps=1, farthest=1.0)
+        limits = kernels.KMeansLimits(1, 1, 0.0, 1.0)
+        kernels.kmeans_problems(X, None, np.array([[0, 2]]), np.zeros((1, 1, 3)), 2, limits)
         labels, gap = np.full(n_samples, -1, np.int32), np.zeros(n_samples, np.float32)
         kernels.lloyd_step(X, None, points[0], points, np.zeros(len(points), np.float32), labels, gap)
+
+
+def _run_em_on_few_rows(n_jobs: int | None) -> None:
+    """Compile runs of EM on few rows, for one problem and for several, and the M-steps of all models."""
+    X = np.random.RandomState(0).normal(size=(64, 2))
+    options = kernels.RunOptions(0.0, np.inf, 1e-6, 0.0)
+    for name in MCLUST_MODELS:
+        for n_problems in (1, 2, MANY_PROBLEMS) if name in ("EII", "VVV") else (1,):
+            parts = np.array([[0, len(X)]] * n_problems)
+            problems = kernels.EMProblems(get_model(name).code, 2, X, None, parts, np.full(n_problems, float(len(X))))
+            weights, means, covariances, factor = problems.parameters
+            weights[:], means[:] = 0.5, X[:2]
+            covariances[:] = factor[:] = np.eye(covariances.shape[2], covariances.shape[3])
+            problems.trend[:] = kernels.new_trend()
+            with thread_limit(n_jobs):
+                problems.run(options, 2)

@@ -36,7 +36,7 @@ from .run_state import CheckpointState, EMResult, RunState
 
 # As in PNG: a byte that is not text, and line ends that a transfer as text would change.
 MAGIC = b"\x93fastgmm fit\r\n\x1a\n"
-VERSION = 4  # version 1 was a pickle
+VERSION = 5  # version 1 was a pickle
 HEADER = struct.Struct("<16sIQ")
 DIGEST_BYTES = 32
 # The bytes of a file that are read to identify it.

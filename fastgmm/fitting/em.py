@@ -11,11 +11,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fastgmm import kernels
 from fastgmm.data.sources import Source
 from fastgmm.e_step.complete_rows import accumulate
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import SufficientStatistics, has_shared_scatter
 
+from .compiled_steps import CompiledSteps, Tolerances
 from .options import FitOptions
 from .run_state import EMResult, RunState
 
@@ -96,16 +98,22 @@ def run(
             rounding=rounding,
             n_earlier=len(earlier),
             floor=floor,
-            start_bound=lower_bound,
+            trend=kernels.new_trend(lower_bound),
         )
         state = RunState(result, parameters, accelerator=options.make_accelerator(source, tol))
-    result, earlier_pass, ready = state.result, state.earlier_pass or source.earlier_pass, statistics
+    result, tolerances = state.result, Tolerances(tol, limit_tol)
+    is_watched = on_iteration is not None or save_state is not None
+    steps = None if statistics is not None else CompiledSteps.for_run(source, state, options)
     try:
         while result.n_iter - result.n_earlier < max_iter and not result.converged:
-            statistics = full_pass(source, state.point, earlier_pass) if ready is None else ready
-            earlier_pass, ready = statistics, None
-            state.earlier_pass = statistics if has_shared_scatter(statistics) else None
-            _advance(state, statistics, options)
+            n_left = max_iter - (result.n_iter - result.n_earlier)
+            if steps is None:
+                _step(source, state, options, statistics)
+            elif not steps.advance(state, tolerances, 1 if is_watched else n_left):
+                steps = None
+                continue
+            if statistics is not None:
+                statistics, steps = None, CompiledSteps.for_run(source, state, options)
             stop = on_iteration is not None and on_iteration(result)
             result.converged = not (stop or state.proposed) and result.is_settled(tol, limit_tol)
             _choose_next_point(state)
@@ -121,16 +129,16 @@ def run(
     return result
 
 
-def _advance(state: RunState, statistics: SufficientStatistics, options: FitOptions) -> None:
-    """Make the M-step from the current point and record it, or reject the point."""
-    result = state.result
-    updated, bound = options.objective.step(statistics, state.point, result.bound if state.proposed else None)
-    if state.accelerator is not None and state.proposed:
-        state.accelerator.judge(updated is not None)
-    if updated is None:
-        result.reject()
-    else:
-        result.record(updated, bound, step=not state.proposed)
+def _step(source: Source, state: RunState, options: FitOptions, statistics: SufficientStatistics | None = None) -> None:
+    """Make a pass from the current point and an M-step, and record it, or reject the point.
+
+    `statistics` are those of the pass, if it has been made.
+    """
+    if statistics is None:
+        statistics = full_pass(source, state.point, state.earlier_pass or source.earlier_pass)
+    state.earlier_pass = statistics if has_shared_scatter(statistics) else None
+    reject_below = state.result.bound if state.proposed else None
+    state.record(*options.objective.step(statistics, state.point, reject_below))
 
 
 def _choose_next_point(state: RunState) -> None:

@@ -58,8 +58,9 @@ class FitObserver(Protocol):
     def note(self, text: str) -> None:
         """Note work other than passes over all rows."""
 
-    def iteration(self, result: EMResult) -> bool:
-        """Note the end of a pass over all rows; return whether to stop."""
+    @property
+    def on_iteration(self) -> Callable[[EMResult], bool] | None:
+        """A function that notes the end of a pass over all rows and returns whether to stop; None if none is needed."""
 
     def end(self, result: EMResult) -> None:
         """Note the end of a run on all rows."""

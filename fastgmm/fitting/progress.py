@@ -43,7 +43,11 @@ class PrintProgress:
         if self.verbose:
             print(f"  {text}")
 
-    def iteration(self, result: EMResult) -> bool:
+    @property
+    def on_iteration(self) -> Callable[[EMResult], bool] | None:
+        return self._iteration if self.verbose or self.callback is not None else None
+
+    def _iteration(self, result: EMResult) -> bool:
         if self.verbose and result.n_iter % self.interval == 0:
             now = time.perf_counter()
             details = f"\t time lapse {now - self.previous:.5f}s\t ll change {result.last_change:.5f}"

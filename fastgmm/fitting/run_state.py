@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import InitVar, dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgmm import kernels
 from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import SufficientStatistics
 
-from .convergence import remaining_rise
 from .squarem import Accelerator
-
-# A fall of at least this part of the bound is not rounding, even with flat components.
-MAX_ROUNDING = 1e-6
 
 
 @dataclass
@@ -30,10 +29,6 @@ class EMResult:
         previous value. A run that continues another one begins with its values.
     converged : bool
         Whether the last EM step changed the bound by less than the tolerance.
-    last_change : float
-        The last change of the bound, in nats per row.
-    remaining : float
-        Estimate of how far the bound is below its limit, in nats per row; infinite if there is no estimate.
     stopped : bool
         Whether a callback ended the run.
     interrupted : bool
@@ -44,30 +39,19 @@ class EMResult:
         Number of the values in `lower_bounds` that are from the runs which this one continues.
     floor : float
         Lower values are recorded as this one in `lower_bounds`. While a move is tried, it is the bound to exceed.
-    bound : float
-        The last bound without the floor, in nats per row; -inf before the first pass.
-    start_bound : float
-        The bound of the point from which an EM step led to the start, if it is known.
+    trend : list of float
+        How the bound changed in the last steps; see `kernels.new_trend`.
     """
 
     parameters: MixtureParameters
     lower_bounds: list[float] = field(default_factory=list)
     converged: bool = False
-    last_change: float = math.inf
-    remaining: float = math.inf
     stopped: bool = False
     interrupted: bool = False
     rounding: float = 0.0
     n_earlier: int = 0
     floor: float = -math.inf
-    bound: float = -math.inf
-    start_bound: InitVar[float] = -math.inf
-
-    def __post_init__(self, start_bound: float) -> None:
-        # The bounds of at most three points, each of which an EM step from the point before led to.
-        self._steps = [start_bound] if start_bound > -math.inf else []
-        # The last six ratios of a rise to the rise before.
-        self._ratios: list[float] = []
+    trend: list[float] = field(default_factory=kernels.new_trend)
 
     def record(self, updated: MixtureParameters, bound: float, *, step: bool) -> None:
         """Record a pass.
@@ -81,16 +65,27 @@ class EMResult:
         step : bool
             Whether an EM step led to that point, and not a proposal of an accelerator.
         """
-        before = self._steps[-1] if self._steps else -math.inf
-        self._steps = [*self._steps[-2:], bound] if step else [bound]
-        self.parameters, self.last_change, self.bound = updated, bound - before, bound
+        kernels.record_bound(self.trend, bound, step)
+        self.parameters = updated
         self.lower_bounds.append(max(bound, self.floor))
-        if len(self._steps) == 3:
-            previous, rise = (later - earlier for earlier, later in pairwise(self._steps))
-            self._ratios = [*self._ratios[-5:], rise / previous if previous > 0 else math.inf]
-            self.remaining = remaining_rise(rise, max(self._ratios))
-        if step and self._is_rounding(self.last_change):
-            self.remaining = 0.0
+        if step:
+            amplification = updated.amplification() if kernels.is_small_fall(self.trend) else 0.0
+            kernels.mark_rounding(self.trend, self.rounding, amplification)
+
+    def extend(self, parameters: MixtureParameters, bounds: NDArray, trend: NDArray) -> None:
+        """Record passes that compiled code has made.
+
+        Parameters
+        ----------
+        parameters : MixtureParameters
+            After the last M-step.
+        bounds : (n,) float64
+            The bound at each point, in nats per row.
+        trend : (kernels trend size,) float64
+            The trend after the last of them.
+        """
+        self.parameters, self.trend = parameters, trend.tolist()
+        self.lower_bounds.extend(np.maximum(bounds, self.floor).tolist())
 
     def reject(self) -> None:
         """Record a pass at a proposal of an accelerator that was rejected."""
@@ -103,16 +98,22 @@ class EMResult:
         fall, as in scikit-learn. If `reg_covar` is not small, EM steps converge to a point where the likelihood does
         not have its maximum, and every step lowers it by less than the step before.
         """
-        return abs(self.last_change) < tol and (limit_tol == math.inf or self.remaining < limit_tol)
+        return kernels.is_settled(self.trend, tol, limit_tol)
 
-    def _is_rounding(self, change: float) -> bool:
-        """Return whether a change of the bound, in nats per row, may be rounding alone."""
-        size = max(1.0, abs(self.bound))
-        if abs(change) <= self.rounding * size:
-            return True
-        # With flat components, rounding is larger. Without this, fits with fewer rows than features took twice the
-        # passes.
-        return bool(-MAX_ROUNDING * size < change < 0) and -change <= self.rounding * self.parameters.amplification()
+    @property
+    def last_change(self) -> float:
+        """The last change of the bound, in nats per row."""
+        return self.trend[kernels.LAST_CHANGE]
+
+    @property
+    def remaining(self) -> float:
+        """Estimate of how far the bound is below its limit, in nats per row; infinite if there is no estimate."""
+        return self.trend[kernels.REMAINING]
+
+    @property
+    def bound(self) -> float:
+        """The last bound without the floor, in nats per row; -inf before the first pass."""
+        return self.trend[kernels.BOUND]
 
     @property
     def n_iter(self) -> int:
@@ -148,6 +149,22 @@ class RunState:
     proposed: bool = False
     accelerator: Accelerator | None = None
     earlier_pass: SufficientStatistics | None = None
+
+    def record(self, updated: MixtureParameters | None, bound: float) -> None:
+        """Record the M-step from the current point, or reject the point if there is none.
+
+        Parameters
+        ----------
+        updated : MixtureParameters or None
+        bound : float
+            At the point, in nats per row.
+        """
+        if self.accelerator is not None and self.proposed:
+            self.accelerator.judge(updated is not None)
+        if updated is None:
+            self.result.reject()
+        else:
+            self.result.record(updated, bound, step=not self.proposed)
 
 
 class CheckpointState(NamedTuple):

@@ -161,7 +161,7 @@ def _finish(
         options,
         lower_bound=lower_bound,
         statistics=statistics,
-        on_iteration=observer.iteration,
+        on_iteration=observer.on_iteration,
         save_state=options.save_state(light_moves=light_moves),
         resumed=resumed,
     )

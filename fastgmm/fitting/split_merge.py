@@ -184,7 +184,7 @@ def _run_to_end(
 
     It runs to its end, or until `budget.judge_tol` shows that the end is not higher.
     """
-    common = {"history": result, "floor": result.lower_bound, "on_iteration": observer.iteration}
+    common = {"history": result, "floor": result.lower_bound, "on_iteration": observer.on_iteration}
     limit = {} if max_iter is None else {"max_iter": max_iter}
     if budget.judge_tol is None:
         return _attempt(run, source, moved, **common, **limit)

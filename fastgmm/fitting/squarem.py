@@ -28,7 +28,16 @@ BEGIN_BELOW = 2e-3
 
 
 class Accelerator(Protocol):
-    """Contract of an acceleration of the EM loop."""
+    """Contract of an acceleration of the EM loop.
+
+    Attributes
+    ----------
+    begun : bool
+        Whether the accelerator must see every step. Before, it must see steps that change the bound by less than
+        `BEGIN_BELOW`.
+    """
+
+    begun: bool
 
     def propose(self, point: MixtureParameters, updated: MixtureParameters, rise: float) -> MixtureParameters | None:
         """Return the point from which to continue; None to continue from `updated`.

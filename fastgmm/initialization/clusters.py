@@ -7,13 +7,14 @@ from numpy.typing import NDArray
 
 from fastgmm.data.sources import ArraySource, in_range
 from fastgmm.e_step.given_responsibilities import accumulate_labels
+from fastgmm.m_step.compiled_problem import CompiledProblem
 from fastgmm.m_step.maximum_likelihood import estimate_weights_and_means
 
 from .kmeans import few_rows, kmeans, quick_start
 from .points import start_from_points
 from .samples import enough_rows, nearest_centres, nearest_rows, statistics_about_nearest
 from .seeding import kmeans_plusplus
-from .start_contract import Start, StartRequest, start_from_clusters
+from .start_contract import Start, StartRequest, start_from_clusters, start_from_parameters
 from .whitening import whitened
 
 Array = NDArray[np.float64]
@@ -61,6 +62,12 @@ def _from_labels(labels: NDArray, reference: Array, rows: ArraySource, request: 
 
     `reference` are points near the components, (K, D).
     """
+    problem = CompiledProblem.of(rows, request.model, len(reference)) if request.model.only_averages else None
+    if problem is not None:
+        problems = problem.problems
+        if problems.start_from_labels(labels, reference[np.newaxis], request.reg_covar)[0]:
+            problem.keep()
+            return start_from_parameters(problem.parameters(), int(np.count_nonzero(problems.weight_sums)))
     covariance_type = request.model.name
     statistics = accumulate_labels(labels, reference, rows.X, rows.sample_weight, covariance_type=covariance_type)
     return start_from_clusters(statistics, request)

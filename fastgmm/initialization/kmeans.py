@@ -16,7 +16,7 @@ from fastgmm import kernels
 from fastgmm.data.random_stream import RandomStream, at_most
 from fastgmm.data.sources import ArraySource
 
-from .seeding import is_serial, kmeans_plusplus, serial_starts
+from .seeding import FARTHEST, is_serial, is_serial_shape, kmeans_plusplus, quick_kmeans
 
 Array = NDArray[np.float64]
 # Largest number of Lloyd's steps, and the tolerance of their convergence; both as in scikit-learn.
@@ -28,6 +28,9 @@ SHORT_STEPS = 5
 # Number of rows on which starts are compared, in all and per cluster.
 SHORT_ROWS = 2_000
 SHORT_ROWS_PER_CLUSTER = 64
+# Up to this number of multiply-adds of a step, a serial kernel runs all of k-means: Python between two steps takes
+# longer.
+QUICK_STEP_OPERATIONS = 5e5
 # A sum over a cluster's rows that shrinks to this part of its largest value has lost too many digits. All sums are then
 # computed again.
 LOSSY = 1e-6
@@ -139,17 +142,42 @@ def kmeans(source: ArraySource, n_clusters: int, stream: RandomStream) -> tuple[
     centres : (n_clusters, D)
     labels : (N,) int32
     """
+    n_starts = n_starts_for(n_clusters)
+    if is_quick(source, n_clusters):
+        limits = kernels.KMeansLimits(SHORT_STEPS, MAX_STEPS, TOLERANCE, FARTHEST[source.X.dtype])
+        results = quick_kmeans(source, n_clusters, stream, limits, n_starts=n_starts)
+        return results.centres[0], results.labels
     return lloyd(source, best_start(source, n_clusters, stream))
+
+
+def n_starts_for(n_clusters: int) -> int:
+    """Return the number of starts that are compared.
+
+    It grows with the number of clusters, since more clusters can be missed. With 12 clear clusters (5,000 rows, 8
+    features), one start found all clusters for 5 of 12 seeds. The best of four starts found them for all 12.
+    """
+    return min(MAX_STARTS, 1 + n_clusters // 4)
+
+
+def is_quick(source: ArraySource, n_clusters: int) -> bool:
+    """Return whether the serial kernel runs all of k-means: if it has few rows and its steps are short."""
+    return is_quick_shape(source.X.shape, source.X.dtype, n_clusters)
+
+
+def is_quick_shape(shape: tuple[int, ...], dtype: np.dtype, n_clusters: int) -> bool:
+    """Return `is_quick` for rows of a shape, (n, D), and dtype."""
+    (n_rows, n_features) = shape
+    few = n_starts_for(n_clusters) == 1 or n_rows <= max(SHORT_ROWS, SHORT_ROWS_PER_CLUSTER * n_clusters)
+    is_short = 2 * n_rows * n_features * n_clusters <= QUICK_STEP_OPERATIONS
+    return few and is_short and is_serial_shape(shape, dtype, n_clusters, 1)
 
 
 def best_start(source: ArraySource, n_clusters: int, stream: RandomStream) -> Array:
     """Return the best of several k-means++ starts after a few steps, (n_clusters, D).
 
-    The number of starts grows with the number of clusters, since more clusters can be missed. They are compared on a
-    sample. With 12 clear clusters (5,000 rows, 8 features), one start found all clusters for 5 of 12 seeds. The best of
-    four starts found them for all 12.
+    They are compared on a sample.
     """
-    n_starts = min(MAX_STARTS, 1 + n_clusters // 4)
+    n_starts = n_starts_for(n_clusters)
     if n_starts == 1:
         return kmeans_plusplus(source, n_clusters, stream)
     return quick_start(few_rows(source, n_clusters, stream), n_clusters, stream, n_starts=n_starts)
@@ -159,11 +187,11 @@ def quick_start(
     source: ArraySource, n_clusters: int, stream: RandomStream, *, steps: int = SHORT_STEPS, n_starts: int = 1
 ) -> Array:
     """Return the best k-means++ start after a few of Lloyd's steps, (n_clusters, D)."""
-    origin = source.point_near().astype(source.X.dtype)
     if is_serial(source, n_clusters, n_starts):
-        starts = serial_starts(source, origin, n_clusters, stream, steps, n_starts)
-        best = int(np.argmin(np.nan_to_num(starts.inertia, nan=np.inf)))
-        return starts.centres[best] + origin.astype(np.float64)
+        limits = kernels.KMeansLimits(0, steps, 0.0, FARTHEST[source.X.dtype])
+        results = quick_kmeans(source, n_clusters, stream, limits, n_problems=n_starts)
+        return results.centres[int(np.argmin(np.nan_to_num(results.inertia, nan=np.inf)))]
+    origin = source.point_near().astype(source.X.dtype)
     best, lowest = None, math.inf
     for _ in range(n_starts):
         centres = _move(Clusters(source, origin, n_clusters), kmeans_plusplus(source, n_clusters, stream), steps, 0.0)
@@ -195,6 +223,13 @@ def lloyd(
     labels : (N,) int32
         Number of the nearest of these centres.
     """
+    if is_quick(source, len(centres)):
+        limits = kernels.KMeansLimits(0, max_steps, tolerance, FARTHEST[source.X.dtype])
+        parts, uniforms = np.array([[0, len(source.X)]]), np.empty((1, 1, 0))
+        results = kernels.kmeans_problems(
+            source.X, source.sample_weight, parts, uniforms, len(centres), limits, centres=centres[np.newaxis]
+        )
+        return results.centres[0], results.labels
     origin = source.point_near().astype(source.X.dtype)
     max_shift = tolerance * _variance(source, origin) if tolerance > 0 else 0.0
     clusters = Clusters(source, origin, len(centres))

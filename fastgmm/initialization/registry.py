@@ -80,6 +80,8 @@ def initial_parameters(
     if weights is None or means is None or precisions is None:
         request = StartRequest(source, n_components, RandomStream(seed), model, objective.reg_covar, quick, whiten)
         start = INITIALIZATIONS[init_params](request) if resp is None else from_user_resp(resp, request)
+        if weights is means is precisions is None and start.parameters is not None and objective.starts_unchanged:
+            return start.parameters, start.n_distinct
         weights = start.weights if weights is None else weights
         means = start.means if means is None else means
         n_distinct = start.n_distinct

@@ -44,8 +44,8 @@ def kmeans_plusplus(source: ArraySource, n_clusters: int, stream: RandomStream) 
     """
     X, rows = source.X, None
     if is_serial(source, n_clusters, 1):
-        starts = serial_starts(source, source.point_near().astype(X.dtype), n_clusters, stream, 0, 1)
-        return X[starts.rows[0]].astype(np.float64)
+        limits = kernels.KMeansLimits(0, 0, 0.0, FARTHEST[X.dtype])
+        return X[quick_kmeans(source, n_clusters, stream, limits).rows[0]].astype(np.float64)
     if X.dtype == np.float64 and len(X) > SINGLE_ROWS and 4 * X.size <= SINGLE_BYTES and n_clusters >= SINGLE_CLUSTERS:
         rows = _seeds_in_single_precision(source, n_clusters, stream)
     if rows is None:
@@ -55,28 +55,45 @@ def kmeans_plusplus(source: ArraySource, n_clusters: int, stream: RandomStream) 
 
 def is_serial(source: ArraySource, n_clusters: int, n_starts: int) -> bool:
     """Return whether the serial kernel makes the starts, each on one thread."""
-    short = n_starts > 1 or 2 * source.X.size * n_clusters * _n_trials(n_clusters) <= SERIAL_OPERATIONS
-    return short and len(source.X) <= SERIAL_ROWS and source.X.nbytes <= SERIAL_BYTES
+    return is_serial_shape(source.X.shape, source.X.dtype, n_clusters, n_starts)
 
 
-def serial_starts(
-    source: ArraySource, origin: NDArray, n_clusters: int, stream: RandomStream, n_steps: int, n_starts: int
-) -> kernels.KMeansStarts:
-    """Make k-means++ starts, and a few of Lloyd's steps, with the serial kernel."""
-    n_numbers = 1 + (n_clusters - 1) * _n_trials(n_clusters)
-    uniforms = stream.uniforms(n_starts * n_numbers).reshape(n_starts, n_numbers)
-    return kernels.kmeans_starts(
-        source.X,
-        source.sample_weight,
-        origin,
-        uniforms,
-        n_clusters,
-        n_steps=n_steps,
-        farthest=FARTHEST[source.X.dtype],
-    )
+def is_serial_shape(shape: tuple[int, ...], dtype: np.dtype, n_clusters: int, n_starts: int) -> bool:
+    """Return `is_serial` for rows of a shape, (n, D), and dtype."""
+    size = shape[0] * shape[1]
+    short = n_starts > 1 or 2 * size * n_clusters * n_trials_per_seed(n_clusters) <= SERIAL_OPERATIONS
+    return short and shape[0] <= SERIAL_ROWS and size * dtype.itemsize <= SERIAL_BYTES
 
 
-def _n_trials(n_clusters: int) -> int:
+def quick_kmeans(
+    source: ArraySource,
+    n_clusters: int,
+    stream: RandomStream,
+    limits: kernels.KMeansLimits,
+    *,
+    n_problems: int = 1,
+    n_starts: int = 1,
+) -> kernels.KMeansResults:
+    """Run k-means from k-means++ starts with the serial kernel.
+
+    Parameters
+    ----------
+    source : ArraySource
+    n_clusters : int
+    stream : RandomStream
+    limits : KMeansLimits
+    n_problems : int
+        Number of times that k-means is run, on as many threads.
+    n_starts : int
+        Number of starts of which each run keeps the best.
+    """
+    n_numbers = 1 + (n_clusters - 1) * n_trials_per_seed(n_clusters)
+    uniforms = stream.uniforms(n_problems * n_starts * n_numbers).reshape(n_problems, n_starts, n_numbers)
+    parts = np.array([[0, len(source.X)]] * n_problems)
+    return kernels.kmeans_problems(source.X, source.sample_weight, parts, uniforms, n_clusters, limits)
+
+
+def n_trials_per_seed(n_clusters: int) -> int:
     """Return the number of rows that are tried for each seed, as in scikit-learn."""
     return 2 + int(math.log(n_clusters))
 
@@ -92,7 +109,7 @@ def _seeds(source: ArraySource, n_clusters: int, stream: RandomStream) -> tuple[
     """
     X, sample_weight = source.X, source.sample_weight
     origin = source.point_near().astype(X.dtype)
-    n_trials = _n_trials(n_clusters)
+    n_trials = n_trials_per_seed(n_clusters)
     # Squared distances to the rows chosen before the latest one, which the next pass takes into account.
     closest = np.full(len(X), FARTHEST[X.dtype], X.dtype)
     chosen = np.empty(n_clusters, np.intp)

@@ -13,6 +13,7 @@ from fastgmm.covariance import CovarianceModel
 from fastgmm.data.random_stream import RandomStream
 from fastgmm.data.sources import Source
 from fastgmm.m_step.maximum_likelihood import estimate_covariances, estimate_weights_and_means
+from fastgmm.mixture.parameters import MixtureParameters
 from fastgmm.mixture.statistics import SufficientStatistics
 
 Array = NDArray[np.float64]
@@ -59,12 +60,15 @@ class Start:
         Called only if they are needed: they may be ill-defined where weights and means are not.
     n_distinct : int
         Number of different clusters that k-means has found; the number of components for other initialisations.
+    parameters : MixtureParameters or None
+        The same as parameters, if they have been computed.
     """
 
     weights: Array
     means: Array
     covariances: Callable[[], Array]
     n_distinct: int
+    parameters: MixtureParameters | None = None
 
 
 class Initialization(Protocol):
@@ -90,3 +94,8 @@ def start_from_clusters(statistics: SufficientStatistics, request: StartRequest)
     """
     n_distinct = int(np.count_nonzero(statistics.weight_sums))
     return replace(start_from_statistics(statistics, request), n_distinct=n_distinct)
+
+
+def start_from_parameters(parameters: MixtureParameters, n_distinct: int) -> Start:
+    """Return parameters as a start."""
+    return Start(parameters.weights, parameters.means, lambda: parameters.covariances, n_distinct, parameters)

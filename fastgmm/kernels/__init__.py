@@ -90,12 +90,19 @@ Where to find what
     clustering/             initialisation
         steps               the functions that call the kernels of the next two
         kmeans              a k-means++ step and a Lloyd step on all rows
-        quick_kmeans        whole starts of k-means on few rows
+        quick_kmeans        k-means on few rows, from seeds to clusters
         random_resp         random responsibilities
         merge_losses        losses of merging a cluster with others
         merging             the functions that call the kernels of the next three
         agglomeration       merge clusters, for determinants or traces of each
         pooled_agglomeration  the same for a pooled covariance
+    em_runs/                whole runs of EM on few rows
+        run                 the run; it calls passes and M-steps by address
+        steps               the parts of an iteration
+        problems            the arrays of many problems, and the call from Python
+        trend               convergence, also for runs from Python
+        compiled            M-steps of covariance models, compiled
+        algebra, common_axes   linear algebra of small matrices for M-steps
     matrices/
         cholesky            inverse Cholesky factors of covariances
         triangles           triangles of stacks of matrices
@@ -129,10 +136,22 @@ from __future__ import annotations
 
 from .clustering.merging import MergeCriterion, merge_order, pooled_merge_order
 from .clustering.random_resp import random_resp
-from .clustering.steps import KMeansStarts, kmeans_starts, lloyd_step, seed_step
+from .clustering.steps import KMeansLimits, KMeansResults, kmeans_problems, lloyd_step, seed_step
 from .compiler.cache import cache_folder
 from .compiler.simd import VECTOR_BITS
 from .compiler.threads import may_run_parallel_anywhere, resolve_n_jobs, serial_matmul, thread_limit
+from .em_runs.common_axes import rotate_common_axes
+from .em_runs.problems import CONVERGED, HANDED_OVER, EMProblems, ModelCode, ParameterArrays, RunOptions, is_small
+from .em_runs.trend import (
+    BOUND,
+    LAST_CHANGE,
+    REMAINING,
+    is_settled,
+    is_small_fall,
+    mark_rounding,
+    new_trend,
+    record_bound,
+)
 from .labels.single_precision import SEARCHED_FEATURES
 from .layouts.full import UNROLLED_FEATURES
 from .matrices.cholesky import factor_covariances
@@ -142,23 +161,40 @@ from .run_passes import Operands, accumulate, score
 from .tiles.rows import shift_origin
 
 __all__ = [
+    "BOUND",
+    "CONVERGED",
+    "HANDED_OVER",
+    "LAST_CHANGE",
+    "REMAINING",
     "SEARCHED_FEATURES",
     "UNROLLED_FEATURES",
     "VECTOR_BITS",
-    "KMeansStarts",
+    "EMProblems",
+    "KMeansLimits",
+    "KMeansResults",
     "MergeCriterion",
+    "ModelCode",
     "Operands",
+    "ParameterArrays",
+    "RunOptions",
     "accumulate",
     "cache_folder",
     "factor_covariances",
-    "kmeans_starts",
+    "is_settled",
+    "is_small",
+    "is_small_fall",
+    "kmeans_problems",
     "lloyd_step",
     "lower_triangle",
+    "mark_rounding",
     "may_run_parallel_anywhere",
     "merge_order",
+    "new_trend",
     "pooled_merge_order",
     "random_resp",
+    "record_bound",
     "resolve_n_jobs",
+    "rotate_common_axes",
     "score",
     "seed_step",
     "serial_matmul",

@@ -15,7 +15,7 @@ from .labels import single_precision
 from .layouts import passes
 from .matrices.chunk_sums import sum_of_chunks
 from .matrices.triangles import mirror_lower
-from .tiles.rows import read_only, rows_view, tiling, weights_view
+from .tiles.rows import RowsView, Tiling, read_only, rows_view, tiling, weights_view
 
 
 class Operands(NamedTuple):
@@ -49,6 +49,67 @@ def _multiply_adds_per_row(layout: str, n_components: int, n_features: int) -> f
     """
     per_component = {"full": n_features**2 + 3 * n_features, "diagonal": 5 * n_features, "tied": 4 * n_features}
     return n_components * (per_component[layout] + 20)
+
+
+class AccumulationPlan(NamedTuple):
+    """Division of an accumulating pass, and its cost.
+
+    Attributes
+    ----------
+    tiling : Tiling
+    scatter_shape : tuple
+        The shape of the scatter that the kernel adds up.
+    multiply_adds : float
+        Of all rows together.
+    """
+
+    tiling: Tiling
+    scatter_shape: tuple[int, int, int]
+    multiply_adds: float
+
+
+def plan_accumulation(
+    layout: str, n_samples: int, n_components: int, n_features: int, dtype: np.dtype, *, with_scatter: bool = True
+) -> AccumulationPlan:
+    """Plan an accumulating pass, by the shape of the problem only."""
+    n_work = passes.LAYOUTS[layout].work_rows(n_components, n_features)
+    scatter_shape = {
+        "full": (n_components, n_features, n_features),
+        "diagonal": (n_components, 1, n_features),
+        "tied": (int(with_scatter), n_features, n_features),
+    }[layout]
+    size = n_components * (n_features + 1) + math.prod(scatter_shape)
+    multiply_adds = n_samples * _multiply_adds_per_row(layout, n_components, n_features)
+    plan = tiling(n_samples, 4 + n_features + n_components + n_work, dtype, 8 * size, multiply_adds)
+    return AccumulationPlan(plan, scatter_shape, multiply_adds)
+
+
+def accumulation_arguments(
+    rows: RowsView,
+    n_samples: int,
+    plan: AccumulationPlan,
+    weights: np.ndarray,
+    operands: Operands,
+    sums: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    row_values: np.ndarray,
+    *,
+    labels: np.ndarray | None = None,
+    resp: np.ndarray | None = None,
+) -> tuple:
+    """Return the arguments of the accumulating kernel; see `layouts.passes.accumulate_chunk`."""
+    dtype = rows.flat.dtype
+    return (
+        *rows,
+        n_samples,
+        plan.tiling.rows_per_chunk,
+        plan.tiling.width,
+        weights,
+        read_only(np.empty(0, np.int32) if labels is None else np.ascontiguousarray(labels, np.int32)),
+        read_only(np.empty((0, 0), dtype) if resp is None else np.ascontiguousarray(resp, dtype)),
+        *operands,
+        *sums,
+        row_values,
+    )
 
 
 def accumulate(
@@ -112,38 +173,29 @@ def accumulate(
     """
     rows = rows_view(X)
     n_samples, (n_components, n_features) = X.shape[0], operands.means.shape
-    n_work = passes.LAYOUTS[layout].work_rows(n_components, n_features)
     dtype = rows.flat.dtype
-    scatter_shape = {
-        "full": (n_components, n_features, n_features),
-        "diagonal": (n_components, 1, n_features),
-        "tied": (int(with_scatter), n_features, n_features),
-    }[layout]
-    size = n_components * (n_features + 1) + math.prod(scatter_shape)
     weights, scale = weights_view(sample_weight, n_samples)
-    multiply_adds = n_samples * _multiply_adds_per_row(layout, n_components, n_features)
-    plan = tiling(n_samples, 4 + n_features + n_components + n_work, dtype, 8 * size, multiply_adds)
-    weight_sums, first = np.zeros((plan.n_chunks, n_components)), np.zeros((plan.n_chunks, n_components, n_features))
-    scatter, log_likelihood = np.zeros((plan.n_chunks, *scatter_shape)), np.zeros(plan.n_chunks)
+    plan = plan_accumulation(layout, n_samples, n_components, n_features, dtype, with_scatter=with_scatter)
+    n_chunks = plan.tiling.n_chunks
+    weight_sums, first = np.zeros((n_chunks, n_components)), np.zeros((n_chunks, n_components, n_features))
+    scatter, log_likelihood = np.zeros((n_chunks, *plan.scatter_shape)), np.zeros(n_chunks)
     n_values = 0 if log_prob_norm is None and resp_out is None else 2 if resp_out is None else 2 + n_components
     row_values = np.empty((n_values, n_samples), dtype)
     passes.kernel("accumulate", layout, dtype, n_features)(
-        plan.n_chunks,
-        *rows,
-        n_samples,
-        plan.rows_per_chunk,
-        plan.width,
-        weights,
-        read_only(np.empty(0, np.int32) if labels is None else np.ascontiguousarray(labels, np.int32)),
-        read_only(np.empty((0, 0), dtype) if resp is None else np.ascontiguousarray(resp, dtype)),
-        *operands,
-        weight_sums,
-        first,
-        scatter,
-        log_likelihood,
-        row_values,
-        scratch=plan.scratch,
-        multiply_adds=multiply_adds,
+        n_chunks,
+        *accumulation_arguments(
+            rows,
+            n_samples,
+            plan,
+            weights,
+            operands,
+            (weight_sums, first, scatter, log_likelihood),
+            row_values,
+            labels=labels,
+            resp=resp,
+        ),
+        scratch=plan.tiling.scratch,
+        multiply_adds=plan.multiply_adds,
     )
     if log_prob_norm is not None:
         _write_log_prob_norm(row_values[0], row_values[1], exact_below, log_prob_norm)

@@ -118,6 +118,8 @@ def estimate_covariances(
 class MaximumLikelihood(Objective):
     """Maximum likelihood; the bound is the mean log-likelihood."""
 
+    starts_unchanged = True
+
     def bound(self, statistics: SufficientStatistics, point: MixtureParameters) -> float:
         """Return the mean log-likelihood, in nats per row."""
         return statistics.mean_log_likelihood

@@ -21,6 +21,8 @@ LARGEST_IN_SINGLE = 1e30
 # Up to this ratio of a feature's standard deviation to the one given the other features, scatter summed in float32 has
 # enough digits for a Cholesky factor: one part in the square of this ratio is left of a variance.
 INFLATED_IN_SINGLE = 400
+# The name under which parameters keep their E-steps, if they do.
+KEPT = "_e_steps"
 
 
 class EStep(NamedTuple):
@@ -206,6 +208,33 @@ class MixtureParameters:
         EStep
             Layout and operands of the kernels.
         """
+        kept = self.__dict__.get(KEPT) if origin is None else None
+        if kept is None:
+            return self._e_step(dtype, origin)
+        if dtype not in kept:
+            kept[dtype] = self._e_step(dtype, origin)
+        e_step: EStep = kept[dtype]
+        return e_step
+
+    def keeping_e_steps(self) -> MixtureParameters:
+        """Copy the parameters so that each `e_step` is prepared once.
+
+        Returns
+        -------
+        MixtureParameters
+            Copies of all arrays, which must not be changed.
+        """
+        parameters = MixtureParameters(
+            self.weights.copy(),
+            self.means.copy(),
+            self.covariances.copy(),
+            self.precisions_cholesky.copy(),
+            self.covariance_type,
+        )
+        parameters.__dict__[KEPT] = {}
+        return parameters
+
+    def _e_step(self, dtype: DTypeLike, origin: NDArray | None) -> EStep:
         layout, operands = self.model.layout, self.operands(dtype, origin)
         if self.model.form.is_shared and self._tied_components_are_far(operands):
             return EStep("full", self.centred_operands(dtype), is_centred=True)

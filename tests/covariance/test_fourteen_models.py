@@ -8,7 +8,6 @@ from sklearn.datasets import load_iris
 
 from fastgmm import GaussianMixture
 from fastgmm.covariance import IllDefinedCovarianceError, get_model, m_steps
-from fastgmm.covariance.common_axes import planes
 from fastgmm.covariance.m_steps import volumes_and_shape
 from fastgmm.data.sources import ArraySource
 from fastgmm.engine import MixtureParameters, accumulate, accumulate_resp, maximise
@@ -292,10 +291,8 @@ def test_a_step_that_rounding_keeps_moving_ends(monkeypatch):
     """With condition numbers of 1e13, the volumes never converge to the tolerance."""
     roots = np.random.default_rng(1).normal(size=(4, 6, 6)) * np.geomspace(1, 10**-6.5, 6)
     scatter, weight_sums, calls = 20 * roots @ roots.swapaxes(1, 2), np.array([10.0, 20, 30, 40]), []
-    ended = m_steps.VolumeConvergence.should_stop
-    monkeypatch.setattr(
-        m_steps.VolumeConvergence, "should_stop", lambda self, volumes: calls.append(0) or ended(self, volumes)
-    )
+    should_stop = m_steps.should_stop
+    monkeypatch.setattr(m_steps, "should_stop", lambda *arguments: calls.append(0) or should_stop(*arguments))
     assert np.isfinite(get_model("VEE").maximise(scatter, weight_sums, None)).all()
     assert len(calls) < m_steps.MAX_ITERATIONS / 2
 
@@ -304,20 +301,11 @@ def test_volumes_and_shape_scale_a_matrix_to_sums():
     """As in Sinkhorn's scaling, rows divided by volumes sum to ``D n_k``, and columns divided by the shape to ``n``."""
     rng = np.random.default_rng(0)
     spread, weight_sums = rng.uniform(0.1, 5, (4, 6)), rng.uniform(1, 3, 4)
-    volumes, shape = volumes_and_shape(spread, weight_sums)
+    volumes, shape = volumes_and_shape(spread, weight_sums, spread.sum(axis=0))
     scaled = spread / np.outer(volumes, shape)
     np.testing.assert_allclose(scaled.sum(axis=1), 6 * weight_sums)
     np.testing.assert_allclose(scaled.sum(axis=0), weight_sums.sum(), rtol=1e-5)
     assert np.prod(shape) == pytest.approx(1)
-
-
-@pytest.mark.parametrize("n_features", [1, 2, 3, 4, 7, 10])
-def test_every_pair_of_axes_is_in_one_round_and_none_twice_in_one(n_features):
-    pairs = [(int(a), int(b)) for i, j in planes(n_features) for a, b in zip(i, j, strict=True)]
-    assert sorted(pairs) == [(a, b) for a in range(n_features) for b in range(a + 1, n_features)]
-    for i, j in planes(n_features):
-        axes = [*i, *j]
-        assert len(set(axes)) == len(axes)
 
 
 def test_common_axes_are_found_whatever_their_order():

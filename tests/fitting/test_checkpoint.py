@@ -23,16 +23,24 @@ class Killed(BaseException):
 
 def killed_in(n_passes, monkeypatch, call):
     """Kill a call in the pass over all rows after `n_passes` others; return whether it came that far."""
-    seen, full_pass = [], em.full_pass
+    seen, full_pass, advance = [], em.full_pass, em.CompiledSteps.advance
 
-    def killing(source, *arguments):
-        seen.append(source.n_samples == len(X))
+    def count(n_rows):
+        seen.append(n_rows == len(X))
         if sum(seen) > n_passes:
             raise Killed
+
+    def killing(source, *arguments):
+        count(source.n_samples)
         return full_pass(source, *arguments)
+
+    def killing_in_compiled_code(self, *arguments):
+        count(self.n_rows)
+        return advance(self, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(em, "full_pass", killing)
+        patch.setattr(em.CompiledSteps, "advance", killing_in_compiled_code)
         try:
             quietly(call)
         except Killed:

@@ -170,7 +170,7 @@ def test_a_pass_of_the_tied_layout_without_its_shortcut_returns_them_too():
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-def test_a_first_pass_that_was_made_is_not_repeated(covariance_type, monkeypatch):
+def test_a_first_pass_that_was_made_is_not_repeated(covariance_type, monkeypatch, steps_from_python):
     X, _ = blobs()
     start = random_parameters(covariance_type, 3, 3)
     passes, full_pass = [], em.full_pass

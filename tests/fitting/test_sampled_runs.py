@@ -30,7 +30,7 @@ class RecordingObserver:
     def note(self, text):
         self.notes.append(text)
 
-    def iteration(self, result):
+    def on_iteration(self, result):
         self.passes += 1
         return False
 

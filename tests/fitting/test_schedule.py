@@ -50,7 +50,7 @@ def test_a_fit_to_a_coarse_tolerance_is_plain_em_by_default():
         assert default.lower_bounds_[: accelerated.n_iter_] == accelerated.lower_bounds_
 
 
-def test_an_interrupt_at_any_pass_keeps_the_best_so_far(monkeypatch):
+def test_an_interrupt_at_any_pass_keeps_the_best_so_far(monkeypatch, steps_from_python):
     X, original = blobs(2, n_samples=3_000, n_features=2, n_components=7, separation=2.0)[0], em.full_pass
     for last in range(2, 25):
         seen = []

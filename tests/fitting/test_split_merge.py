@@ -23,7 +23,7 @@ class RecordingObserver:
     def note(self, text):
         self.notes.append(text)
 
-    def iteration(self, result):
+    def on_iteration(self, result):
         self.seen.append((result.n_iter, result.lower_bound))
         return result.n_iter == self.stop_at
 
@@ -199,7 +199,8 @@ def test_a_move_to_a_flat_component_is_not_kept(variance, kept, monkeypatch):
     stuck = run(ArraySource(X), badly_started())
     covariances = np.concatenate([stuck.parameters.covariances[:2], [np.diag([variance, 1.0])]])
     moved = MixtureParameters.create(stuck.parameters.weights, stuck.parameters.means, covariances)
-    trial = EMResult(moved, [stuck.lower_bound + 1], converged=True, bound=stuck.lower_bound + 1)
+    trial = EMResult(moved, converged=True)
+    trial.record(moved, stuck.lower_bound + 1, step=True)
     monkeypatch.setattr(moves, "_run_to_end", lambda *_: trial)
     means, bound = stuck.parameters.means, stuck.lower_bound
     end = improve(ArraySource(X), stuck, run, 1, RecordingObserver(), reg_covar=1e-6)

@@ -32,9 +32,10 @@ SCORE = f"""{START}
     kernel = passes.kernel("score", "diagonal", np.dtype(float), 1)
 {END}"""
 KMEANS = f"""{START}
-    from fastgmm.kernels.clustering.quick_kmeans import starts as kernel
+    from fastgmm.kernels.clustering.quick_kmeans import problems as kernel
     X = np.arange(4.0)[:, None]
-    out = kernels.kmeans_starts(X, None, np.zeros(1), np.zeros((1, 1)), 1, n_steps=1, farthest=1e9).inertia
+    limits = kernels.KMeansLimits(0, 1, 0.0, 1e9)
+    out = kernels.kmeans_problems(X, None, np.array([[0, 4]]), np.zeros((1, 1, 1)), 1, limits).inertia
 {END}"""
 CHOLESKY = f"""{START}
     from fastgmm.kernels.matrices.cholesky import factor_kernel as kernel

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastgmm.kernels.tiles.rows import read_only, rows_view, tiling, weights_view
+from fastgmm.kernels.tiles.rows import rows_view, tiling, weights_view
 
 from . import kmeans, quick_kmeans
 
@@ -73,87 +73,107 @@ def seed_step(
     return scale * potential, plan.width
 
 
-class KMeansStarts(NamedTuple):
-    """Starts of k-means on few rows.
+class KMeansResults(NamedTuple):
+    """Results of k-means for P problems.
 
-    rows : (n_starts, K) int64
-        The rows drawn by k-means++.
-    centres : (n_starts, K, D) of X's dtype
-        Centres after Lloyd's steps, relative to the origin.
-    inertia : (n_starts,) float64
-        Weighted sum of squared distances to the nearest centre; 0 without steps.
+    rows : (P, K) int64
+        The rows drawn by k-means++, counted from the problem's first.
+    centres : (P, K, D) float64
+    inertia : (P,) float64
+        Weighted sum of squared distances to the nearest centres; undefined without steps.
+    labels : (n_labels,) int32
+        Number of each row's nearest centre, problem after problem; undefined without steps.
     """
 
     rows: np.ndarray
     centres: np.ndarray
     inertia: np.ndarray
+    labels: np.ndarray
 
 
-def kmeans_starts(
+class KMeansLimits(NamedTuple):
+    """Limits of k-means; see `quick_kmeans.kmeans_chunk`.
+
+    n_short_steps, n_steps : int
+        Lloyd's steps of each of several starts, and of the best.
+    tolerance : float
+        Lloyd's steps end when the sum of squared moves is at most this part of the mean variance of the features.
+    farthest : float
+        Upper bound for squared distances, so that their sums are finite.
+    """
+
+    n_short_steps: int
+    n_steps: int
+    tolerance: float
+    farthest: float
+
+
+def kmeans_problems(
     X: np.ndarray,
     sample_weight: ArrayLike | None,
-    origin: np.ndarray,
+    parts: np.ndarray,
     uniforms: np.ndarray,
     n_clusters: int,
+    limits: KMeansLimits,
     *,
-    n_steps: int,
-    farthest: float,
-) -> KMeansStarts:
-    """Make starts of k-means from rows that fit in cache.
+    centres: np.ndarray | None = None,
+) -> KMeansResults:
+    """Run k-means on parts of the rows, each of which fits in cache.
 
-    A start is k-means++ and then Lloyd steps. Flops: 3 N D K (2 + log K) per start for k-means++, 3 N D K for each
-    Lloyd step. Cache: all rows in L2.
+    Flops: 3 N D K (2 + log K) for each start of k-means++, 3 N D K for each Lloyd step. Cache: the rows of a part in
+    L2.
 
     Parameters
     ----------
     X : (N, D) float64 or float32
     sample_weight : (N,) or None
-    origin : (D,) of X's dtype
-        Subtracted from every row.
-    uniforms : (n_starts, 1 + (n_clusters - 1) L)
+    parts : (P, 2) int
+        The first row of each part, and the row after its last. Parts may overlap.
+    uniforms : (P, n_starts, 1 + (n_clusters - 1) L)
         Random numbers in [0, 1): the first draws the first centre, then L at a time draw the candidates for the next.
     n_clusters : int
-    n_steps : int
-        Lloyd steps; a cluster that loses all its rows gets the row farthest from its centre.
-    farthest : float
-        Upper bound for squared distances, so that their sums are finite.
+    limits : KMeansLimits
+        A cluster that loses all its rows gets the row farthest from its centre.
+    centres : (P, K, D) float64, optional
+        The centres that Lloyd's steps begin with. No row is drawn.
 
     Returns
     -------
-    starts : KMeansStarts
+    KMeansResults
     """
-    (n_samples, n_features), dtype = X.shape, origin.dtype
-    n_starts, n_trials = len(uniforms), max(1, (uniforms.shape[1] - 1) // max(1, n_clusters - 1))
-    plan = tiling(n_samples, 4 + n_features + n_trials, dtype, multiply_adds=0)
-    n_tiles = -(-n_samples // plan.width)
-    weights, scale = weights_view(sample_weight, n_samples)
-    tiles, weight = np.zeros((n_tiles, n_features, plan.width), dtype), np.zeros((n_tiles, plan.width), dtype)
-    for t in range(n_tiles):
-        rows = slice(t * plan.width, min((t + 1) * plan.width, n_samples))
-        np.subtract(X[rows].T, origin[:, np.newaxis], out=tiles[t, :, : rows.stop - rows.start])
-        weight[t, : rows.stop - rows.start] = 1 if sample_weight is None else weights[rows]
-    starts = KMeansStarts(
-        np.empty((n_starts, n_clusters), np.int64),
-        np.empty((n_starts, n_clusters, n_features), dtype),
-        np.zeros(n_starts),
+    rows, n_features, n_problems = rows_view(X), X.shape[1], len(parts)
+    weights, scale = weights_view(sample_weight, len(X))
+    sizes = parts[:, 1] - parts[:, 0]
+    n_numbers = uniforms.shape[2] if centres is None else 0
+    n_trials = max(1, (n_numbers - 1) // max(1, n_clusters - 1))
+    scratch_rows = 4 + n_features + n_trials
+    unique, which = (sizes[:1], np.zeros(n_problems, int)) if len(sizes) == 1 else np.unique(sizes, return_inverse=True)
+    widths = np.array([tiling(int(n), scratch_rows, rows.flat.dtype, multiply_adds=0).width for n in unique])[which]
+    label_ends = np.cumsum(sizes)
+    if centres is None:
+        centres, uniforms = np.empty((n_problems, n_clusters, n_features)), np.ascontiguousarray(uniforms)
+    else:
+        centres, uniforms = np.array(centres, np.float64), np.empty((n_problems, 1, 0))
+    results = KMeansResults(
+        np.empty((n_problems, n_clusters), np.int64), centres, np.empty(n_problems), np.empty(label_ends[-1], np.int32)
     )
-    quick_kmeans.starts(
-        n_starts,
-        read_only(tiles),
-        read_only(weight),
-        read_only(np.ascontiguousarray(uniforms)),
-        n_steps,
-        np.empty((n_starts, n_trials), np.int64),
-        np.empty((n_starts, n_trials, n_features), dtype),
-        np.empty((n_starts, n_tiles, n_trials, plan.width), dtype),
-        np.full((n_starts, n_tiles, plan.width), farthest, dtype),
-        np.empty((n_starts, n_tiles, plan.width), dtype),
-        np.empty((n_starts, n_tiles, n_trials)),
-        np.empty((n_starts, n_clusters, 1 + n_features)),
-        *starts,
-        multiply_adds=2 * X.size * n_starts * n_clusters * (n_trials + n_steps),
+    n_starts = uniforms.shape[1]
+    quick_kmeans.problems(
+        n_problems,
+        *rows,
+        weights,
+        np.ascontiguousarray(parts[:, 0], np.int64),
+        np.ascontiguousarray(parts[:, 1], np.int64),
+        np.ascontiguousarray(widths, np.int64),
+        np.ascontiguousarray(label_ends - sizes, np.int64),
+        uniforms,
+        limits.n_short_steps,
+        limits.n_steps,
+        np.array([limits.tolerance, limits.farthest]),
+        *results,
+        multiply_adds=2 * int(label_ends[-1]) * n_features * n_starts * n_clusters * (n_trials + limits.n_steps / 8),
     )
-    return starts._replace(inertia=scale * starts.inertia)
+    return results._replace(inertia=scale * results.inertia)
 
 
 def lloyd_step(

@@ -30,6 +30,8 @@ import numba
 from .numba_internals import DispatcherCache, can_be_saved, config, deserialise, serialise, user_cache_folder
 
 KERNELS_FOLDER = Path(__file__).resolve().parent.parent
+# The folders with functions that are compiled: M-steps of covariance models are compiled into runs of EM.
+COMPILED_FOLDERS = ("kernels", "covariance")
 # Folders of compiled kernels that are kept: this version's and the newest others.
 MAX_VERSIONS = 8
 
@@ -40,8 +42,10 @@ def source_stamp() -> str:
     That is the source text of all kernel modules and the versions of Python, Numba and llvmlite.
     """
     digest = hashlib.sha256()
-    for path in sorted(KERNELS_FOLDER.rglob("*.py")):
-        digest.update(path.relative_to(KERNELS_FOLDER).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    package = KERNELS_FOLDER.parent
+    for folder in COMPILED_FOLDERS:
+        for path in sorted((package / folder).rglob("*.py")):
+            digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     digest.update(repr((numba.__version__, llvmlite.__version__, sys.version_info[:2])).encode())
     return digest.hexdigest()[:16]
 

@@ -105,7 +105,27 @@ def _emit_carve(typing_context, memory, first_row, n_rows, width, like):
     return array_type(memory, types.intp, types.intp, types.intp, like), code_generator
 
 
-if not config.DISABLE_JIT:
+@intrinsic
+def compact(typing_context):
+    """Make LLVM compile the calling function for size, apart from its callers.
+
+    A leaf of short loops that runs once per iteration gains nothing from vector code, which takes most of the time to
+    compile it.
+    """
+
+    def code_generator(context, builder, signature, values):
+        for attribute in ("noinline", "minsize", "optsize"):
+            builder.function.attributes.add(attribute)
+        return context.get_dummy_value()
+
+    return types.void(), code_generator
+
+
+if config.DISABLE_JIT:
+
+    def compact():
+        """Do nothing: there is no machine code."""
+else:
     # Slices and reshapes take Numba as long to compile as the rest of a small kernel.
     carve = _emit_carve
 

@@ -1,0 +1,1 @@
+"""Whole runs of EM on few rows, in compiled code."""
