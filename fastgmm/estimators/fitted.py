@@ -25,7 +25,7 @@ from fastgmm.kernels import thread_limit
 from fastgmm.mixture.parameters import MixtureParameters
 
 from .annotations import FilePath, FloatArray, RandomState, RowsLike
-from .fitted_parameters import fitted_moments, fitted_parameters
+from .fitted_parameters import fitted_moments, kept_parameters
 
 Array = NDArray[np.float64]
 # A function of the engine that gives one value, or a row of values, for each row.
@@ -202,13 +202,18 @@ class FittedMixture(DensityMixin, BaseEstimator):
 
     def _parameters(self) -> MixtureParameters:
         """Return the fitted parameters as the engine takes them."""
-        check_is_fitted(self)
-        return fitted_parameters(self)
+        self._check_fitted()
+        return kept_parameters(self)
 
     def _moments(self) -> tuple[Array, Array, Array, str]:
         """Return what `sample` reads: weights, means, covariances and their type."""
         check_is_fitted(self)
         return fitted_moments(self)
+
+    def _check_fitted(self) -> None:
+        """Raise NotFittedError if there are no fitted attributes."""
+        if "means_" not in vars(self):  # else scikit-learn's function would take as long as a prediction
+            check_is_fitted(self)
 
     def _log_likelihood(self, source: Source) -> float:
         """Return the weighted sum of the rows' log-densities, in float64."""
@@ -248,7 +253,7 @@ class FittedMixture(DensityMixin, BaseEstimator):
 
     def _to_predict(self, X: RowsLike, sample_weight: ArrayLike | None = None) -> Source:
         """Return validated rows to predict."""
-        check_is_fitted(self)
+        self._check_fitted()
         if isinstance(X, BlockSource):
             return self._block_source(X, sample_weight)
         X = self._rows(X)
@@ -256,7 +261,7 @@ class FittedMixture(DensityMixin, BaseEstimator):
 
     def _rows(self, X: ArrayLike) -> NDArray[Any]:
         """Return validated rows in memory, in the dtype of the results."""
-        check_is_fitted(self)
+        self._check_fitted()
         rows = validate_data(self, X, reset=False)
         return np.asarray(rows.astype(self._dtype_with(rows.dtype), copy=False))
 

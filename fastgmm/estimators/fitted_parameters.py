@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,31 @@ from fastgmm.covariance import get_model
 from fastgmm.mixture.parameters import MixtureParameters
 
 Array = NDArray[np.float64]
+ATTRIBUTES = ("weights_", "means_", "covariances_", "precisions_cholesky_")
+# Parameters of at most this number of numbers are kept for the next prediction. Larger ones would take as long to
+# compare as to prepare.
+MAX_KEPT_NUMBERS = 20_000
+_kept: weakref.WeakKeyDictionary[Any, tuple[tuple[Any, ...], MixtureParameters]] = weakref.WeakKeyDictionary()
+
+
+def kept_parameters(mixture: Any) -> MixtureParameters:
+    """Return `fitted_parameters`, and keep them with what E-steps prepare from them.
+
+    They are made again if a fitted attribute has changed, also in place.
+    """
+    arrays = [getattr(mixture, name, None) for name in ATTRIBUTES]
+    if not all(isinstance(array, np.ndarray) for array in arrays):
+        return fitted_parameters(mixture)
+    if sum(array.size for array in arrays if array is not None) > MAX_KEPT_NUMBERS:
+        return fitted_parameters(mixture)
+    contents = [(array.shape, array.dtype.str, array.tobytes()) for array in arrays if array is not None]
+    key = (*contents, mixture.covariance_type, getattr(mixture, "_fitted_as_", {}).get("covariance_type"))
+    before = _kept.get(mixture)
+    if before is not None and before[0] == key:
+        return before[1]
+    parameters = fitted_parameters(mixture).keeping_e_steps()
+    _kept[mixture] = key, parameters
+    return parameters
 
 
 def fitted_parameters(mixture: Any, weights: ArrayLike | None = None) -> MixtureParameters:
