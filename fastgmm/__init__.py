@@ -2,9 +2,9 @@
 
 `GaussianMixture` and `BayesianGaussianMixture` replace scikit-learn's estimators. `StreamingGaussianMixture` is fitted
 to a stream of rows. `DaskGaussianMixture` is fitted to rows on a Dask cluster. `rows` reads rows from files that need
-not fit into memory. `MixtureSearch` chooses a covariance model and a number of components, and `CriterionDisplay` plots
-the comparison. `fastgmm.engine` has E-steps, sufficient statistics and M-steps for library authors, and does not need
-scikit-learn. `warmup` compiles all kernels.
+not fit into memory. `fit_many` fits one mixture to each of many sets of rows. `MixtureSearch` chooses a covariance
+model and a number of components, and `CriterionDisplay` plots the comparison. `fastgmm.engine` has E-steps, sufficient
+statistics and M-steps for library authors, and does not need scikit-learn. `warmup` compiles all kernels.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from . import engine
     from .analysis.bootstrap import bootstrap_likelihood_ratio, bootstrap_parameters
     from .analysis.component_merging import combine_components
+    from .analysis.fit_many import fit_many
+    from .analysis.many_fits import ManyFits
     from .analysis.search import MixtureSearch
     from .data.rows import rows
     from .displays.criterion import CriterionDisplay
@@ -40,6 +42,7 @@ __all__ = [
     "EntropyDisplay",
     "GaussianMixture",
     "IllDefinedCovarianceError",
+    "ManyFits",
     "MixtureParameters",
     "MixtureSearch",
     "StreamingGaussianMixture",
@@ -49,6 +52,7 @@ __all__ = [
     "bootstrap_parameters",
     "combine_components",
     "engine",
+    "fit_many",
     "rows",
     "warmup",
 ]
@@ -64,6 +68,7 @@ _HOMES = {
     "EntropyDisplay": "displays.entropy",
     "GaussianMixture": "estimators.gaussian_mixture",
     "IllDefinedCovarianceError": "engine",
+    "ManyFits": "analysis.many_fits",
     "MixtureParameters": "engine",
     "MixtureSearch": "analysis.search",
     "StreamingGaussianMixture": "estimators.streaming",
@@ -72,6 +77,7 @@ _HOMES = {
     "bootstrap_parameters": "analysis.bootstrap",
     "combine_components": "analysis.component_merging",
     "engine": "",
+    "fit_many": "analysis.fit_many",
     "rows": "data.rows",
     "warmup": "engine",
 }
