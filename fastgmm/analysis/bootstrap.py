@@ -6,18 +6,14 @@ copied. They start from the fit, so components keep their numbers.
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import warnings
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import delayed
 from sklearn.utils.validation import check_is_fitted
 
 from fastgmm.data.conversion import check_array
@@ -25,6 +21,18 @@ from fastgmm.estimators.annotations import RandomState
 from fastgmm.estimators.fitted import best_of, replicate_of
 from fastgmm.estimators.gaussian_mixture import GaussianMixture
 from fastgmm.estimators.validation import check_integer, plain
+
+from .replicates import (
+    fit_larger,
+    fit_quietly,
+    in_parallel,
+    null_statistic,
+    null_statistics_together,
+    replicate,
+    replicates_together,
+    start_from,
+)
+from .small_replicates import SmallReplicates
 
 Array = NDArray[np.float64]
 NAMES = ("weights", "means", "covariances")
@@ -171,8 +179,12 @@ def bootstrap_parameters(
         )
     rng = check_random_state(random_state)
     seeds = rng.randint(2**31 - 1, size=n_replicates)
-    start = _start_from(mixture, n_processes)
-    results = _in_parallel((delayed(_replicate)(start, rows, weights, kind, seed) for seed in seeds), n_processes)
+    start = start_from(mixture, n_processes)
+    together = SmallReplicates(replicate_of(mixture), *rows.shape)
+    if n_processes is None and together.applies(mixture.n_components):
+        results = replicates_together(together, mixture, start, rows, weights, kind, seeds)
+    else:
+        results = in_parallel((delayed(replicate)(start, rows, weights, kind, seed) for seed in seeds), n_processes)
     fitted = [parameters for parameters in results if parameters is not None]
     if not fitted:
         raise ValueError(f"None of {n_replicates} replicates could be fitted: in each a component collapsed.")
@@ -289,15 +301,19 @@ def bootstrap_likelihood_ratio(
     rng = check_random_state(random_state)
     tests: list[tuple[float, float, Array, int]] = []
     first = replicate_of(mixture).set_params(n_components=1, random_state=rng.randint(2**31 - 1))
-    null = _fit_quietly(first, rows)
+    null = fit_quietly(first, rows)
     for _ in range(max_components):
         seeds = rng.randint(2**31 - 1, size=n_replicates + 1)
-        larger = _larger(null, rows, int(seeds[0]), null.n_jobs)
+        larger = fit_larger(null, rows, int(seeds[0]), null.n_jobs)
         statistic = max(0.0, 2 * len(rows) * (larger.score(rows) - null.score(rows)))
-        start = _start_from(null, n_processes)
-        results = _in_parallel(
-            (delayed(_null_statistic)(null, start, len(rows), seed) for seed in seeds[1:]), n_processes
-        )
+        start = start_from(null, n_processes)
+        together = SmallReplicates(replicate_of(null), *rows.shape)
+        if n_processes is None and together.applies(null.n_components + 1):
+            results = null_statistics_together(together, null, start, seeds[1:])
+        else:
+            results = in_parallel(
+                (delayed(null_statistic)(null, start, len(rows), seed) for seed in seeds[1:]), n_processes
+            )
         replicates = np.array([value for value in results if value is not None])
         p_value = (1 + np.sum(replicates >= statistic)) / (1 + len(replicates))
         tests.append((statistic, float(p_value), replicates, n_replicates - len(replicates)))
@@ -318,82 +334,3 @@ def _mixture(estimator: object) -> GaussianMixture:
             "Give a GaussianMixture."
         )
     return estimator
-
-
-def _larger(null: GaussianMixture, X: NDArray[Any], seed: int, n_jobs: int | None) -> GaussianMixture:
-    """Fit one component more, from two starts, and return the better fit.
-
-    With one start the larger mixture would more often have a lower likelihood than the smaller one.
-    """
-    options = {"n_components": null.n_components + 1, "random_state": seed, "n_jobs": n_jobs}
-    fits = []
-    for init_params in dict.fromkeys((null.init_params, "hc")):
-        with contextlib.suppress(ValueError):
-            fits.append(_fit_quietly(clone(null).set_params(init_params=init_params, **options), X))
-    if not fits:
-        raise ValueError(
-            f"No mixture of {null.n_components + 1} components could be fitted: a component collapsed from each start. "
-            "Decrease max_components, or increase reg_covar."
-        )
-    best: GaussianMixture = max(fits, key=lambda fit: fit.lower_bound_)
-    return best
-
-
-def _start_from(model: GaussianMixture, n_processes: int | None) -> GaussianMixture:
-    """Return an estimator that starts from the parameters of a fitted model."""
-    fitted = model._parameters()
-    start = {
-        "covariance_type": fitted.covariance_type,
-        "weights_init": fitted.weights / fitted.weights.sum(),
-        "means_init": fitted.means,
-        "precisions_init": fitted.model.form.precisions(fitted.precisions_cholesky),
-    }
-    threads = model.n_jobs if n_processes is None else 1
-    replicate = replicate_of(model)
-    replicate.set_params(**start, n_jobs=threads, verbose=0)
-    return replicate
-
-
-def _replicate(
-    start: GaussianMixture, X: NDArray[Any], weights: Array, kind: str, seed: int
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None:
-    """Return the parameters of one replicate, or None if a component collapsed."""
-    rng = np.random.RandomState(seed)
-    if kind == "weighted":
-        drawn = weights * rng.exponential(size=len(X))
-        drawn *= weights.sum() / drawn.sum()
-    else:
-        n_rows = round(float(weights.sum()))
-        drawn = rng.multinomial(n_rows, weights / weights.sum()).astype(np.float64)
-    try:
-        fitted = _fit_quietly(clone(start), X, drawn)
-    except ValueError:
-        return None
-    return fitted.weights_, fitted.means_, fitted.covariances_
-
-
-def _null_statistic(null: GaussianMixture, start: GaussianMixture, n_samples: int, seed: int) -> float | None:
-    """Return the statistic of rows drawn from the null model, None if a fit fails."""
-    rng = np.random.RandomState(seed)
-    X = copy.copy(null).set_params(random_state=rng).sample(n_samples)[0]
-    try:
-        smaller = _fit_quietly(clone(start), X)
-        larger = _larger(null, X, seed, start.n_jobs)
-        return max(0.0, float(2 * n_samples * (larger.score(X) - smaller.score(X))))
-    except ValueError:
-        return None
-
-
-def _fit_quietly(estimator: GaussianMixture, X: NDArray[Any], sample_weight: Array | None = None) -> GaussianMixture:
-    """Fit without warnings, which could come from every replicate."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return estimator.fit(X, sample_weight=sample_weight)
-
-
-Task = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
-
-
-def _in_parallel(tasks: Iterable[Task], n_processes: int | None) -> list[Any]:
-    """Return the results of tasks that joblib's `delayed` has made, in their order."""
-    return list(Parallel(n_jobs=1 if n_processes is None else n_processes)(tasks))

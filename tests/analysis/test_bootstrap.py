@@ -194,3 +194,26 @@ def test_results_have_a_short_repr(two_clusters):
     combined = combine_components(model, X)
     assert repr(combined).startswith("CombinedComponents(2 components of a GaussianMixture, entropies=[")
     assert len(repr(combined)) < 100
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "VEV"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_small_replicates_together_are_those_one_by_one(covariance_type, dtype):
+    X = blobs(2, n_samples=150, n_features=2, n_components=3, separation=2.0)[0].astype(dtype)
+    model = fit_quietly(GaussianMixture(2, covariance_type=covariance_type, random_state=0), X)
+    for kind in ("nonparametric", "weighted"):
+        together, alone = (
+            bootstrap_parameters(model, X, n_replicates=20, kind=kind, random_state=1, n_processes=n) for n in (None, 1)
+        )
+        for name in ("weights", "means", "covariances"):
+            a, b = getattr(together, name), getattr(alone, name)
+            np.testing.assert_array_equal(a, b)
+            assert a.dtype == b.dtype
+    options = {"n_replicates": 19, "max_components": 2, "random_state": 3}
+    estimator = GaussianMixture(covariance_type=covariance_type)
+    together, alone = (bootstrap_likelihood_ratio(estimator, X, n_processes=n, **options) for n in (None, 1))
+    assert len(together.replicates) == len(alone.replicates)
+    for a, b in zip(together.replicates, alone.replicates, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8)
+    np.testing.assert_array_equal(together.p_values, alone.p_values)
+    assert together.n_components == alone.n_components
