@@ -89,7 +89,9 @@ def _run_initialization(n_samples: int, dtype: DTypeLike, n_jobs: int | None) ->
         kernels.random_resp(X, 8, 0, 0, n_samples)
         kernels.seed_step(X, None, points[0], points, points[:1], np.ones(n_samples, dtype))
         limits = kernels.KMeansLimits(1, 1, 0.0, 1.0)
-        kernels.kmeans_problems(X, None, np.array([[0, 2]]), np.zeros((1, 1, 3)), 2, limits)
+        for n_problems in (1, 2):
+            parts, uniforms = np.array([[0, 2]] * n_problems), np.zeros((n_problems, 1, 3))
+            kernels.kmeans_problems(X, None, parts, uniforms, 2, limits)
         labels, gap = np.full(n_samples, -1, np.int32), np.zeros(n_samples, np.float32)
         kernels.lloyd_step(X, None, points[0], points, np.zeros(len(points), np.float32), labels, gap)
 
