@@ -29,7 +29,8 @@ ALLOWED = {
         "_warnings", "covariance", "data", "e_step", "fitting", "initialization", "kernels", "m_step", "mixture",
     },
     "analysis": {
-        "covariance", "data", "e_step", "estimators", "fitting", "initialization", "kernels", "m_step", "mixture",
+        "_warnings", "covariance", "data", "e_step", "estimators", "fitting", "initialization", "kernels", "m_step",
+        "mixture",
     },
     "displays": {"analysis"},
     "engine": {"covariance", "e_step", "initialization", "m_step", "mixture"},

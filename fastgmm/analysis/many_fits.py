@@ -66,10 +66,15 @@ class ManyFits(Sequence[GaussianMixture]):
     It is a sequence of fitted estimators: ``fits[i]`` is that of problem i, and an error if its fit failed. The arrays
     below have one entry for each problem, of NaN or False where the fit failed.
 
-    Attributes
+    Parameters
     ----------
     keys : list
-        The name of each problem: its group, or its number.
+        The name of each problem: its group, or its number. It is also an attribute.
+    template : GaussianMixture
+        The parameters of all fits.
+
+    Attributes
+    ----------
     errors : dict of Exception, by position
         Problems that could not be fitted, and why.
     weights_, means_, covariances_, precisions_cholesky_ : ndarray of shape (n_problems, ...)

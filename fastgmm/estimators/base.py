@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import abc
-import functools
-import itertools
 import math
 from collections.abc import Iterator
 from numbers import Integral, Real
@@ -15,7 +13,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn import get_config
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from fastgmm._warnings import warn_user
@@ -34,20 +31,15 @@ from fastgmm.mixture.parameters import MixtureParameters
 from .annotations import FilePath, FloatArray, RowsLike
 from .fitted import FittedMixture, files_read, unchanged_on_error
 from .messages import DUPLICATES, FLOAT32_HINT, ILL_DEFINED, INTERRUPTED, NOT_CONVERGED, OUT_OF_RANGE
+from .seeds import seeds
 from .subclassing import check_hooks
+from .valid_options import validate_once
 from .validation import PlainParameters, check_enough_rows, is_same, plain
 
 # Parameters that may have other values when a fit is resumed from a checkpoint.
 MAY_CHANGE_ON_RESUME = (
     "max_iter", "verbose", "verbose_interval", "n_jobs", "callback", "checkpoint", "warm_start", "client",
 )  # fmt: skip
-# Parameters of these types that scikit-learn has found valid are not validated again: on 300 rows that would take as
-# long as EM. The key has the class, the values and their types.
-PLAIN_TYPES = frozenset({bool, int, float, str, type(None)})
-MAX_VALID_OPTIONS = 1024
-# Seeds of a random state that are kept.
-N_FIRST_SEEDS = 16
-_valid_options: set[tuple[Any, ...]] = set()
 
 
 class DegenerateComponentWarning(ConvergenceWarning):
@@ -280,24 +272,11 @@ class BaseMixture(FittedMixture, abc.ABC):
         # The kernels read C and Fortran order in place; rows of any other order would be copied at every pass.
         return ArraySource(rows if rows.flags.f_contiguous else np.ascontiguousarray(rows), weights)
 
-    @classmethod
-    @functools.cache
-    def _get_param_names(cls) -> list[str]:
-        """Return the names of the constructor's parameters; scikit-learn reads its signature at every call."""
-        return super()._get_param_names()  # type: ignore[no-any-return]
-
     def _check_options(self) -> None:
         """Raise ValueError if a parameter of the constructor is invalid."""
         if not get_config()["skip_parameter_validation"]:
             values = tuple(getattr(self, name) for name in self._get_param_names())
-            options = type(self), values, tuple(map(type, values))
-            if not PLAIN_TYPES.issuperset(options[2]):
-                self._validate_params()
-            elif options not in _valid_options:
-                self._validate_params()
-                if len(_valid_options) == MAX_VALID_OPTIONS:
-                    _valid_options.clear()
-                _valid_options.add(options)
+            validate_once(type(self), values, self._validate_params)
         resolve_n_jobs(self.n_jobs)
 
     def _fit(self, source: Source, *, resume: bool = False) -> bool:
@@ -399,9 +378,7 @@ class BaseMixture(FittedMixture, abc.ABC):
 
     def _seeds(self) -> Iterator[int]:
         """Return an endless iterator of seeds, one for each start."""
-        if type(self.random_state) is int:
-            return _seeds_of(self.random_state)
-        return _drawn_seeds(check_random_state(self.random_state))
+        return seeds(self.random_state)
 
     def _earlier_fit(self, n_features: int) -> MixtureParameters | None:
         """Return the parameters that a warm start begins from, or None for a new start.
@@ -438,21 +415,3 @@ class BaseMixture(FittedMixture, abc.ABC):
         elif math.isnan(result.last_change):
             message += " Its log-likelihood is not a finite number."
         return message
-
-
-@functools.lru_cache(maxsize=256)
-def _first_seeds(random_state: int) -> tuple[int, ...]:
-    """Return the first seeds of a random state; a new generator takes as long as EM on 300 rows."""
-    return tuple(itertools.islice(_drawn_seeds(check_random_state(random_state)), N_FIRST_SEEDS))
-
-
-def _seeds_of(random_state: int) -> Iterator[int]:
-    """Yield the seeds of a random state that is an integer."""
-    yield from _first_seeds(random_state)
-    yield from itertools.islice(_drawn_seeds(check_random_state(random_state)), N_FIRST_SEEDS, None)
-
-
-def _drawn_seeds(random_state: np.random.RandomState) -> Iterator[int]:
-    """Yield seeds, drawn from a generator when they are asked for."""
-    while True:
-        yield int(random_state.randint(2**63 - 1, dtype=np.int64))

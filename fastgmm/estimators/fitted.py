@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,6 +72,12 @@ class FittedMixture(DensityMixin, BaseEstimator):
     means_: FloatArray
     covariances_: FloatArray
     precisions_cholesky_: FloatArray
+
+    @classmethod
+    @functools.cache
+    def _get_param_names(cls) -> list[str]:
+        """Return the names of the constructor's parameters; scikit-learn reads its signature at every call."""
+        return super()._get_param_names()  # type: ignore[no-any-return]
 
     def score_samples(self, X: RowsLike, *, out: FilePath | None = None) -> FloatArray:
         """Compute the log-density of each row.
