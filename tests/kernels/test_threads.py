@@ -162,24 +162,35 @@ def test_n_jobs_has_the_meaning_of_joblib():
         GaussianMixture(n_jobs=1.5).fit(X)
 
 
-def test_one_signature_per_dtype(tmp_path):
-    """Lists, memory maps, and strided, read-only or byte-swapped arrays compile nothing new."""
+def test_other_kinds_of_arrays_compile_nothing_new(tmp_path):
+    """They are lists, memory maps, and strided, read-only or byte-swapped arrays."""
     X, _ = blobs(n_samples=200)
     np.save(tmp_path / "rows.npy", X)
     frozen = X.copy()
     frozen.flags.writeable = False
     kinds = [X, X.tolist(), np.asfortranarray(X), X[::2], np.repeat(X, 2, axis=1)[:, ::2], frozen, X.astype(">f8"),
              np.load(tmp_path / "rows.npy", mmap_mode="r")]  # fmt: skip
-    for rows in kinds:
+    passes_of_fits = [
+        passes.kernel(operation, "full", np.dtype(dtype), 3)
+        for operation in ("accumulate", "score")
+        for dtype in (np.float64, np.float32)
+    ]
+
+    def fit_all(rows):
         for sample_weight in (None, np.ones(len(rows)), [1] * len(rows)):
             model = GaussianMixture(2, random_state=0).fit(rows, sample_weight=sample_weight)
         model.predict(rows)
         GaussianMixture(2, resp_init=np.arange(len(rows)) % 2).fit(rows)
         single = np.asarray(rows, dtype=np.float32)
         GaussianMixture(2, random_state=0).fit_predict(single)
-    for operation in ("accumulate", "score"):
-        for dtype in (np.float64, np.float32):
-            assert len(passes.kernel(operation, "full", np.dtype(dtype), 3).signatures) == 1
+        for X in (rows, single):  # a pass from Python, whatever the number of rows
+            accumulate(model._parameters(), np.asarray(X))
+        return [len(kernel.signatures) for kernel in passes_of_fits]
+
+    compiled = fit_all(kinds[0])
+    assert min(compiled) >= 1
+    for rows in kinds[1:]:
+        assert fit_all(rows) == compiled
 
 
 def test_calls_from_several_threads():
