@@ -13,6 +13,7 @@ from fastgmm.covariance import IllDefinedCovarianceError, get_model
 from fastgmm.data.sources import ArraySource
 from fastgmm.estimators.gaussian_mixture import GaussianMixture
 from fastgmm.estimators.validation import plain
+from fastgmm.fitting import sample_sizes
 from fastgmm.fitting.many import ManyResults, RowParts, fit_from
 from fastgmm.fitting.options import FitOptions
 from fastgmm.fitting.starts import Starts
@@ -49,6 +50,8 @@ class SmallReplicates:
         if type(estimator) is not GaussianMixture or not has_plain_options(estimator, except_for=("init_params",)):
             return False
         if plain(estimator.init_params) not in INIT_PARAMS or plain(estimator.max_iter) == 0:
+            return False
+        if self.n_rows >= sample_sizes.ROWS:  # such fits look for their start in a sample
             return False
         model = get_model(plain(estimator.covariance_type))
         return kernels.is_small(model.layout, self.n_rows, n_components, self.n_features)

@@ -88,7 +88,7 @@ class CovarianceModel:
 
     @property
     def only_averages(self) -> bool:
-        """Whether the M-step divides scatter by weights, after sums over components or features at most."""
+        """Return whether the M-step only divides scatter, or sums of it, by weights."""
         return self.mclust_name in ("EII", "VII", "EEI", "VVI", "EEE", "VVV")
 
     @property

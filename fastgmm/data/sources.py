@@ -177,6 +177,10 @@ class ArraySource:
     max_resident_rows = float("inf")
     checksum = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What is kept may have addresses of this process's memory.
+        return self.__dict__ | {"kept": {}}
+
     @property
     def n_samples(self) -> int:
         return len(self.X)

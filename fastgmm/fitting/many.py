@@ -22,6 +22,7 @@ from fastgmm.m_step.compiled_problem import packed, unpacked
 from fastgmm.m_step.maximum_likelihood import MaximumLikelihood
 from fastgmm.mixture.parameters import MixtureParameters
 
+from . import sample_sizes
 from .options import FitOptions
 from .run_state import EMResult
 
@@ -95,9 +96,13 @@ class ManyResults(NamedTuple):
 
 
 def is_many(model: CovarianceModel, n_components: int, n_features: int, n_rows: int, dtype: np.dtype) -> bool:
-    """Return whether problems of this shape are fitted together, and not one by one."""
+    """Return whether problems of this shape are fitted together, and not one by one.
+
+    A fit of more rows looks for its start in a sample.
+    """
     return (
         model.only_averages
+        and n_rows < sample_sizes.ROWS
         and kernels.is_small(model.layout, n_rows, n_components, n_features)
         and is_quick_shape((n_rows, n_features), dtype, n_components)
     )
@@ -149,7 +154,7 @@ def _fit_some(
     rows: RowParts, model: CovarianceModel, n_components: int, options: FitOptions, seeds: Sequence[int]
 ) -> ManyResults:
     """Fit the problems of one call."""
-    # A copy of the rows only, so that few of many problems are not copied with all rows.
+    # Only the rows of these problems, so that a conversion to float64 copies no others.
     begin, end = int(rows.parts[:, 0].min()), int(rows.parts[:, 1].max())
     X, parts = rows.X[begin:end], rows.parts - begin
     weight = None if rows.sample_weight is None else rows.sample_weight[begin:end]

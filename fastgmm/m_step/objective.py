@@ -25,8 +25,8 @@ class Objective(abc.ABC):
         Added to every variance by the M-step.
     """
 
+    # True if `start` returns the parameters that it is given.
     starts_unchanged = False
-    """Whether `start` returns the parameters that it is given."""
 
     def __init__(self, covariance_type: str = "full", reg_covar: float = 1e-6):
         self.covariance_type, self.reg_covar = covariance_type, reg_covar

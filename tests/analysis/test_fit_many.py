@@ -64,6 +64,13 @@ def test_each_fit_has_the_bits_of_a_single_one(options, weighted, dtype):
     assert fits.means_.dtype == dtype
 
 
+def test_rows_enough_for_samples_are_fitted_as_single_fits_are():
+    """A fit of more than 10,000 rows looks for its start in a sample."""
+    rows, estimator = some_problems(sizes=(12_000, 9_000), n_features=1), GaussianMixture(2, random_state=0)
+    for found, X in zip(quietly(rows, estimator), rows, strict=True):
+        assert_same(found, single(estimator, X))
+
+
 def test_an_array_of_problems_and_any_number_of_threads():
     X = np.random.default_rng(0).normal(size=(30, 60, 1)) + 4 * np.random.default_rng(1).integers(0, 2, (30, 60, 1))
     fits = [fit_many(X, GaussianMixture(2, random_state=0), n_jobs=n) for n in (1, 2, None)]

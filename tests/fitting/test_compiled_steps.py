@@ -1,11 +1,16 @@
 """Fits of few rows: steps in compiled code and steps from Python give the same answers."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
 from fastgmm import GaussianMixture
-from fastgmm.covariance import MCLUST_MODELS
+from fastgmm.covariance import MCLUST_MODELS, get_model
+from fastgmm.data.sources import ArraySource
 from fastgmm.fitting import em
+from fastgmm.m_step.compiled_problem import CompiledProblem
 from helpers import JIT, blobs, fit_quietly
 
 pytestmark = pytest.mark.skipif(not JIT, reason="there is no compiled code")
@@ -136,6 +141,15 @@ def test_steps_from_python_continue_where_compiled_code_has_ended(monkeypatch):
     monkeypatch.setattr(em.CompiledSteps, "advance", handing_over)
     found = fitted(X, tol=1e-6, acceleration=None, max_iter=30)
     np.testing.assert_allclose(found.lower_bounds_, expected.lower_bounds_, rtol=1e-10)
+
+
+def test_a_copy_of_a_source_keeps_no_addresses():
+    source = ArraySource(blobs(n_features=2, n_samples=200)[0])
+    CompiledProblem(source, get_model("full"), 3).keep()
+    assert source.kept
+    for other in (pickle.loads(pickle.dumps(source)), copy.copy(source), copy.deepcopy(source)):
+        assert not other.kept
+        np.testing.assert_array_equal(other.X, source.X)
 
 
 def test_the_path_depends_on_the_shape_alone(calls):

@@ -44,7 +44,7 @@ FLOOR = 1e-10
 
 
 class MergeCriterion(NamedTuple):
-    """What clusters add to the criterion that merges increase least.
+    """Terms that clusters add to the criterion; a merge increases it least.
 
     A cluster of weight n and scatter W adds ``n log(determinant det((W + prior I) / (n + prior)) + spread (tr W +
     alone) / n)``; for kind DISTANCE it adds tr W. A common factor is irrelevant, so one of `determinant` and `spread`

@@ -262,7 +262,7 @@ class EMProblems:
 
     @property
     def has_total_scatter(self) -> bool:
-        """Whether the total scatter of the tied layout is known."""
+        """Return whether the total scatter of the tied layout is known."""
         return bool(self.is_shared) and int(self.words[0, SCATTER_WORD]) == 0
 
     def set_total_scatter(self, origin: np.ndarray, scatter: np.ndarray) -> None:
@@ -272,7 +272,7 @@ class EMProblems:
 
 
 class PassWords(NamedTuple):
-    """What the passes over rows of one shape have in common.
+    """Common arguments of the passes over rows of one shape.
 
     Attributes
     ----------
